@@ -1,0 +1,30 @@
+# One command, the same everywhere: CI calls these targets too.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test check format clean
+
+run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
+	@exec $(BIN)/python -m service
+
+test: $(VENV)/installed     ## every test, those on a real server included
+	$(BIN)/pytest
+
+check: $(VENV)/installed    ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed   ## put the code in its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:                      ## remove the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[embedded,dev]'
+	@touch $@

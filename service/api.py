@@ -1,0 +1,57 @@
+"""The Sessions API: routes and handlers. Each reads the request, calls the store and replies."""
+
+from aiohttp import web
+
+from service import wire
+from service.app_keys import SETTINGS, STORE
+from service.requests import NewSession, PartialTimeout, read_body
+
+SESSIONS = "/api/messaging/sessions"
+
+routes = web.RouteTableDef()
+
+
+@routes.get(SESSIONS + "/{session_id}")
+async def get(request: web.Request) -> web.Response:
+    session = await request.app[STORE].get(_session_id_of(request))
+    return wire.session_response(session)
+
+
+@routes.post(SESSIONS + "/{session_id}/heartbeat")
+async def heartbeat(request: web.Request) -> web.Response:
+    session = await request.app[STORE].touch(_session_id_of(request))
+    return wire.session_response(session)
+
+
+@routes.post(SESSIONS + "/{session_id}/renew")
+async def renew(request: web.Request) -> web.Response:
+    session = await request.app[STORE].renew(_session_id_of(request))
+    return wire.session_response(session)
+
+
+@routes.post(SESSIONS)
+async def create(request: web.Request) -> web.Response:
+    settings = request.app[SETTINGS]
+    asked = await read_body(request, NewSession, settings)
+    session = await request.app[STORE].create(
+        asked.agent_id, asked.user_id, asked.timeout_config.over(settings.default_timeout), asked.metadata
+    )
+    return wire.created_response(session, f"{SESSIONS}/{session.id}")
+
+
+@routes.patch(SESSIONS + "/{session_id}/timeout")
+async def configure(request: web.Request) -> web.Response:
+    changes = await read_body(request, PartialTimeout, request.app[SETTINGS])
+    session = await request.app[STORE].configure(_session_id_of(request), changes.changes())
+    return wire.session_response(session)
+
+
+@routes.delete(SESSIONS + "/{session_id}")
+async def delete(request: web.Request) -> web.Response:
+    session_id = _session_id_of(request)
+    await request.app[STORE].delete(session_id)
+    return wire.deleted_response(session_id)
+
+
+def _session_id_of(request: web.Request) -> str:
+    return request.match_info["session_id"]

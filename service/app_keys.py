@@ -1,0 +1,11 @@
+"""What handlers find in the application, by typed key."""
+
+from aiohttp import web
+
+from service.health import Health
+from service.settings import Settings
+from service.store import Store
+
+SETTINGS = web.AppKey("settings", Settings)
+STORE = web.AppKey("store", Store)
+HEALTH = web.AppKey("health", Health)

@@ -1,0 +1,142 @@
+"""One tree of refusals: each class carries its status, its code and its facts, and knows nothing of HTTP frameworks."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from service.instants import iso
+
+
+class Refusal(Exception):  # noqa: N818  (a refusal is an answer, not a fault)
+    """An answer other than success. `sentence` says it for a person, `details` for a program."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    message: ClassVar[str]
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, sentence: str, **details: Any) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.details = details
+
+
+class InvalidRequest(Refusal):
+    """The request says something that cannot be; `fields` names every member at fault and what is wrong with it."""
+
+    status, code, message = 400, "VALIDATION_ERROR", "The request is not valid"
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {fault}" for name, fault in fields.items()), fields=dict(fields))
+
+
+class MalformedRequest(Refusal):
+    """What arrived is not HTTP, or not HTTP that this service reads."""
+
+    status, code, message = 400, "BAD_REQUEST", "The request could not be read"
+
+
+class RouteNotFound(Refusal):
+    status, code, message = 404, "NOT_FOUND", "There is nothing at this path"
+
+
+class SessionNotFound(Refusal):
+    """The session never was, was deleted, or ended longer ago than its tombstone is kept."""
+
+    status, code, message = 404, "SESSION_NOT_FOUND", "Session not found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"There is no session with the id {session_id!r}.", sessionId=session_id)
+
+
+class MethodNotAllowed(Refusal):
+    status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here"
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"{method} is not allowed here; {allowed} would be.", allowed=allowed.split(", "))
+        self.headers = {"Allow": allowed}
+
+
+class SessionExpired(Refusal):
+    """The session lived and has ended; its tombstone says when and why."""
+
+    status, code, message = 410, "SESSION_EXPIRED", "Session has expired"
+
+    def __init__(self, session_id: str, expires_at_ms: int, reason: str) -> None:
+        expires_at = iso(expires_at_ms)
+        why = {"inactivity": "for want of activity", "max_duration": "at its maximum duration"}[reason]
+        super().__init__(
+            f"The session ended at {expires_at} {why}.", sessionId=session_id, expiresAt=expires_at, reason=reason
+        )
+
+
+class PayloadTooLarge(Refusal):
+    status, code, message = 413, "PAYLOAD_TOO_LARGE", "The request body is too large"
+
+    def __init__(self, max_body_bytes: int) -> None:
+        super().__init__(f"A request body may hold {max_body_bytes} bytes.", maxBytes=max_body_bytes)
+
+
+class UnsupportedMediaType(Refusal):
+    status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(f"Send Content-Type: application/json, not {content_type}.", contentType=content_type)
+
+
+class RenewalFailed(Refusal):
+    """The session already ends at its maximum duration: nothing is left to extend."""
+
+    status, code, message = 422, "SESSION_RENEWAL_FAILED", "Session cannot be renewed"
+
+    def __init__(self, session_id: str, *, created_at_ms: int, max_duration_minutes: float, expires_at_ms: int) -> None:
+        super().__init__(
+            f"The session already ends at its maximum duration of {max_duration_minutes} minutes.",
+            sessionId=session_id,
+            maxDurationMinutes=max_duration_minutes,
+            createdAt=iso(created_at_ms),
+            expiresAt=iso(expires_at_ms),
+        )
+
+
+class TimeoutInThePast(Refusal):
+    """With the changed configuration the session would have ended already; nothing was changed."""
+
+    status, code, message = 422, "INVALID_TIMEOUT_CONFIG", "Session would have ended already"
+
+    def __init__(self, session_id: str, expires_at_ms: int) -> None:
+        expires_at = iso(expires_at_ms)
+        super().__init__(
+            f"With this configuration the session would have ended at {expires_at}.",
+            sessionId=session_id,
+            expiresAt=expires_at,
+        )
+
+
+class InternalError(Refusal):
+    """A fault of ours. It is logged; the client learns only that it happened."""
+
+    status, code, message = 500, "INTERNAL_ERROR", "Internal server error"
+
+    def __init__(self) -> None:
+        super().__init__("Something went wrong on our side.")
+
+
+class StoreUnavailable(Refusal):
+    """Redis did not do what was asked. A change may or may not have happened. `why` is for the log."""
+
+    status, code, message = 503, "STORE_UNAVAILABLE", "The session store is not available"
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, why: str) -> None:
+        super().__init__("The session store does not answer at the moment; try again.")
+        self.why = why
+
+
+class OtherHTTPError(Refusal):
+    """A refusal of the HTTP layer that has no class of its own."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"{reason}.")
+        self.status = status  # type: ignore[misc]
+        self.code = reason.upper().replace(" ", "_").replace("-", "_")  # type: ignore[misc]
+        self.message = reason  # type: ignore[misc]

@@ -1,0 +1,106 @@
+"""Whether the service lives, is ready, and how many sessions it keeps; asked over connections of their own."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from service.errors import StoreUnavailable
+from service.keys import LAYOUT_VERSION, SHARDS, Keys
+
+_T = TypeVar("_T")
+
+_COUNTS_ARE_GOOD_FOR_SECONDS = 1
+_LAYOUT_IS_MARKED_EVERY_SECONDS = 30
+_LAYOUT_IS_TRIED_AFTER_SECONDS = 1
+
+_log = logging.getLogger(__name__)
+
+
+class Counts(NamedTuple):
+    active_sessions: int
+    expiring_soon: int
+
+
+class Health:
+    """Looks at Redis from the side: `redis` is a client of its own, `timeout_seconds` bounds each look."""
+
+    def __init__(self, redis: Redis, keys: Keys, timeout_seconds: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._timeout_seconds = timeout_seconds
+        self._started = time.monotonic()
+        self._counts: Counts | None = None
+        self._counted = float("-inf")
+        self._counting = asyncio.Lock()
+        self.draining = False
+
+    @property
+    def uptime_seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    async def why_not_ready(self) -> str | None:
+        """A sentence, or None when the service can serve. It reads and never writes."""
+        if self.draining:
+            return "The service is stopping."
+        try:
+            layout = await self._look(self._redis.get(self._keys.layout))
+        except StoreUnavailable as error:
+            return error.sentence
+        if layout is not None and int(layout) != LAYOUT_VERSION:
+            return f"The data in Redis is of layout {int(layout)}; this version reads {LAYOUT_VERSION}."
+        return None
+
+    async def counts(self) -> Counts:
+        """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
+        async with self._counting:
+            if time.monotonic() - self._counted > _COUNTS_ARE_GOOD_FOR_SECONDS:
+                self._counts = await self._look(self._count())
+                self._counted = time.monotonic()
+        assert self._counts is not None
+        return self._counts
+
+    @asynccontextmanager
+    async def layout_marked(self) -> AsyncIterator[None]:
+        """Keep the version of the key table in Redis for as long as this lasts, whenever Redis can be reached."""
+        marking = asyncio.create_task(self._mark_layout())
+        try:
+            yield
+        finally:
+            marking.cancel()
+            with suppress(asyncio.CancelledError):
+                await marking
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()
+
+    async def _count(self) -> Counts:
+        seconds, microseconds = await self._redis.time()
+        ahead = f"({seconds * 1000 + microseconds // 1000}"
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in SHARDS:
+            pipeline.zcount(self._keys.expiry(shard), ahead, "+inf")
+            pipeline.zcount(self._keys.warning(shard), ahead, "+inf")
+        numbers = await pipeline.execute()
+        active = sum(numbers[::2])
+        return Counts(active, expiring_soon=active - sum(numbers[1::2]))
+
+    async def _mark_layout(self) -> None:
+        while True:
+            try:
+                await self._look(self._redis.set(self._keys.layout, LAYOUT_VERSION, nx=True))
+                await asyncio.sleep(_LAYOUT_IS_MARKED_EVERY_SECONDS)
+            except StoreUnavailable:
+                await asyncio.sleep(_LAYOUT_IS_TRIED_AFTER_SECONDS)
+
+    async def _look(self, looking: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await looking
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,65 @@
+"""The only speller of keys: how the service's data lies in Redis.
+
+Every name begins with `SESSION_KEY_PREFIX` (default: nothing). `{ab}`, the first two characters of a session's id, is
+a hash tag: everything about one session lies in one slot of a Redis Cluster. All instants are milliseconds of Redis's
+own clock.
+
+| key | type | holds | dies |
+|---|---|---|---|
+| `session:{ab}:<id>` | hash | agentId userId createdAt lastActivity renewedAt expiresAt timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes renewalCount revision metadata | at expiresAt: its TTL is the time remaining |
+| `session:{ab}:<id>:tombstone` | hash | agentId userId expiresAt reason | at expiresAt + the tombstone retention |
+| `sessions:{ab}:expiry` | zset | id by expiresAt | never; a member leaves when its session is deleted |
+| `sessions:{ab}:warning` | zset | id by expiresAt less the warning threshold | never; likewise |
+| `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
+| `sessions:user:{<userId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
+| `sessions:agent:{<agentId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
+| `sessions:layout` | string | the version of this table | never |
+"""  # noqa: E501  (a table's row is one line)
+
+from typing import NamedTuple
+
+LAYOUT_VERSION = 1
+
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+
+
+class SessionKeys(NamedTuple):
+    """The keys of one session and of the shard it lies in; all of them share one slot."""
+
+    session: str
+    tombstone: str
+    expiry: str
+    warning: str
+    created: str
+
+
+class Keys:
+    """Spells every key, behind one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._session = f"{prefix}session:{{"
+        self._sessions = f"{prefix}sessions:"
+        self.layout = f"{prefix}sessions:layout"
+
+    def session(self, session_id: str) -> str:
+        return f"{self._session}{session_id[:2]}}}:{session_id}"
+
+    def tombstone(self, session_id: str) -> str:
+        return f"{self._session}{session_id[:2]}}}:{session_id}:tombstone"
+
+    def of(self, session_id: str) -> SessionKeys:
+        session = self.session(session_id)
+        shard = f"{self._sessions}{{{session_id[:2]}}}:"
+        return SessionKeys(session, f"{session}:tombstone", f"{shard}expiry", f"{shard}warning", f"{shard}created")
+
+    def expiry(self, shard: str) -> str:
+        return f"{self._sessions}{{{shard}}}:expiry"
+
+    def warning(self, shard: str) -> str:
+        return f"{self._sessions}{{{shard}}}:warning"
+
+    def user(self, user_id: str) -> str:
+        return f"{self._sessions}user:{{{user_id}}}"
+
+    def agent(self, agent_id: str) -> str:
+        return f"{self._sessions}agent:{{{agent_id}}}"

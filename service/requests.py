@@ -1,0 +1,160 @@
+"""What clients may ask: the bodies of requests, judged member by member, every fault named at once."""
+
+import json
+import re
+from typing import Annotated, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from service.errors import InvalidRequest, UnsupportedMediaType
+from service.sessions import TimeoutConfig
+from service.settings import MAX_METADATA_BYTES, Bounds, Settings
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+_SAID_OF = {
+    "missing": "is required",
+    "extra_forbidden": "is not a member of a timeout configuration",
+    "model_type": "must be an object",
+}
+
+
+def _uuid(value: object) -> str:
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise ValueError("must be a UUID in its 36 characters")
+    return value.lower()
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _minutes(value: object, info: ValidationInfo) -> float:
+    settings = info.context
+    assert isinstance(settings, Settings)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number of minutes")
+    bounds = _bounds(str(info.field_name), settings, info.data)
+    if settings.session_out_of_range == "clamp":
+        value = min(max(value, bounds.least), bounds.greatest)
+    if not bounds.hold(value):
+        raise ValueError(f"must be {bounds}")
+    if settings.whole_minutes and value != int(value):
+        raise ValueError("must be a whole number of minutes")
+    return int(value) if value == int(value) else value
+
+
+def _bounds(member: str, settings: Settings, before: dict[str, object]) -> Bounds:
+    match member:
+        case "timeout_minutes":
+            return settings.timeout_bounds
+        case "max_duration_minutes":
+            timeout_minutes = before.get("timeout_minutes")
+            least, greatest = settings.max_duration_bounds
+            return Bounds(timeout_minutes if isinstance(timeout_minutes, int | float) else least, greatest)
+        case _:
+            return settings.warning_threshold_bounds
+
+
+def _storable(metadata: object) -> bytes:
+    if not isinstance(metadata, dict):
+        raise ValueError("must be an object")
+    try:
+        stored = orjson.dumps(metadata, default=_no_exact_form)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(str(error.__cause__ or "is nested too deeply")) from None
+    if len(stored) > MAX_METADATA_BYTES:
+        raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON, not {len(stored)}")
+    return stored
+
+
+class _BeyondSixtyFourBits(float):
+    """An integer that JSON can write and this service cannot keep exactly."""
+
+
+def _no_exact_form(value: object) -> object:
+    raise ValueError(f"holds an integer beyond 64 bits, near {value}")
+
+
+Uuid = Annotated[str, BeforeValidator(_uuid)]
+Minutes = Annotated[int | float | None, BeforeValidator(_minutes)]
+Boolean = Annotated[bool | None, BeforeValidator(_boolean)]
+Metadata = Annotated[bytes, BeforeValidator(_storable)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+
+class PartialTimeout(_Body):
+    """Some members of a timeout configuration."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timeout_minutes: Minutes = None
+    auto_renew: Boolean = None
+    max_duration_minutes: Minutes = None
+    warning_threshold_minutes: Minutes = None
+
+    def changes(self) -> dict[str, float | bool]:
+        """The members that were given, by their names in TimeoutConfig."""
+        return self.model_dump(exclude_none=True)
+
+    def over(self, defaults: TimeoutConfig) -> TimeoutConfig:
+        return TimeoutConfig(**defaults._asdict() | self.changes())
+
+
+class NewSession(_Body):
+    """What a session is made of; members that are not named here are ignored."""
+
+    agent_id: Uuid
+    user_id: Uuid
+    timeout_config: PartialTimeout = Field(default_factory=PartialTimeout)
+    metadata: Metadata = b"{}"
+
+
+_Model = TypeVar("_Model", bound=_Body)
+
+
+async def read_body(request: web.Request, model: type[_Model], settings: Settings) -> _Model:
+    """The body as a `model`. Raises InvalidRequest naming every bad member, UnsupportedMediaType, and aiohttp's 413."""
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType(request.headers.get("Content-Type", "none"))
+    body = _parsed(await request.read())
+    try:
+        return model.model_validate(body, context=settings)
+    except ValidationError as error:
+        raise InvalidRequest({_name(fault): _said(fault) for fault in error.errors(include_url=False)}) from None
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        parsed: object = orjson.loads(body)
+        if _LONG_NUMBER.search(body):  # orjson would round what is beyond 64 bits
+            parsed = json.loads(body, parse_int=_integer)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest({"body": f"is not JSON: {error}"}) from None
+    except RecursionError:
+        raise InvalidRequest({"body": "is nested too deeply"}) from None
+    return parsed
+
+
+def _integer(digits: str) -> float:
+    if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64:
+        return int(digits)
+    return _BeyondSixtyFourBits(digits)
+
+
+def _name(fault: ErrorDetails) -> str:
+    return ".".join(str(part) for part in fault["loc"]) or "body"
+
+
+def _said(fault: ErrorDetails) -> str:
+    return _SAID_OF.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")

@@ -1,0 +1,62 @@
+"""aiohttp's runner, but for one thing: what aiohttp itself refuses is answered in the service's own words."""
+
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from service.errors import InternalError, MalformedRequest, Refusal
+from service.wire import refusal_response
+
+_log = logging.getLogger(__name__)
+
+
+class Runner(web.AppRunner):
+    """Runs an application; `error_format` is the shape of its refusals."""
+
+    def __init__(self, app: web.Application, error_format: str, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._error_format = error_format
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(
+            server.request_handler,
+            error_format=self._error_format,
+            request_factory=server.request_factory,
+            **self._kwargs,
+        )
+
+
+class _Server(web.Server):
+    def __init__(self, *arguments: Any, error_format: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.error_format = error_format
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ("_error_format",)
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._error_format = server.error_format
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The refusal of a request that never reached a handler; the connection is closed after it."""
+        _log.info("a request was refused before it was read: %s", message)
+        refusal: Refusal = InternalError()
+        if status == 400:
+            refusal = MalformedRequest((message or "The request could not be read.").partition("\n")[0])
+        response = refusal_response(refusal, self._error_format)
+        response.force_close()
+        return response

@@ -1,0 +1,67 @@
+"""The Lua scripts: each verb that changes a session is one file beside this one, run after the shared prelude.
+
+A script's binding block (`name = KEYS[n]`, `name = ARGV[n]`) is its signature: it is read from the file, and callers
+give keys and arguments by those names.
+"""
+
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+Argument = str | bytes | int
+Command = tuple[Argument, ...]
+
+_BINDING = re.compile(r"^\s*(?:local )?(\w+)\s*= (KEYS|ARGV)\[(\d+)\]", re.MULTILINE)
+
+
+class Script(NamedTuple):
+    """A Lua script with the names of what it takes, in their order."""
+
+    name: str
+    text: str
+    sha: str
+    keys: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def command(self, keys: object, **arguments: Argument) -> Command:
+        """The EVALSHA of this script: keys are attributes of `keys`, by name. An argument left out is a KeyError."""
+        return (
+            "EVALSHA",
+            self.sha,
+            len(self.keys),
+            *[getattr(keys, name) for name in self.keys],
+            *[arguments[name] for name in self.arguments],
+        )
+
+
+def with_text(command: Command) -> Command:
+    """The EVAL that does what an EVALSHA asked of a server that did not know the script."""
+    return ("EVAL", _texts()[command[1]], *command[2:])
+
+
+def load(name: str) -> Script:
+    folder = resources.files(__package__)
+    text = (folder / "prelude.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
+    return Script(
+        name,
+        text,
+        hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
+        keys=tuple(name for kind, _, name in bound if kind == "KEYS"),
+        arguments=tuple(name for kind, _, name in bound if kind == "ARGV"),
+    )
+
+
+CREATE = load("create")
+ENLIST = load("enlist")
+TOUCH = load("touch")
+RENEW = load("renew")
+CONFIGURE = load("configure")
+DELETE = load("delete")
+
+
+@cache
+def _texts() -> dict[Argument, str]:
+    return {script.sha: script.text for script in (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE)}

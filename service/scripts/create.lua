@@ -1,0 +1,44 @@
+-- Bring a session to life under an id that was never used.
+-- returns {"live", now_ms, {field, value, ...}} | {"taken"}
+local keys = {
+    session   = KEYS[1],   -- hash of the session
+    tombstone = KEYS[2],   -- hash that outlives it, to say 410
+    expiry    = KEYS[3],   -- its shard's ids by expiresAt
+    warning   = KEYS[4],   -- its shard's ids by the start of their warning
+    created   = KEYS[5],   -- its shard's ids by createdAt
+}
+local args = {
+    id                        = ARGV[1],
+    agent_id                  = ARGV[2],
+    user_id                   = ARGV[3],
+    timeout_minutes           = ARGV[4],
+    auto_renew                = ARGV[5],   -- "true" | "false"
+    max_duration_minutes      = ARGV[6],
+    warning_threshold_minutes = ARGV[7],
+    metadata                  = ARGV[8],   -- JSON, never opened here
+    retention_ms              = ARGV[9],
+}
+
+if redis.call('EXISTS', keys.session, keys.tombstone) > 0 then return {'taken'} end
+
+local now_ms = clock()
+local fields = {
+    agentId = args.agent_id,
+    userId = args.user_id,
+    createdAt = whole(now_ms),
+    lastActivity = whole(now_ms),
+    renewedAt = whole(now_ms),
+    timeoutMinutes = args.timeout_minutes,
+    autoRenew = args.auto_renew,
+    maxDurationMinutes = args.max_duration_minutes,
+    warningThresholdMinutes = args.warning_threshold_minutes,
+    renewalCount = '0',
+    revision = '1',
+    metadata = args.metadata,
+}
+place(keys, args, fields, {
+    'agentId', 'userId', 'createdAt', 'lastActivity', 'renewedAt', 'expiresAt', 'timeoutMinutes', 'autoRenew',
+    'maxDurationMinutes', 'warningThresholdMinutes', 'renewalCount', 'revision', 'metadata',
+})
+redis.call('ZADD', keys.created, fields.createdAt, args.id)
+return live(fields, now_ms)

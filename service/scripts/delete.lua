@@ -1,0 +1,21 @@
+-- End a live session at its owner's wish: nothing of it stays, so it is unknown from now on.
+-- returns {"deleted", agent_id, user_id} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
+local keys = {
+    session   = KEYS[1],   -- hash of the session
+    tombstone = KEYS[2],   -- hash that outlives it, to say 410
+    expiry    = KEYS[3],   -- its shard's ids by expiresAt
+    warning   = KEYS[4],   -- its shard's ids by the start of their warning
+    created   = KEYS[5],   -- its shard's ids by createdAt
+}
+local args = {
+    id = ARGV[1],
+}
+
+local fields, ended = living(keys, clock())
+if ended then return ended end
+
+redis.call('DEL', keys.session, keys.tombstone)
+redis.call('ZREM', keys.expiry, args.id)
+redis.call('ZREM', keys.warning, args.id)
+redis.call('ZREM', keys.created, args.id)
+return {'deleted', fields.agentId, fields.userId}

@@ -1,0 +1,24 @@
+-- Record an activity in a live session; where it renews itself and is not at its maximum duration, renew it too.
+-- returns {"live", now_ms, {field, value, ...}} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
+local keys = {
+    session   = KEYS[1],   -- hash of the session
+    tombstone = KEYS[2],   -- hash that outlives it, to say 410
+    expiry    = KEYS[3],   -- its shard's ids by expiresAt
+    warning   = KEYS[4],   -- its shard's ids by the start of their warning
+}
+local args = {
+    id           = ARGV[1],
+    retention_ms = ARGV[2],
+}
+
+local now_ms = clock()
+local fields, ended = living(keys, now_ms)
+if ended then return ended end
+
+if fields.autoRenew == 'true' and not at_maximum(fields) then
+    renew(keys, args, fields, now_ms)
+else
+    fields.lastActivity = whole(now_ms)
+    redis.call('HSET', keys.session, 'lastActivity', fields.lastActivity)
+end
+return live(fields, now_ms)

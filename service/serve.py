@@ -1,0 +1,93 @@
+"""The service as a process: started, announced, drained and stopped."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit, urlunsplit
+
+from aiohttp import web
+
+from service.app import Clients, create_app
+from service.app_keys import HEALTH
+from service.connect import client_for
+from service.embedded import embedded_server
+from service.runner import Runner
+from service.settings import CannotStart, Settings, unknown_variables
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
+    for name in unknown_variables(os.environ):
+        _log.warning("%s is not a setting of this service", name)
+    stopped = _stop_signal()
+    async with AsyncExitStack() as stack:
+        url = await _redis_url(settings, stack)
+        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds))
+        runner = Runner(
+            app,
+            settings.session_error_format,
+            access_log=None,
+            shutdown_timeout=settings.session_drain_timeout_seconds,
+        )
+        stack.push_async_callback(runner.cleanup)
+        await runner.setup()
+        address = await _listen(runner, settings)
+        sys.stdout.write(_banner(address, url, settings))
+        sys.stdout.flush()
+        await stopped.wait()
+        app[HEALTH].draining = True
+        _log.info("stopping: requests in flight are finished first")
+
+
+def _stop_signal() -> asyncio.Event:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
+
+
+def _clients(url: str, timeout_seconds: float) -> Clients:
+    try:
+        return Clients(lane=client_for(url, timeout_seconds), side=client_for(url, timeout_seconds))
+    except ValueError as error:
+        raise CannotStart(f"REDIS_URL: {error}") from None
+
+
+async def _listen(runner: Runner, settings: Settings) -> str:
+    site = web.TCPSite(runner, settings.host, settings.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotStart(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}") from None
+    host, port, *_ = runner.addresses[0]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _banner(address: str, url: str, settings: Settings) -> str:
+    data = "the Redis of REDIS_URL" if settings.redis_url else f"{settings.session_data_dir} (an embedded Valkey)"
+    return (
+        f"Session service listening on {address}\n"
+        f"  documentation  {address}/docs\n"
+        f"  data           {data}\n"
+        f"  look inside    {_redis_cli(url)}\n"
+    )
+
+
+def _redis_cli(url: str) -> str:
+    """The line that looks into the same Redis; a password stays out of it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"redis-cli -s {parts.path}"
+    name = f"{parts.username}@" if parts.username else ""
+    return f"redis-cli -u {urlunsplit((parts.scheme, name + parts.netloc.rpartition('@')[2], parts.path, '', ''))}"

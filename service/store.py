@@ -1,0 +1,157 @@
+"""The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from service import scripts
+from service.errors import RenewalFailed, SessionExpired, SessionNotFound, StoreUnavailable, TimeoutInThePast
+from service.keys import Keys
+from service.lane import Lane, Reply
+from service.scripts import Argument
+from service.sessions import Session, TimeoutConfig, is_issued_id, minutes_from, new_session_id, session_from
+
+CLOCK_TOLERANCE_MS = 5000
+"""As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
+
+_log = logging.getLogger(__name__)
+
+
+class UnknownAnswer(Exception):  # noqa: N818  (a bug, said aloud)
+    """A script answered in a word that its caller does not know."""
+
+
+class Store:
+    """Sessions in Redis. Every method raises StoreUnavailable when Redis does not do what is asked.
+
+    Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired.
+    """
+
+    def __init__(self, lane: Lane, keys: Keys, *, retention_ms: int, lookup_life_ms: int) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._retention_ms = retention_ms
+        self._lookup_life_ms = lookup_life_ms
+
+    async def create(self, agent_id: str, user_id: str, config: TimeoutConfig, metadata: bytes) -> Session:
+        """A new session, known to its user's and its agent's lookups. `metadata` is a JSON object."""
+        session_id = new_session_id()
+        keys = self._keys.of(session_id)
+        *_, answer = await self._lane.change(
+            self._enlist(self._keys.user(user_id), session_id),
+            self._enlist(self._keys.agent(agent_id), session_id),
+            scripts.CREATE.command(
+                keys,
+                id=session_id,
+                agent_id=agent_id,
+                user_id=user_id,
+                metadata=metadata,
+                retention_ms=self._retention_ms,
+                **_arguments(config._asdict()),
+            ),
+        )
+        return _session(session_id, answer)
+
+    async def get(self, session_id: str) -> Session:
+        """The session, unmoved: reading is no activity."""
+        _require_issued(session_id)
+        fields, now_ms = await self._lane.read(self._keys.session(session_id))
+        if fields and int(fields[b"expiresAt"]) > now_ms:
+            return session_from(session_id, fields, now_ms)
+        tombstone, now_ms = await self._lane.read(self._keys.tombstone(session_id))
+        raise _refusal(session_id, _answer_of(tombstone, now_ms))
+
+    async def touch(self, session_id: str) -> Session:
+        """The session after an activity: renewed too where it renews itself and has time left to gain."""
+        return await self._change(scripts.TOUCH, session_id, retention_ms=self._retention_ms)
+
+    async def renew(self, session_id: str) -> Session:
+        """The session, extended to a full timeout from now. Raises RenewalFailed at its maximum duration."""
+        return await self._change(scripts.RENEW, session_id, retention_ms=self._retention_ms)
+
+    async def configure(self, session_id: str, changes: dict[str, float | bool]) -> Session:
+        """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
+        unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
+        return await self._change(
+            scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | _arguments(changes)
+        )
+
+    async def delete(self, session_id: str) -> None:
+        _require_issued(session_id)
+        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        match answer:
+            case [b"deleted", agent_id, user_id]:
+                await self._delist(session_id, agent_id.decode(), user_id.decode())
+            case _:
+                raise _refusal(session_id, answer)
+
+    async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
+        _require_issued(session_id)
+        command = script.command(self._keys.of(session_id), id=session_id, **arguments)
+        (answer,) = await self._lane.change(command)
+        return _session(session_id, answer)
+
+    def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
+        return scripts.ENLIST.command(_Lookup(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms)
+
+    async def _delist(self, session_id: str, agent_id: str, user_id: str) -> None:
+        """Take an ended session out of its lookups. Left behind it would do no harm, so trouble is not passed on."""
+        try:
+            await self._lane.change(
+                ("ZREM", self._keys.user(user_id), session_id), ("ZREM", self._keys.agent(agent_id), session_id)
+            )
+        except StoreUnavailable as error:
+            _log.info("a deleted session stays in its lookups for now: %s", error.why)
+
+
+class _Lookup:
+    def __init__(self, lookup: str) -> None:
+        self.lookup = lookup
+
+
+def _arguments(members: dict[str, float | bool]) -> dict[str, Argument]:
+    """Members of a timeout configuration as they are stored: `30`, `0.5`, `true`."""
+    return {name: str(value).lower() for name, value in members.items()}
+
+
+def _require_issued(session_id: str) -> None:
+    if not is_issued_id(session_id):
+        raise SessionNotFound(session_id)
+
+
+def _session(session_id: str, answer: Sequence[Reply]) -> Session:
+    match answer:
+        case [b"live", now_ms, flat]:
+            return session_from(session_id, dict(zip(flat[::2], flat[1::2], strict=True)), now_ms)
+        case _:
+            raise _refusal(session_id, answer)
+
+
+def _answer_of(tombstone: Mapping[bytes, bytes], now_ms: int) -> Sequence[Reply]:
+    """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
+    if not tombstone:
+        return [b"missing"]
+    if int(tombstone[b"expiresAt"]) > now_ms + CLOCK_TOLERANCE_MS:
+        return [b"lost"]
+    return [b"expired", tombstone[b"expiresAt"], tombstone[b"reason"]]
+
+
+def _refusal(session_id: str, answer: Sequence[Reply]) -> Exception:
+    match answer:
+        case [b"missing"]:
+            return SessionNotFound(session_id)
+        case [b"expired", expires_at_ms, reason]:
+            return SessionExpired(session_id, int(expires_at_ms), reason.decode())
+        case [b"lost"]:
+            _log.warning("a session is gone before its end: its hash was evicted, lost or removed by hand")
+            return SessionNotFound(session_id)
+        case [b"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms]:
+            return RenewalFailed(
+                session_id,
+                created_at_ms=int(created_at_ms),
+                max_duration_minutes=minutes_from(max_duration_minutes),
+                expires_at_ms=int(expires_at_ms),
+            )
+        case [b"in_the_past", expires_at_ms]:
+            return TimeoutInThePast(session_id, int(expires_at_ms))
+        case _:
+            return UnknownAnswer(repr(answer))

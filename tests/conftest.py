@@ -1,0 +1,117 @@
+"""What tests stand on: a real Redis server, a fake one, stores and HTTP clients over either, replicas as processes."""
+
+import fnmatch
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from fakeredis import FakeAsyncRedis, FakeServer
+from pytest_aiohttp.plugin import AiohttpClient
+from redis.asyncio import Redis
+
+from service.app import Clients, create_app
+from service.connect import client_for
+from service.keys import Keys
+from service.lane import Lane
+from service.sessions import Session
+from service.settings import Settings
+from service.store import Store
+from tests.redis_server import RedisServer
+from tests.replica import Replica
+
+AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
+USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+KEYS_WITHOUT_END = ("sessions:{??}:expiry", "sessions:{??}:warning", "sessions:{??}:created", "sessions:layout")
+
+HttpClient = TestClient[web.Request, web.Application]
+StartReplica = Callable[..., Replica]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    """A client of the real server, emptied; after the test no key may be without an end that should have one."""
+    client = client_for(redis_server.url, 2)
+    await client.flushall()
+    yield client
+    endless = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
+    await client.aclose()
+    assert [key for key in endless if not _may_stay(key)] == []
+
+
+@pytest.fixture
+async def fake_redis() -> AsyncIterator[Redis]:
+    async with FakeAsyncRedis(server=FakeServer()) as client:
+        yield client
+
+
+@pytest.fixture(params=["fake", "real"])
+def redis(request: pytest.FixtureRequest) -> Redis:
+    """A Redis for the HTTP layer: each test that asks for it runs on a fake and on the real server."""
+    client: Redis = request.getfixturevalue(f"{request.param}_redis")
+    return client
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient) -> HttpClient:
+    return await aiohttp_client(create_app(settings, Clients(lane=redis, side=redis)))
+
+
+@pytest.fixture
+def store(real_redis: Redis, settings: Settings) -> Store:
+    lane = Lane(real_redis, settings.session_store_timeout_seconds)
+    return Store(lane, Keys(""), retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
+
+
+@pytest.fixture
+async def session(store: Store, settings: Settings) -> Session:
+    return await store.create(AGENT, USER, settings.default_timeout, b'{"channel":"web"}')
+
+
+@pytest.fixture
+def start_replica() -> Iterator[StartReplica]:
+    """Starts replicas, each with settings of its own, and stops them after the test."""
+    started: list[Replica] = []
+
+    def start(**settings: str) -> Replica:
+        replica = Replica(**settings)
+        started.append(replica)
+        replica.start()
+        return replica
+
+    yield start
+    for replica in started:
+        replica.stop()
+
+
+@pytest.fixture
+def replica_url(redis_server: RedisServer, start_replica: StartReplica) -> str:
+    return start_replica(REDIS_URL=redis_server.url).url
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A folder with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _may_stay(key: bytes) -> bool:
+    return any(fnmatch.fnmatchcase(key.decode(), pattern) for pattern in KEYS_WITHOUT_END)
