@@ -7,23 +7,24 @@ from service.app_keys import SETTINGS, STORE
 from service.requests import NewSession, PartialTimeout, read_body
 
 SESSIONS = "/api/messaging/sessions"
+SESSION = SESSIONS + "/{session_id:(?!health$)[^/]+}"
 
 routes = web.RouteTableDef()
 
 
-@routes.get(SESSIONS + "/{session_id}")
+@routes.get(SESSION)
 async def get(request: web.Request) -> web.Response:
     session = await request.app[STORE].get(_session_id_of(request))
     return wire.session_response(session)
 
 
-@routes.post(SESSIONS + "/{session_id}/heartbeat")
+@routes.post(SESSION + "/heartbeat")
 async def heartbeat(request: web.Request) -> web.Response:
     session = await request.app[STORE].touch(_session_id_of(request))
     return wire.session_response(session)
 
 
-@routes.post(SESSIONS + "/{session_id}/renew")
+@routes.post(SESSION + "/renew")
 async def renew(request: web.Request) -> web.Response:
     session = await request.app[STORE].renew(_session_id_of(request))
     return wire.session_response(session)
@@ -39,14 +40,14 @@ async def create(request: web.Request) -> web.Response:
     return wire.created_response(session, f"{SESSIONS}/{session.id}")
 
 
-@routes.patch(SESSIONS + "/{session_id}/timeout")
+@routes.patch(SESSION + "/timeout")
 async def configure(request: web.Request) -> web.Response:
     changes = await read_body(request, PartialTimeout, request.app[SETTINGS])
     session = await request.app[STORE].configure(_session_id_of(request), changes.changes())
     return wire.session_response(session)
 
 
-@routes.delete(SESSIONS + "/{session_id}")
+@routes.delete(SESSION)
 async def delete(request: web.Request) -> web.Response:
     session_id = _session_id_of(request)
     await request.app[STORE].delete(session_id)

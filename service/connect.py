@@ -1,6 +1,6 @@
 """A Redis URL becomes a client that never retries by itself and never waits without end."""
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -10,12 +10,14 @@ MAX_CONNECTIONS = 64
 
 def client_for(url: str, timeout_seconds: float) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`. It connects when it is first used."""
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
         protocol=2,
         max_connections=MAX_CONNECTIONS,
+        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    return Redis.from_pool(pool)

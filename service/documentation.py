@@ -30,7 +30,11 @@ _PAGE_POLICY = "; ".join(
 )
 _REVALIDATED = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 _KEPT_FOR_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
-_SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_SWAGGER_FILES = {
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "favicon-32x32.png": "image/png",
+}
 
 
 def routes(settings: Settings) -> list[web.RouteDef]:
@@ -40,7 +44,10 @@ def routes(settings: Settings) -> list[web.RouteDef]:
         web.get("/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED)),
         web.get("/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers)),
         web.get("/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED)),
-        *[web.get(f"/docs/{name}", _sending(_swagger_folder() / name)) for name in _SWAGGER_FILES],
+        *[
+            web.get(f"/docs/{name}", _sending(_swagger_folder() / name, content_type))
+            for name, content_type in _SWAGGER_FILES.items()
+        ],
     ]
 
 
@@ -48,7 +55,8 @@ def document(settings: Settings) -> Document:
     """The OpenAPI document as it is written, with what follows the settings filled in."""
     filled = deepcopy(_as_written())
     components = filled["components"]
-    _fill_in_minutes(components, settings)
+    _fill_in_minutes(components["schemas"], settings)
+    _fill_in_defaults(components, settings)
     _fill_in_errors(components, settings.session_error_format)
     return filled
 
@@ -59,17 +67,21 @@ def _as_written() -> Document:
     return written
 
 
-def _fill_in_minutes(components: Document, settings: Settings) -> None:
-    schemas, examples = components["schemas"], components["examples"]
+def _fill_in_minutes(schemas: Document, settings: Settings) -> None:
     kind = "integer" if settings.whole_minutes else "number"
-    defaults = _defaults(settings)
     for member, bounds in _bounds(settings).items():
         asked = schemas[member[0].upper() + member[1:]]
-        asked |= {"type": kind, "examples": [defaults[member]]}
+        asked["type"] = schemas["TimeoutConfig"]["properties"][member]["type"] = kind
         _fill_in_bounds(asked, bounds, settings.session_out_of_range)
-        schemas["TimeoutConfig"]["properties"][member]["type"] = kind
+
+
+def _fill_in_defaults(components: Document, settings: Settings) -> None:
+    """The examples of requests show the defaults: these lie within their bounds, whatever those are."""
+    schemas, examples = components["schemas"], components["examples"]
+    defaults = _defaults(settings)
     for member, default in defaults.items():
         schemas["NewTimeoutConfig"]["properties"][member]["default"] = default
+        schemas[member[0].upper() + member[1:]]["examples"] = [default]
     for asked in (examples["NewSession"]["value"]["timeoutConfig"], examples["TimeoutChanges"]["value"]):
         asked.update({member: defaults[member] for member in asked})
 
@@ -133,8 +145,8 @@ def _saying(body: bytes, content_type: str, headers: dict[str, str]) -> Handler:
     return say
 
 
-def _sending(path: Path) -> Handler:
+def _sending(path: Path, content_type: str) -> Handler:
     async def send(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(path, headers=_KEPT_FOR_A_DAY)
+        return web.FileResponse(path, headers=_KEPT_FOR_A_DAY | {"Content-Type": content_type})
 
     return send

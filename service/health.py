@@ -52,8 +52,8 @@ class Health:
             layout = await self._look(self._redis.get(self._keys.layout))
         except StoreUnavailable as error:
             return error.sentence
-        if layout is not None and int(layout) != LAYOUT_VERSION:
-            return f"The data in Redis is of layout {int(layout)}; this version reads {LAYOUT_VERSION}."
+        if layout not in (None, LAYOUT_VERSION.encode()):
+            return f"The data in Redis is of layout {layout!r}; this version reads {LAYOUT_VERSION}."
         return None
 
     async def counts(self) -> Counts:

@@ -18,7 +18,7 @@ own clock.
 
 from typing import NamedTuple
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = "1"
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from service.errors import InvalidRequest, UnsupportedMediaType
+from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
 from service.sessions import TimeoutConfig
 from service.settings import MAX_METADATA_BYTES, Bounds, Settings
 
@@ -126,12 +126,24 @@ _Model = TypeVar("_Model", bound=_Body)
 async def read_body(request: web.Request, model: type[_Model], settings: Settings) -> _Model:
     """The body as a `model`. Raises InvalidRequest naming every bad member, UnsupportedMediaType, and aiohttp's 413."""
     if request.content_type != "application/json":
-        raise UnsupportedMediaType(request.headers.get("Content-Type", "none"))
-    body = _parsed(await request.read())
+        raise UnsupportedMediaType(_content_type(request))
+    body = _parsed(await _arrived(request))
     try:
         return model.model_validate(body, context=settings)
     except ValidationError as error:
         raise InvalidRequest({_name(fault): _said(fault) for fault in error.errors(include_url=False)}) from None
+
+
+def _content_type(request: web.Request) -> str:
+    """As it was sent; what is not ASCII could not be said back in JSON."""
+    return request.headers.get("Content-Type", "none").encode("ascii", "replace").decode()
+
+
+async def _arrived(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise MalformedRequest("The body did not arrive whole, or not as its headers say.") from error
 
 
 def _parsed(body: bytes) -> object:

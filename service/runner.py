@@ -56,7 +56,7 @@ class _Connection(RequestHandler):
         _log.info("a request was refused before it was read: %s", message)
         refusal: Refusal = InternalError()
         if status == 400:
-            refusal = MalformedRequest((message or "The request could not be read.").partition("\n")[0])
+            refusal = MalformedRequest((message or "The request could not be read.").partition("\n")[0].rstrip(":"))
         response = refusal_response(refusal, self._error_format)
         response.force_close()
         return response

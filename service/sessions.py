@@ -38,7 +38,7 @@ class Session(NamedTuple):
 
     @property
     def is_near_expiration(self) -> bool:
-        return self.time_remaining_ms <= self.timeout.warning_threshold_minutes * 60_000
+        return 0 < self.time_remaining_ms <= self.timeout.warning_threshold_minutes * 60_000
 
 
 def session_from(session_id: str, fields: Mapping[bytes, bytes], seen_at_ms: int) -> Session:

@@ -1,13 +1,21 @@
 """A replica for tests: `python -m service` as a process of its own, on a port of its own."""
 
+import http.client
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"listening on (http://\S+)")
+_START_SECONDS = 20
+_ANSWER_SECONDS = 20
 _STOP_SECONDS = 20
 
 
@@ -17,6 +25,8 @@ class Replica:
     def __init__(self, **settings: str) -> None:
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
+        self._announced = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
         self.banner = ""
 
     @property
@@ -45,33 +55,46 @@ class Replica:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert self._process.stdout is not None
-        self.banner = ""
-        for line in self._process.stdout:
-            self.banner += line
-            if "look inside" in line:
-                return
+        self._listener.start()
+        assert self._announced.wait(_START_SECONDS), self.banner
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """The status and the body of its answer."""
+        address = urlsplit(self.url)
+        assert address.hostname is not None
+        with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=_ANSWER_SECONDS)) as connection:
+            connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended; what it said meanwhile is added to `banner`."""
+        """Its exit code, once it has ended; `banner` is then all it ever said."""
         assert self._process is not None
-        said, _ = self._process.communicate(timeout=_STOP_SECONDS)
-        self.banner += said
-        return self._process.returncode
+        code = self._process.wait(_STOP_SECONDS)
+        self._listener.join(_STOP_SECONDS)
+        return code
 
     def stop(self) -> int:
         """End it as an orchestrator would, if it still runs."""
         assert self._process is not None
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                return self.wait()
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                raise
-        self._process.communicate()
-        return self._process.returncode
+        self._process.terminate()
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+
+    def _listen(self) -> None:
+        """Hear it out to its end: were nobody listening, a full pipe would stop it."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self.banner += line
+                if "look inside" in line:
+                    self._announced.set()
+        self._announced.set()

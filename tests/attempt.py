@@ -1,0 +1,25 @@
+"""A call of the store and its outcome in one word, for tests in which many calls race."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.sessions import Session
+from service.store import UnknownAnswer
+
+_WORDS: dict[type[Exception], str] = {
+    SessionNotFound: "missing",
+    SessionExpired: "expired",
+    RenewalFailed: "at_maximum",
+    TimeoutInThePast: "in_the_past",
+    UnknownAnswer: "unknown",
+}
+
+
+async def attempt(verb: Callable[..., Awaitable[Session | None]], *arguments: Any) -> str:
+    """`live` where the verb gives a session, `deleted` where it gives nothing, else the word of its refusal."""
+    try:
+        session = await verb(*arguments)
+    except tuple(_WORDS) as refusal:
+        return _WORDS[type(refusal)]
+    return "deleted" if session is None else "live"

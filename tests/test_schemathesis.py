@@ -1,0 +1,63 @@
+"""What the document says and what the service does are the same: a search for a request that tells them apart."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import Phase, settings
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from service.documentation import document
+from service.settings import Settings
+from tests.redis_server import RedisServer
+from tests.replica import Replica
+
+Case = schemathesis.Case[Any]
+
+REFUSALS_OF_A_STATE = ["410", "422"]
+"""No request is at fault where the session has ended, or has nothing left to extend."""
+
+documented = schemathesis.openapi.from_dict(document(Settings()))
+documented.config.checks.positive_data_acceptance.expected_statuses += REFUSALS_OF_A_STATE
+
+thorough = settings(
+    max_examples=100,
+    stateful_step_count=8,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+)
+
+
+@pytest.fixture(scope="module")
+def service_url(redis_server: RedisServer) -> Iterator[str]:
+    replica = Replica(REDIS_URL=redis_server.url)
+    replica.start()
+    yield replica.url
+    replica.stop()
+
+
+@thorough
+@documented.parametrize()
+def test_each_call_answers_as_documented(case: Case, service_url: str) -> None:
+    case.call_and_validate(base_url=service_url)
+
+
+def test_calls_that_follow_one_another_answer_as_documented(service_url: str) -> None:
+    documented.config.update(base_url=service_url)
+    documented.as_state_machine().run(settings=thorough)
+
+
+@documented.hook
+def filter_failure(
+    context: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response
+) -> bool:
+    """A maximum duration below the timeout beside it is refused, which no JSON Schema can say."""
+    return not (isinstance(failure, RejectedPositiveData) and _ends_before_its_timeout(case.body))
+
+
+def _ends_before_its_timeout(body: object) -> bool:
+    assert isinstance(body, Mapping)
+    timeout = body.get("timeoutConfig", body)
+    return bool(timeout["maxDurationMinutes"] < timeout["timeoutMinutes"])

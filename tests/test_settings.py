@@ -1,0 +1,198 @@
+"""Every knob: its default, its bounds, and the one line that says what is wrong with it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.sessions import TimeoutConfig
+from service.settings import CannotStart, Settings, load_settings, unknown_variables
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Loads the settings of an environment that holds nothing but the given variables."""
+
+    def load_from(**environment: str) -> Settings:
+        monkeypatch.setattr(os, "environ", environment)
+        return load_settings()
+
+    return load_from
+
+
+def test_without_any_variable_the_service_starts(load: Load) -> None:
+    settings = load(HOME="/home/somebody")
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 3000)
+    assert settings.redis_url is None
+    assert settings.default_timeout == TimeoutConfig(30, True, 720, 5)
+    assert settings.timeout_bounds == (5, 1440)
+    assert settings.max_duration_bounds == (5, 2880)
+    assert settings.warning_threshold_bounds == (1, 1440)
+    assert settings.retention_ms == 24 * 60 * 60_000
+    assert settings.session_error_format == "schema"
+    assert settings.session_out_of_range == "refuse"
+    assert settings.session_key_prefix == ""
+
+
+def test_data_lies_in_the_users_state_by_default(load: Load) -> None:
+    settings = load(XDG_STATE_HOME="/var/state")
+
+    assert settings.session_data_dir == Path("/var/state/session-service")
+
+
+def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
+    settings = load(
+        HOST="0.0.0.0",
+        PORT="8080",
+        REDIS_URL="redis://example:6379/1",
+        SESSION_DEFAULT_TIMEOUT_MINUTES="10",
+        SESSION_MIN_TIMEOUT_MINUTES="1",
+        SESSION_MAX_TIMEOUT_MINUTES="60",
+        SESSION_MAX_DURATION_MINUTES="120",
+        SESSION_WARNING_THRESHOLD_MINUTES="2",
+        SESSION_AUTO_RENEW="false",
+        SESSION_OUT_OF_RANGE="clamp",
+        SESSION_TOMBSTONE_RETENTION_MINUTES="7",
+        SESSION_ERROR_FORMAT="flat",
+        SESSION_KEY_PREFIX="app:",
+        SESSION_DATA_DIR="/data",
+        SESSION_STORE_TIMEOUT_SECONDS="0.5",
+        SESSION_DRAIN_TIMEOUT_SECONDS="0",
+    )
+
+    assert (settings.host, settings.port) == ("0.0.0.0", 8080)
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://example:6379/1"
+    assert settings.default_timeout == TimeoutConfig(10, False, 120, 2)
+    assert settings.timeout_bounds == (1, 60)
+    assert settings.max_duration_bounds == (1, 120)
+    assert settings.retention_ms == 420_000
+    assert settings.session_out_of_range == "clamp"
+    assert settings.session_error_format == "flat"
+    assert settings.session_key_prefix == "app:"
+    assert settings.session_data_dir == Path("/data")
+    assert settings.session_store_timeout_seconds == 0.5
+    assert settings.session_drain_timeout_seconds == 0
+
+
+def test_an_empty_redis_url_is_none(load: Load) -> None:
+    assert load(REDIS_URL="").redis_url is None
+
+
+@pytest.mark.parametrize("url", ["redis://h:6379/0", "rediss://u:p@h", "unix:///run/redis.sock"])
+def test_a_redis_url_may_be_of_these_kinds(load: Load, url: str) -> None:
+    assert load(REDIS_URL=url).redis_url is not None
+
+
+def test_a_password_is_not_shown_with_the_settings(load: Load) -> None:
+    settings = load(REDIS_URL="redis://user:hunter2@h:6379")
+
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings)
+
+
+def test_whole_minutes_are_shown_whole(load: Load) -> None:
+    settings = load(SESSION_DEFAULT_TIMEOUT_MINUTES="30.0")
+
+    assert repr(settings.default_timeout.timeout_minutes) == "30"
+
+
+def test_minutes_are_whole_where_the_least_timeout_is(load: Load) -> None:
+    assert load().whole_minutes is True
+    assert load(SESSION_MIN_TIMEOUT_MINUTES="0.5").whole_minutes is False
+
+
+def test_with_a_fraction_as_the_least_timeout_defaults_may_be_fractions(load: Load) -> None:
+    settings = load(SESSION_MIN_TIMEOUT_MINUTES="0.001", SESSION_DEFAULT_TIMEOUT_MINUTES="0.002")
+
+    assert settings.default_timeout.timeout_minutes == 0.002
+
+
+def test_a_warning_may_be_as_short_as_the_shortest_session(load: Load) -> None:
+    assert load(SESSION_MIN_TIMEOUT_MINUTES="0.25").warning_threshold_bounds == (0.25, 1440)
+
+
+def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
+    settings = load(SESSION_MAX_TIMEOUT_MINUTES="1440")
+
+    assert settings.lookup_life_ms == (2880 + 1440) * 60_000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("PORT", "-1", "greater than or equal to 0"),
+        ("PORT", "http", "valid integer"),
+        ("PORT", "", "valid integer"),
+        ("SESSION_DEFAULT_TIMEOUT_MINUTES", "4", "must be from 5 to 1440"),
+        ("SESSION_DEFAULT_TIMEOUT_MINUTES", "1441", "must be from 5 to 1440"),
+        ("SESSION_DEFAULT_TIMEOUT_MINUTES", "30.5", "must be whole"),
+        ("SESSION_DEFAULT_TIMEOUT_MINUTES", "nan", "must be from 5 to 1440"),
+        ("SESSION_DEFAULT_TIMEOUT_MINUTES", "half an hour", "valid number"),
+        ("SESSION_MIN_TIMEOUT_MINUTES", "0", "greater than or equal to 0.001"),
+        ("SESSION_MIN_TIMEOUT_MINUTES", "-5", "greater than or equal to 0.001"),
+        ("SESSION_MIN_TIMEOUT_MINUTES", "nan", "finite number"),
+        ("SESSION_MAX_TIMEOUT_MINUTES", "inf", "finite number"),
+        ("SESSION_MAX_TIMEOUT_MINUTES", "525601", "less than or equal to 525600"),
+        ("SESSION_MAX_TIMEOUT_MINUTES", "4", "must not be below SESSION_MIN_TIMEOUT_MINUTES (5)"),
+        ("SESSION_MAX_DURATION_MINUTES", "2881", "must be from 5 to 2880"),
+        ("SESSION_MAX_DURATION_MINUTES", "4", "must be from 5 to 2880"),
+        ("SESSION_WARNING_THRESHOLD_MINUTES", "0", "must be from 1 to 1440"),
+        ("SESSION_AUTO_RENEW", "perhaps", "valid boolean"),
+        ("SESSION_OUT_OF_RANGE", "ignore", "'refuse' or 'clamp'"),
+        ("SESSION_TOMBSTONE_RETENTION_MINUTES", "0", "greater than or equal to 0.001"),
+        ("SESSION_ERROR_FORMAT", "xml", "'schema' or 'flat'"),
+        ("SESSION_KEY_PREFIX", "{app}:", "may not hold braces, blanks or control characters"),
+        ("SESSION_KEY_PREFIX", "my app:", "may not hold braces, blanks or control characters"),
+        ("SESSION_KEY_PREFIX", "app\x00", "may not hold braces, blanks or control characters"),
+        ("SESSION_STORE_TIMEOUT_SECONDS", "0", "greater than or equal to 0.05"),
+        ("SESSION_STORE_TIMEOUT_SECONDS", "61", "less than or equal to 60"),
+        ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line_with_what_it_may_be(
+    load: Load, variable: str, value: str, said: str
+) -> None:
+    with pytest.raises(CannotStart) as refusal:
+        load(**{variable: value})
+
+    assert str(refusal.value).startswith(f"{variable}={value}: ")
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["http://h", "redis+nonsense://h", "localhost:6379", "h", "//h", "redis"])
+def test_a_redis_url_of_an_unknown_kind_is_refused(load: Load, url: str) -> None:
+    with pytest.raises(CannotStart, match=r"^REDIS_URL: the URL must begin with one of redis://, rediss://, unix://"):
+        load(REDIS_URL=url)
+
+
+@pytest.mark.parametrize("url", ["http://u:hunter2@h", "hunter2", "hunter2@h:6379", "redis//:hunter2@h"])
+def test_a_refused_redis_url_is_not_repeated(load: Load, url: str) -> None:
+    with pytest.raises(CannotStart) as refusal:
+        load(REDIS_URL=url)
+
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_several_wrong_settings_are_named_at_once(load: Load) -> None:
+    with pytest.raises(CannotStart) as refusal:
+        load(PORT="x", SESSION_ERROR_FORMAT="xml")
+
+    assert [line.partition("=")[0] for line in str(refusal.value).split("\n")] == ["PORT", "SESSION_ERROR_FORMAT"]
+
+
+def test_a_variable_that_no_knob_reads_is_found() -> None:
+    environment = {"SESSION_TIMEOUT": "5", "SESSION_KEY_PREFIX": "", "session_nonsense": "1", "PATH": "", "HOST": ""}
+
+    assert unknown_variables(environment) == ["SESSION_TIMEOUT", "session_nonsense"]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
