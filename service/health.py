@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -49,11 +49,11 @@ class Health:
         if self.draining:
             return "The service is stopping."
         try:
-            layout = await self._look(self._redis.get(self._keys.layout))
+            layout = cast(bytes | None, await self._look(self._redis.get(self._keys.layout)))
         except StoreUnavailable as error:
             return error.sentence
         if layout not in (None, LAYOUT_VERSION.encode()):
-            return f"The data in Redis is of layout {layout!r}; this version reads {LAYOUT_VERSION}."
+            return f"The data in Redis is of layout {layout.decode(errors='replace')}; this version reads {LAYOUT_VERSION}."
         return None
 
     async def counts(self) -> Counts:

@@ -113,7 +113,7 @@ async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redi
 
 
 def test_the_layout_has_a_version() -> None:
-    assert keys.LAYOUT_VERSION == 1
+    assert keys.LAYOUT_VERSION == "1"
 
 
 def test_a_prefix_stands_in_front_of_every_name() -> None:
