@@ -11,34 +11,32 @@ from service.app_keys import HEALTH, SETTINGS, STORE
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
-from service.middleware import refusals
 from service.settings import MAX_BODY_BYTES, Settings
 from service.store import Store
 
 
 class Clients(NamedTuple):
-    """Two clients of one Redis: the requests' own, and one that looks at it from the side."""
+    """Two ways to one Redis: the requests' own, and a client that looks at it from the side."""
 
-    lane: Redis
+    lane: Lane
     side: Redis
 
 
 def create_app(settings: Settings, clients: Clients) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up."""
     keys = Keys(settings.session_key_prefix)
-    lane = Lane(clients.lane, settings.session_store_timeout_seconds)
     health = Health(clients.side, keys, settings.session_store_timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with health.layout_marked():
             yield
         await health.aclose()
-        await lane.aclose()
+        await clients.lane.aclose()
 
-    app = web.Application(middlewares=[refusals(settings.session_error_format)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[HEALTH] = health
-    app[STORE] = Store(lane, keys, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
+    app[STORE] = Store(clients.lane, keys, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
     app.cleanup_ctx.append(store_in_use)
     app.add_routes([*probes.routes, *api.routes, *documentation.routes(settings)])
     return app

@@ -13,6 +13,7 @@ def client_for(url: str, timeout_seconds: float) -> Redis:
     pool = BlockingConnectionPool.from_url(
         url,
         protocol=2,
+        client_name="session-service",
         max_connections=MAX_CONNECTIONS,
         timeout=timeout_seconds,
         socket_timeout=timeout_seconds,

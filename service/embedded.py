@@ -15,6 +15,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from service.settings import CannotStart
 
@@ -57,7 +58,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     async def start(self) -> None:
         """Start it and wait until it can be connected to; it may still be loading its data then."""
@@ -111,11 +112,11 @@ class EmbeddedServer:
                 pass_fds=(self._lock,),
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
-        async with asyncio.timeout(_START_SECONDS):
-            while not await _accepts(self._socket):
-                if self._process.returncode is not None:
-                    raise CannotStart(f"The embedded server did not start; {log} says why.")
-                await asyncio.sleep(_POLL_SECONDS)
+        latest = asyncio.get_running_loop().time() + _START_SECONDS
+        while not await _accepts(self._socket):
+            if self._process.returncode is not None or asyncio.get_running_loop().time() > latest:
+                raise CannotStart(f"The embedded server did not start; {log} says why.")
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _command(binary: Path, data_dir: Path, socket: Path) -> list[str]:
@@ -150,7 +151,10 @@ def _binary() -> Path:
 
 async def _locked(path: Path) -> int:
     """A descriptor that holds the lock. A server whose service was killed takes a moment to let go of it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"SESSION_DATA_DIR={path.parent}: {error.strerror}: {path.name}") from error
     try:
         async with asyncio.timeout(_LOCK_SECONDS):
             while not _lock_taken(lock):  # noqa: ASYNC110  (flock has no event to wait for)

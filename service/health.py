@@ -52,9 +52,10 @@ class Health:
             layout = cast(bytes | None, await self._look(self._redis.get(self._keys.layout)))
         except StoreUnavailable as error:
             return error.sentence
-        if layout not in (None, LAYOUT_VERSION.encode()):
-            return f"The data in Redis is of layout {layout.decode(errors='replace')}; this version reads {LAYOUT_VERSION}."
-        return None
+        if layout is None or layout == LAYOUT_VERSION.encode():
+            return None
+        found = layout.decode(errors="replace")
+        return f"The data in Redis is of layout {found}; this version reads {LAYOUT_VERSION}."
 
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
@@ -68,13 +69,14 @@ class Health:
     @asynccontextmanager
     async def layout_marked(self) -> AsyncIterator[None]:
         """Keep the version of the key table in Redis for as long as this lasts, whenever Redis can be reached."""
-        marking = asyncio.create_task(self._mark_layout())
+        stopped = asyncio.Event()
+        marking = asyncio.create_task(self._mark_layout(stopped))
         try:
             yield
         finally:
-            marking.cancel()
-            with suppress(asyncio.CancelledError):
-                await marking
+            stopped.set()
+            marking.cancel()  # which redis-py may swallow
+            await asyncio.wait([marking])
 
     async def aclose(self) -> None:
         await self._redis.aclose()
@@ -90,13 +92,15 @@ class Health:
         active = sum(numbers[::2])
         return Counts(active, expiring_soon=active - sum(numbers[1::2]))
 
-    async def _mark_layout(self) -> None:
-        while True:
+    async def _mark_layout(self, stopped: asyncio.Event) -> None:
+        while not stopped.is_set():
+            pause = _LAYOUT_IS_MARKED_EVERY_SECONDS
             try:
                 await self._look(self._redis.set(self._keys.layout, LAYOUT_VERSION, nx=True))
-                await asyncio.sleep(_LAYOUT_IS_MARKED_EVERY_SECONDS)
             except StoreUnavailable:
-                await asyncio.sleep(_LAYOUT_IS_TRIED_AFTER_SECONDS)
+                pause = _LAYOUT_IS_TRIED_AFTER_SECONDS
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), pause)
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:

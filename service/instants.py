@@ -6,10 +6,14 @@ from time import gmtime, strftime
 
 def iso(instant_ms: int) -> str:
     """`1705314600000` as `2024-01-15T10:30:00.000Z`."""
-    seconds, milliseconds = divmod(instant_ms, 1000)
-    return f"{_to_the_second(seconds)}.{milliseconds:03d}Z"
+    return stored_iso(b"%04d" % instant_ms).decode()
+
+
+def stored_iso(instant_ms: bytes) -> bytes:
+    """The same from and to bytes, as an instant is stored and as it is sent."""
+    return b"%b.%bZ" % (_to_the_second(instant_ms[:-3]), instant_ms[-3:])
 
 
 @lru_cache(maxsize=4096)
-def _to_the_second(seconds: int) -> str:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
+def _to_the_second(seconds: bytes) -> bytes:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(int(seconds))).encode()

@@ -1,23 +1,19 @@
-"""The one seam to Redis: a round trip goes out, replies come back, and every failure has one of two names.
+"""The one seam to Redis: commands go out, replies come back, and every failure has one of two names.
 
 StoreUnavailable says that Redis did not do what was asked; ScriptFault that a script of ours broke.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from service.errors import StoreUnavailable
 from service.scripts import Command, with_text
 
 Reply = Any
-_T = TypeVar("_T")
+Send = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 _log = logging.getLogger(__name__)
 
@@ -26,83 +22,71 @@ class ScriptFault(Exception):  # noqa: N818  (it is answered 500)
     """A script of ours failed, or met a key of the wrong type."""
 
 
-class Lane:
-    """A round trip to one Redis server for each request, at most `timeout_seconds` with all its waiting."""
+class ServerDemoted(StoreUnavailable):
+    """The server takes no changes any more; what is read from it may be stale."""
 
-    def __init__(self, client: Redis, timeout_seconds: float) -> None:
-        self._client = client
-        self._timeout_seconds = timeout_seconds
-        self._in_trouble = False
+
+class Lane(Protocol):
+    """A way to Redis. Every call is bounded in time, and raises StoreUnavailable or ScriptFault."""
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
-        """A hash (empty where there is none) and the instant of Redis's clock, in milliseconds, just after it was read.
+        """A hash (empty where there is none) and an instant of Redis's clock, in milliseconds, after it was read.
 
-        Where the connection broke it is asked for once more.
+        Where the connection breaks it is asked for once more.
         """
-        commands: tuple[Command, ...] = (("HGETALL", key), ("TIME",))
-        try:
-            fields, (seconds, microseconds) = await self._trip(lambda: self._exchange(commands))
-        except _ConnectionLost:
-            fields, (seconds, microseconds) = await self._trip(lambda: self._exchange(commands))
-        return fields, seconds * 1000 + microseconds // 1000
 
     async def change(self, *commands: Command) -> list[Reply]:
         """The replies to commands that are carried out in their order. Nothing is sent twice."""
-        return await self._trip(lambda: self._exchange(commands))
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        """Let go of the connections."""
 
-    async def _exchange(self, commands: tuple[Command, ...]) -> list[Reply]:
-        replies = await self._pipelined(commands)
-        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            again = await self._pipelined(tuple(with_text(commands[place]) for place in unknown))
-            for place, reply in zip(unknown, again, strict=True):
-                replies[place] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
 
-    async def _pipelined(self, commands: tuple[Command, ...]) -> list[Reply]:
-        pipeline: Pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+class TroubleLog:
+    """Says once that the store is in trouble, and once that it is over."""
 
-    async def _trip(self, exchange: Callable[[], Awaitable[_T]]) -> _T:
-        """Turn what Redis and the network raise into the two names of this seam."""
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                replies = await exchange()
-        except ReadOnlyError as error:
-            await self._client.connection_pool.disconnect()
-            raise self._unavailable(error) from error
-        except ResponseError as error:
-            if _is_our_fault(error):
-                raise ScriptFault(str(error)) from error
-            raise self._unavailable(error) from error
-        except RedisConnectionError as error:
-            raise _ConnectionLost(self._unavailable(error).why) from error
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
-        if self._in_trouble:
-            self._in_trouble = False
-            _log.info("the session store answers again")
-        return replies
+    def __init__(self) -> None:
+        self._in_trouble = False
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def begins(self, error: BaseException) -> StoreUnavailable:
+        """What the caller is told of it."""
         if not self._in_trouble:
             self._in_trouble = True
             _log.warning("the session store is in trouble: %s: %s", type(error).__name__, error)
         return StoreUnavailable(f"{type(error).__name__}: {error}")
 
+    def is_over(self) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            _log.info("the session store answers again")
 
-class _ConnectionLost(StoreUnavailable):
-    """The connection was refused or broke; what was sent may have been carried out."""
+
+async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
+    """The replies to `commands`; a script that the server did not know is sent once more, as text.
+
+    Raises the first error among them, in the names of this seam.
+    """
+    replies = await send(commands)
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        replies = await _sent_as_text(send, commands, replies)
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise named(reply)
+    return replies
 
 
-def _is_our_fault(error: ResponseError) -> bool:
+async def _sent_as_text(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+    """The replies with those of unknown scripts replaced; what had been carried out is not sent again."""
+    unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    again = await send([with_text(commands[place]) for place in unknown])
+    return [again[unknown.index(place)] if place in unknown else reply for place, reply in enumerate(replies)]
+
+
+def named(error: ResponseError) -> Exception:
+    """An error reply in the names of this seam."""
     message = str(error)
-    return message.startswith("WRONGTYPE") or "user_script:" in message.partition("script: ")[0]
+    if isinstance(error, ReadOnlyError):
+        return ServerDemoted(message)
+    if message.startswith("WRONGTYPE") or "user_script:" in message.partition("script: ")[0]:
+        return ScriptFault(message)
+    return StoreUnavailable(message)

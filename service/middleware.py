@@ -1,9 +1,14 @@
-"""The one place where what a handler raises becomes a response."""
+"""What goes around every request: whatever is raised in answering it becomes a response here.
+
+It wraps the whole application and is no aiohttp middleware: those cost more, and do not see what aiohttp refuses itself
+before it has found a handler.
+"""
 
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from service.errors import (
     InternalError,
@@ -16,16 +21,17 @@ from service.errors import (
 from service.settings import MAX_BODY_BYTES
 from service.wire import refusal_response
 
+Handle = Callable[[Any], Awaitable[web.StreamResponse]]
+
 _log = logging.getLogger(__name__)
 
 
-def refusals(error_format: str) -> Middleware:
+def refusals(handle: Handle, error_format: str) -> Handle:
     """Map every refusal to its body; anything else is logged and answered 500, empty-handed."""
 
-    @web.middleware
-    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(request: Any) -> web.StreamResponse:
         try:
-            return await handler(request)
+            return await handle(request)
         except Refusal as refusal:
             return refusal_response(refusal, error_format)
         except web.HTTPException as error:
@@ -37,7 +43,7 @@ def refusals(error_format: str) -> Middleware:
     return answer
 
 
-def _refusal_of(request: web.Request, error: web.HTTPException) -> Refusal:
+def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> Refusal:
     match error:
         case web.HTTPNotFound():
             return RouteNotFound(f"There is nothing at {request.rel_url.path}.")

@@ -108,7 +108,7 @@ class PartialTimeout(_Body):
         return self.model_dump(exclude_none=True)
 
     def over(self, defaults: TimeoutConfig) -> TimeoutConfig:
-        return TimeoutConfig(**defaults._asdict() | self.changes())
+        return defaults._replace(**self.changes()) if self.model_fields_set else defaults  # type: ignore[arg-type]
 
 
 class NewSession(_Body):

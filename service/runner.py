@@ -1,4 +1,4 @@
-"""aiohttp's runner, but for one thing: what aiohttp itself refuses is answered in the service's own words."""
+"""aiohttp's runner, but for one thing: every refusal, aiohttp's own included, is in the service's words."""
 
 import logging
 from typing import Any
@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from service.errors import InternalError, MalformedRequest, Refusal
+from service.middleware import refusals
 from service.wire import refusal_response
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return _Server(
-            server.request_handler,
+            refusals(server.request_handler, self._error_format),
             error_format=self._error_format,
             request_factory=server.request_factory,
             **self._kwargs,

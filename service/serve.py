@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from aiohttp import web
 
 from service.app import Clients, create_app
 from service.app_keys import HEALTH
 from service.connect import client_for
+from service.dial import Dialer
 from service.embedded import embedded_server
+from service.pipeline import Pipeline
 from service.runner import Runner
 from service.settings import CannotStart, Settings, unknown_variables
 
@@ -32,7 +35,7 @@ async def serve(settings: Settings) -> None:
             app,
             settings.session_error_format,
             access_log=None,
-            shutdown_timeout=settings.session_drain_timeout_seconds,
+            shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
         )
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
@@ -59,9 +62,14 @@ async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
 
 def _clients(url: str, timeout_seconds: float) -> Clients:
     try:
-        return Clients(lane=client_for(url, timeout_seconds), side=client_for(url, timeout_seconds))
-    except ValueError as error:
-        raise CannotStart(f"REDIS_URL: {error}") from None
+        client = client_for(url, timeout_seconds)
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):  # whose words may hold the password
+        raise CannotStart(
+            "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
+            "and options are those of redis-py."
+        ) from None
+    return Clients(lane=Pipeline(Dialer(client), timeout_seconds), side=client)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:
@@ -88,6 +96,6 @@ def _redis_cli(url: str) -> str:
     """The line that looks into the same Redis; a password stays out of it."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return f"redis-cli -s {parts.path}"
+        return f"redis-cli -s {shlex.quote(unquote(parts.path))}"
     name = f"{parts.username}@" if parts.username else ""
     return f"redis-cli -u {urlunsplit((parts.scheme, name + parts.netloc.rpartition('@')[2], parts.path, '', ''))}"

@@ -18,19 +18,49 @@ class TimeoutConfig(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A live session as it was at `seen_at_ms`; every instant is in milliseconds of Redis's clock."""
+    """A live session as it was at `seen_at_ms`, over the fields of its hash (named in `keys`).
+
+    Every instant is in milliseconds of Redis's clock. The fields stay as they are stored: most are only passed on.
+    """
 
     id: str
-    agent_id: str
-    user_id: str
-    created_at_ms: int
-    last_activity_ms: int
+    fields: Mapping[bytes, bytes]
     expires_at_ms: int
-    timeout: TimeoutConfig
-    renewal_count: int
-    metadata: bytes
-    """A JSON object, as it is stored."""
     seen_at_ms: int
+
+    @property
+    def agent_id(self) -> str:
+        return self.fields[b"agentId"].decode()
+
+    @property
+    def user_id(self) -> str:
+        return self.fields[b"userId"].decode()
+
+    @property
+    def created_at_ms(self) -> int:
+        return int(self.fields[b"createdAt"])
+
+    @property
+    def last_activity_ms(self) -> int:
+        return int(self.fields[b"lastActivity"])
+
+    @property
+    def timeout(self) -> TimeoutConfig:
+        return TimeoutConfig(
+            minutes_from(self.fields[b"timeoutMinutes"]),
+            self.fields[b"autoRenew"] == b"true",
+            minutes_from(self.fields[b"maxDurationMinutes"]),
+            minutes_from(self.fields[b"warningThresholdMinutes"]),
+        )
+
+    @property
+    def renewal_count(self) -> int:
+        return int(self.fields[b"renewalCount"])
+
+    @property
+    def metadata(self) -> bytes:
+        """A JSON object, as it is stored."""
+        return self.fields[b"metadata"]
 
     @property
     def time_remaining_ms(self) -> int:
@@ -38,28 +68,12 @@ class Session(NamedTuple):
 
     @property
     def is_near_expiration(self) -> bool:
-        return 0 < self.time_remaining_ms <= self.timeout.warning_threshold_minutes * 60_000
+        return 0 < self.time_remaining_ms <= float(self.fields[b"warningThresholdMinutes"]) * 60_000
 
 
 def session_from(session_id: str, fields: Mapping[bytes, bytes], seen_at_ms: int) -> Session:
-    """The session that a hash holds (its fields are named in `keys`)."""
-    return Session(
-        session_id,
-        fields[b"agentId"].decode(),
-        fields[b"userId"].decode(),
-        int(fields[b"createdAt"]),
-        int(fields[b"lastActivity"]),
-        int(fields[b"expiresAt"]),
-        TimeoutConfig(
-            minutes_from(fields[b"timeoutMinutes"]),
-            fields[b"autoRenew"] == b"true",
-            minutes_from(fields[b"maxDurationMinutes"]),
-            minutes_from(fields[b"warningThresholdMinutes"]),
-        ),
-        int(fields[b"renewalCount"]),
-        fields[b"metadata"],
-        seen_at_ms,
-    )
+    """The session that a hash holds."""
+    return Session(session_id, fields, int(fields[b"expiresAt"]), seen_at_ms)
 
 
 def minutes_from(stored: bytes) -> float:

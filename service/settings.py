@@ -1,7 +1,9 @@
 """Every knob of the service, each an environment variable of the same name in capitals."""
 
 import os
+import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ _URL_SCHEMES = ("redis", "rediss", "unix")
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
 _SHORTEST = 0.001
+_DATABASE = re.compile(r"/?|/\d+")
 
 
 class CannotStart(Exception):  # noqa: N818  (it ends the start with one line)
@@ -60,7 +63,7 @@ class Settings(BaseSettings):
     session_store_timeout_seconds: float = Field(2, ge=0.05, le=60, allow_inf_nan=False)
     session_drain_timeout_seconds: float = Field(10, ge=0, le=600, allow_inf_nan=False)
 
-    @property
+    @cached_property
     def default_timeout(self) -> TimeoutConfig:
         return TimeoutConfig(
             _plain(self.session_default_timeout_minutes),
@@ -105,6 +108,8 @@ class Settings(BaseSettings):
         if scheme not in _URL_SCHEMES:
             kinds = ", ".join(f"{kind}://" for kind in _URL_SCHEMES)
             raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")
+        if scheme != "unix" and not _DATABASE.fullmatch(urlsplit(url.get_secret_value()).path):
+            raise ValueError("the URL's path must be the number of a database, or nothing")
         return url
 
     @field_validator("session_key_prefix")

@@ -55,8 +55,10 @@ class Store:
         """The session, unmoved: reading is no activity."""
         _require_issued(session_id)
         fields, now_ms = await self._lane.read(self._keys.session(session_id))
-        if fields and int(fields[b"expiresAt"]) > now_ms:
-            return session_from(session_id, fields, now_ms)
+        if fields:
+            session = session_from(session_id, fields, now_ms)
+            if session.time_remaining_ms > 0:
+                return session
         tombstone, now_ms = await self._lane.read(self._keys.tombstone(session_id))
         raise _refusal(session_id, _answer_of(tombstone, now_ms))
 
@@ -120,7 +122,8 @@ def _require_issued(session_id: str) -> None:
 
 def _session(session_id: str, answer: Sequence[Reply]) -> Session:
     match answer:
-        case [b"live", now_ms, flat]:
+        case [b"live", now_ms, found, changed]:
+            flat = found + changed  # the later value of a field holds
             return session_from(session_id, dict(zip(flat[::2], flat[1::2], strict=True)), now_ms)
         case _:
             raise _refusal(session_id, answer)

@@ -5,35 +5,44 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from service.errors import Refusal
-from service.instants import iso
+from service.instants import stored_iso
 from service.sessions import Session
 
-_NOT_STORED = {"Cache-Control": "no-store"}
+_HEADERS = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
+
+_SESSION = (
+    b'{"sessionId":"%b","agentId":"%b","userId":"%b","createdAt":"%b","lastActivity":"%b","expiresAt":"%b"'
+    b',"timeoutConfig":{"timeoutMinutes":%b,"autoRenew":%b,"maxDurationMinutes":%b,"warningThresholdMinutes":%b}'
+    b',"renewalCount":%b,"timeRemaining":%d,"isNearExpiration":%b,"metadata":%b}'
+)
 
 
 def session_json(session: Session) -> bytes:
-    """The whole object of the contract."""
-    timeout = session.timeout
-    return (
-        (
-            f'{{"sessionId":"{session.id}","agentId":"{session.agent_id}","userId":"{session.user_id}"'
-            f',"createdAt":"{iso(session.created_at_ms)}","lastActivity":"{iso(session.last_activity_ms)}"'
-            f',"expiresAt":"{iso(session.expires_at_ms)}"'
-            f',"timeoutConfig":{{"timeoutMinutes":{timeout.timeout_minutes},"autoRenew":{_json(timeout.auto_renew)}'
-            f',"maxDurationMinutes":{timeout.max_duration_minutes}'
-            f',"warningThresholdMinutes":{timeout.warning_threshold_minutes}}}'
-            f',"renewalCount":{session.renewal_count},"timeRemaining":{session.time_remaining_ms}'
-            f',"isNearExpiration":{_json(session.is_near_expiration)},"metadata":'
-        ).encode()
-        + session.metadata
-        + b"}"
+    """The whole object of the contract, for the most part in the bytes that Redis holds."""
+    fields = session.fields
+    return _SESSION % (
+        session.id.encode(),
+        fields[b"agentId"],
+        fields[b"userId"],
+        stored_iso(fields[b"createdAt"]),
+        stored_iso(fields[b"lastActivity"]),
+        stored_iso(fields[b"expiresAt"]),
+        fields[b"timeoutMinutes"],
+        fields[b"autoRenew"],
+        fields[b"maxDurationMinutes"],
+        fields[b"warningThresholdMinutes"],
+        fields[b"renewalCount"],
+        session.time_remaining_ms,
+        b"true" if session.is_near_expiration else b"false",
+        fields[b"metadata"],
     )
 
 
 def session_response(session: Session) -> web.Response:
-    return web.Response(body=session_json(session), content_type="application/json", headers=_NOT_STORED)
+    return web.Response(body=session_json(session), headers=_HEADERS.copy())
 
 
 def created_response(session: Session, location: str) -> web.Response:
@@ -59,13 +68,4 @@ def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body),
-        status=status,
-        content_type="application/json",
-        headers={**_NOT_STORED, **(headers or {})},
-    )
-
-
-def _json(value: bool) -> str:
-    return "true" if value else "false"
+    return web.Response(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))

@@ -4,20 +4,24 @@ import fnmatch
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from fakeredis import FakeAsyncRedis, FakeServer
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.app import Clients, create_app
 from service.connect import client_for
+from service.dial import Dialer
 from service.keys import Keys
 from service.lane import Lane
+from service.pipeline import Pipeline
+from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
+from service.single_calls import SingleCalls
 from service.store import Store
 from tests.redis_server import RedisServer
 from tests.replica import Replica
@@ -27,7 +31,28 @@ USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 
 KEYS_WITHOUT_END = ("sessions:{??}:expiry", "sessions:{??}:warning", "sessions:{??}:created", "sessions:layout")
 
-HttpClient = TestClient[web.Request, web.Application]
+HttpClient = TestClient[Any, Any]
+
+
+class ServiceServer(TestServer):
+    """The service under aiohttp's test server, run by its own runner."""
+
+    def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
+        clients = clients_of(redis, settings.session_store_timeout_seconds)
+        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients))
+        self._settings = settings
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, self._settings.session_error_format, **options)
+
+
+def clients_of(redis: Redis, timeout_seconds: float) -> Clients:
+    """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
+    if isinstance(redis, FakeAsyncRedis):
+        return Clients(lane=SingleCalls(redis, timeout_seconds), side=redis)
+    return Clients(lane=Pipeline(Dialer(redis), timeout_seconds), side=redis)
+
+
 StartReplica = Callable[..., Replica]
 
 
@@ -71,12 +96,21 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient) -> HttpClient:
-    return await aiohttp_client(create_app(settings, Clients(lane=redis, side=redis)))
+    return await aiohttp_client(ServiceServer(settings, redis))
+
+
+@pytest.fixture(params=["pipeline", "single calls"])
+async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
+    """Each way to the real server in turn: what the store promises, it promises over both."""
+    single_calls = SingleCalls(client_for(redis_server.url, 2), 2)
+    lane = Pipeline(Dialer(real_redis), 2) if request.param == "pipeline" else single_calls
+    yield lane
+    await lane.aclose()
+    await single_calls.aclose()
 
 
 @pytest.fixture
-def store(real_redis: Redis, settings: Settings) -> Store:
-    lane = Lane(real_redis, settings.session_store_timeout_seconds)
+def store(lane: Lane, settings: Settings) -> Store:
     return Store(lane, Keys(""), retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
 
 

@@ -165,18 +165,7 @@ def nothing_left_to_extend(life: Life) -> Refused:
 
 
 def seen(life: Life, now_ms: int) -> Session:
-    return Session(
-        life.id,
-        life.agent_id,
-        life.user_id,
-        life.created_at_ms,
-        life.last_activity_ms,
-        life.expires_at_ms,
-        life.timeout,
-        life.renewal_count,
-        life.metadata,
-        now_ms,
-    )
+    return Session(life.id, _hash_of(life), life.expires_at_ms, now_ms)
 
 
 def is_near_expiration(life: Life, now_ms: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,11 +14,15 @@ _START_SECONDS = 10
 
 
 class RedisServer:
-    """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`."""
+    """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`.
 
-    def __init__(self, folder: Path, *, append_only: bool = False) -> None:
+    It listens on a TCP `port` too, for servers that are to follow it.
+    """
+
+    def __init__(self, folder: Path, *, append_only: bool = False, port: int = 0) -> None:
         self._folder = folder
         self._append_only = append_only
+        self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -25,20 +30,28 @@ class RedisServer:
         return f"unix://{self._folder / 'valkey.sock'}"
 
     def start(self) -> None:
+        self._spawn()
+        self._wait_until_it_answers()
+
+    def start_loading(self, microseconds_per_key: int) -> None:
+        """Start it so that it takes its time over its data: it is loading when this returns."""
+        self._spawn("--key-load-delay", str(microseconds_per_key), "--loading-process-events-interval-bytes", "1024")
+        self._wait_until_it_loads()
+
+    def _spawn(self, *more: str) -> None:
         options = {
-            "port": "0",
+            "port": str(self.port),
             "unixsocket": str(self._folder / "valkey.sock"),
             "dir": str(self._folder),
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
         }
         self._process = subprocess.Popen(
-            [get_binary_path(), *(word for name, value in options.items() for word in (f"--{name}", value))],
+            [get_binary_path(), *(word for name, value in options.items() for word in (f"--{name}", value)), *more],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._wait_until_it_answers()
 
     def stop(self) -> None:
         if self._process is not None:
@@ -74,3 +87,20 @@ class RedisServer:
             except (redis.ConnectionError, redis.BusyLoadingError):
                 time.sleep(0.01)
         raise AssertionError("the Redis server did not start")
+
+    def _wait_until_it_loads(self) -> None:
+        latest = time.monotonic() + _START_SECONDS
+        while time.monotonic() < latest:
+            try:
+                self.command("PING")
+            except redis.BusyLoadingError:
+                return
+            except redis.ConnectionError:
+                time.sleep(0.01)
+        raise AssertionError("the Redis server was not seen loading")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -13,11 +13,10 @@ import orjson
 import pytest
 import schemathesis
 from aiohttp import web
-from aiohttp.test_utils import TestClient
-from fakeredis import FakeAsyncRedis, FakeServer
 from pytest_aiohttp.plugin import AiohttpClient
+from redis.asyncio import Redis
 
-from service.app import Clients, create_app
+from service.app import create_app
 from service.documentation import Document, document
 from service.errors import (
     InternalError,
@@ -33,8 +32,7 @@ from service.errors import (
 )
 from service.settings import MAX_BODY_BYTES, Settings
 from service.wire import refusal_response
-
-HttpClient = TestClient[web.Request, web.Application]
+from tests.conftest import HttpClient, ServiceServer, clients_of
 
 CONTRACT_OF_A_SESSION = {
     "sessionId": {"type": "string"},
@@ -112,14 +110,13 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> web.Application:
-    server = FakeServer()
-    return create_app(settings, Clients(FakeAsyncRedis(server=server), FakeAsyncRedis(server=server)))
+def app(settings: Settings, fake_redis: Redis) -> web.Application:
+    return create_app(settings, clients_of(fake_redis, 2))
 
 
 @pytest.fixture
-async def client(app: web.Application, aiohttp_client: AiohttpClient) -> HttpClient:
-    return await aiohttp_client(app)
+async def client(settings: Settings, fake_redis: Redis, aiohttp_client: AiohttpClient) -> HttpClient:
+    return await aiohttp_client(ServiceServer(settings, fake_redis))
 
 
 every_setting = pytest.mark.parametrize(

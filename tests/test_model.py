@@ -35,11 +35,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from redis.asyncio import Redis
 
 from service.connect import client_for
+from service.dial import Dialer
 from service.errors import Refusal
 from service.keys import Keys
-from service.lane import Lane
+from service.pipeline import Pipeline
 from service.sessions import Session, TimeoutConfig
 from service.store import Store
 from tests import model
@@ -116,8 +118,8 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         self._redis = client_for(url, 2)
         self._keys = Keys("")
-        lane = Lane(self._redis, 2)
-        self._store = Store(lane, self._keys, retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS)
+        self._lane = self._run(_pipeline_to(self._redis))
+        self._store = Store(self._lane, self._keys, retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS)
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())
 
@@ -126,6 +128,7 @@ class SessionsInRedis(RuleBasedStateMachine):
             self._every_session_is_stored_as_the_model_says()
             self._every_lookup_lists_what_was_not_deleted()
         finally:
+            self._run(self._lane.aclose())
             self._run(self._redis.aclose())
             self._runner.close()
 
@@ -311,6 +314,10 @@ def _text(reply: Any) -> str:
 
 def new_id_in_one_shard() -> str:
     return "ab" + str(uuid.uuid4())[2:]
+
+
+async def _pipeline_to(redis: Redis) -> Pipeline:
+    return Pipeline(Dialer(redis), 2)
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

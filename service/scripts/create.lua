@@ -1,5 +1,5 @@
 -- Bring a session to life under an id that was never used.
--- returns {"live", now_ms, {field, value, ...}} | {"taken"}
+-- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"taken"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -22,23 +22,29 @@ local args = {
 if redis.call('EXISTS', keys.session, keys.tombstone) > 0 then return {'taken'} end
 
 local now_ms = clock()
+local now = whole(now_ms)
 local fields = {
-    agentId = args.agent_id,
-    userId = args.user_id,
-    createdAt = whole(now_ms),
-    lastActivity = whole(now_ms),
-    renewedAt = whole(now_ms),
+    createdAt = now,
+    renewedAt = now,
     timeoutMinutes = args.timeout_minutes,
-    autoRenew = args.auto_renew,
     maxDurationMinutes = args.max_duration_minutes,
     warningThresholdMinutes = args.warning_threshold_minutes,
-    renewalCount = '0',
-    revision = '1',
-    metadata = args.metadata,
 }
-place(keys, args, fields, {
-    'agentId', 'userId', 'createdAt', 'lastActivity', 'renewedAt', 'expiresAt', 'timeoutMinutes', 'autoRenew',
-    'maxDurationMinutes', 'warningThresholdMinutes', 'renewalCount', 'revision', 'metadata',
-})
-redis.call('ZADD', keys.created, fields.createdAt, args.id)
-return live(fields, now_ms)
+local changes = {
+    'agentId', args.agent_id,
+    'userId', args.user_id,
+    'createdAt', now,
+    'lastActivity', now,
+    'renewedAt', now,
+    'timeoutMinutes', args.timeout_minutes,
+    'autoRenew', args.auto_renew,
+    'maxDurationMinutes', args.max_duration_minutes,
+    'warningThresholdMinutes', args.warning_threshold_minutes,
+    'renewalCount', '0',
+    'revision', '1',
+    'metadata', args.metadata,
+}
+place(keys, args, fields, changes)
+redis.call('HSET', keys.tombstone, 'agentId', args.agent_id, 'userId', args.user_id)
+redis.call('ZADD', keys.created, now, args.id)
+return {'live', now_ms, {}, changes}

@@ -11,8 +11,8 @@ local args = {
     id = ARGV[1],
 }
 
-local fields, ended = living(keys, clock())
-if ended then return ended end
+local fields, found = living(keys, clock())
+if not fields then return found end
 
 redis.call('DEL', keys.session, keys.tombstone)
 redis.call('ZREM', keys.expiry, args.id)

@@ -1,5 +1,5 @@
 -- Extend a live session to a full timeout from now, within its maximum duration.
--- returns {"live", now_ms, {field, value, ...}} | {"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms}
+-- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
@@ -13,9 +13,8 @@ local args = {
 }
 
 local now_ms = clock()
-local fields, ended = living(keys, now_ms)
-if ended then return ended end
+local fields, found = living(keys, now_ms)
+if not fields then return found end
 
 if at_maximum(fields) then return {'at_maximum', fields.createdAt, fields.maxDurationMinutes, fields.expiresAt} end
-renew(keys, args, fields, now_ms)
-return live(fields, now_ms)
+return {'live', now_ms, found, renew(keys, args, fields, now_ms)}

@@ -1,5 +1,5 @@
 -- Record an activity in a live session; where it renews itself and is not at its maximum duration, renew it too.
--- returns {"live", now_ms, {field, value, ...}} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
+-- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -12,13 +12,12 @@ local args = {
 }
 
 local now_ms = clock()
-local fields, ended = living(keys, now_ms)
-if ended then return ended end
+local fields, found = living(keys, now_ms)
+if not fields then return found end
 
 if fields.autoRenew == 'true' and not at_maximum(fields) then
-    renew(keys, args, fields, now_ms)
-else
-    fields.lastActivity = whole(now_ms)
-    redis.call('HSET', keys.session, 'lastActivity', fields.lastActivity)
+    return {'live', now_ms, found, renew(keys, args, fields, now_ms)}
 end
-return live(fields, now_ms)
+local now = whole(now_ms)
+redis.call('HSET', keys.session, 'lastActivity', now)
+return {'live', now_ms, found, {'lastActivity', now}}

@@ -16,15 +16,15 @@ from tests.store.evidence import KEYS, commands_seen, contents
 MINUTE_MS = 60_000
 
 
-def read_at(now_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def read_at(now_ms: int, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every reading be judged at this instant."""
-    read = Lane.read
+    read = lane.read
 
-    async def read_then(lane: Lane, key: str) -> tuple[Mapping[bytes, bytes], int]:
-        fields, _ = await read(lane, key)
+    async def read_then(key: str) -> tuple[Mapping[bytes, bytes], int]:
+        fields, _ = await read(key)
         return fields, now_ms
 
-    monkeypatch.setattr(Lane, "read", read_then)
+    monkeypatch.setattr(lane, "read", read_then)
 
 
 async def test_a_session_is_read_as_it_was_created(store: Store, session: Session) -> None:
@@ -105,35 +105,35 @@ async def test_the_tombstone_is_looked_at_when_there_is_no_hash(
 
 
 async def test_in_its_last_millisecond_it_lives(
-    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_at(session.expires_at_ms - 1, monkeypatch)
+    read_at(session.expires_at_ms - 1, lane, monkeypatch)
 
     assert (await store.get(session.id)).time_remaining_ms == 1
 
 
 async def test_at_the_instant_of_its_end_it_is_expired(
-    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_at(session.expires_at_ms, monkeypatch)
+    read_at(session.expires_at_ms, lane, monkeypatch)
 
     assert await attempt(store.get, session.id) == "expired"
 
 
 async def test_a_hash_that_is_gone_more_than_five_seconds_early_was_lost(
-    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await real_redis.delete(KEYS.session(session.id))
-    read_at(session.expires_at_ms - 5001, monkeypatch)
+    read_at(session.expires_at_ms - 5001, lane, monkeypatch)
 
     assert await attempt(store.get, session.id) == "missing"
 
 
 async def test_a_hash_that_is_gone_five_seconds_early_has_expired(
-    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await real_redis.delete(KEYS.session(session.id))
-    read_at(session.expires_at_ms - 5000, monkeypatch)
+    read_at(session.expires_at_ms - 5000, lane, monkeypatch)
 
     assert await attempt(store.get, session.id) == "expired"
 

@@ -1,0 +1,111 @@
+"""One connection to Redis as an asyncio protocol: writes go out, replies are matched to them in order."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import hiredis
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+
+from service.scripts import Command
+
+_INCOMPLETE = object()
+_log = logging.getLogger(__name__)
+_ERRORS = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError}
+
+
+class Exchange(Protocol):
+    """One write and the replies it brings: `settle` is called when all are there, `fail` when they will not come."""
+
+    deadline: float
+    replies: list[Any]
+
+    def pack(self) -> tuple[bytes, int]: ...
+
+    def settle(self) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """Speaks RESP on a transport; replies to commands are bytes, ints, lists, dicts and ResponseErrors."""
+
+    def __init__(self, on_lost: Callable[["Connection"], None], on_writable: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self._on_writable = on_writable
+        self._reader = hiredis.Reader(replyError=_error_from, notEnoughData=_INCOMPLETE)
+        self._in_flight: deque[tuple[Exchange, int]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._retired = False
+        self.writable = True
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def is_overdue(self, now: float) -> bool:
+        return bool(self._in_flight) and self._in_flight[0][0].deadline <= now
+
+    def send(self, exchange: Exchange) -> None:
+        assert self._transport is not None
+        packed, expected = exchange.pack()
+        self._in_flight.append((exchange, expected))
+        self._transport.write(packed)
+
+    def retire(self) -> None:
+        """Close it once what is in flight has been answered."""
+        self._retired = True
+        self._close_if_idle()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            self._match_replies()
+        except Exception:  # what is not RESP or was not asked for, and what follows, can no more be matched
+            _log.exception("a connection to Redis is given up: its replies do not fit what was sent")
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = exc or ConnectionResetError("Redis closed the connection")
+        self._transport = None
+        self._on_lost(self)
+        while self._in_flight:
+            self._in_flight.pop()[0].fail(error)
+        self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._on_writable()
+
+    def _match_replies(self) -> None:
+        next_reply = self._reader.gets
+        while (reply := next_reply()) is not _INCOMPLETE:
+            exchange, expected = self._in_flight[0]
+            exchange.replies.append(reply)
+            if len(exchange.replies) == expected:
+                exchange.settle()
+                self._in_flight.popleft()
+        if self._retired:
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._transport is not None and not self._in_flight:
+            self._transport.close()
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    return b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+
+
+def _error_from(message: str) -> ResponseError:
+    code, _, text = message.partition(" ")
+    return _ERRORS[code](text) if code in _ERRORS else ResponseError(message)

@@ -1,0 +1,70 @@
+"""A lane that makes a round trip of its own for each request, through redis-py: for Redis Cluster, and for fakes."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from service.errors import StoreUnavailable
+from service.lane import Reply, ServerDemoted, TroubleLog, carried_out, named
+from service.scripts import Command
+
+_T = TypeVar("_T")
+
+
+class SingleCalls:
+    """A call to Redis for each request; `timeout_seconds` bounds it with all its waiting."""
+
+    def __init__(self, client: Redis, timeout_seconds: float) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._trouble = TroubleLog()
+
+    async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
+        try:
+            fields, now = await self._bounded(self._asked(key))
+        except _ConnectionLost:
+            fields, now = await self._bounded(self._asked(key))
+        return fields, now[0] * 1000 + now[1] // 1000
+
+    async def change(self, *commands: Command) -> list[Reply]:
+        try:
+            return await self._bounded(carried_out(self._send, commands))
+        except ServerDemoted:
+            await self._client.connection_pool.disconnect()
+            raise
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _asked(self, key: str) -> list[Reply]:
+        replies = await self._send([("HGETALL", key), ("TIME",)])
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise named(reply)
+        return replies
+
+    async def _send(self, commands: Sequence[Command]) -> list[Reply]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Reply] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def _bounded(self, answer: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                replies = await answer
+        except RedisConnectionError as error:
+            raise _ConnectionLost(self._trouble.begins(error).why) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._trouble.begins(error) from error
+        self._trouble.is_over()
+        return replies
+
+
+class _ConnectionLost(StoreUnavailable):
+    """The connection was refused or broke; what was sent may have been carried out."""

@@ -1,0 +1,299 @@
+"""What orchestrators and operators are told: alive, ready, and how many sessions there are."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_aiohttp.plugin import AiohttpClient
+from redis.asyncio import Redis
+
+from service.app_keys import HEALTH
+from service.connect import client_for
+from service.settings import Settings
+from tests.aging import age
+from tests.conftest import HttpClient, ServiceServer
+from tests.redis_server import RedisServer
+from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+SOON = 10
+"""Seconds."""
+
+
+@pytest.fixture
+def paused_redis(data_dir: Path) -> Iterator[RedisServer]:
+    """A server that takes connections and does not answer."""
+    server = RedisServer(data_dir)
+    server.start()
+    server.pause()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def cut_off(paused_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
+    settings = Settings(session_store_timeout_seconds=0.2)
+    return await aiohttp_client(ServiceServer(settings, client_for(paused_redis.url, 0.2)))
+
+
+async def report_of(client: HttpClient) -> dict[str, Any]:
+    report: dict[str, Any] = await (await client.get(f"{SESSIONS}/health")).json()
+    return report
+
+
+async def layout_in(redis: Redis, key: str = "sessions:layout") -> object:
+    """The version of the layout, as soon as it is there."""
+    async with asyncio.timeout(SOON):
+        while (version := await redis.get(key)) is None:
+            continue
+    return version
+
+
+async def zcounts(redis: Redis) -> int:
+    """How often sessions were counted, in calls that Redis saw."""
+    statistics = await redis.info("commandstats")
+    calls: int = statistics.get("cmdstat_zcount", {"calls": 0})["calls"]
+    return calls
+
+
+# Alive
+
+
+async def test_it_is_alive(client: HttpClient) -> None:
+    response = await client.get("/livez")
+
+    assert response.status == 200
+    assert await response.json() == {"status": "alive"}
+
+
+async def test_it_is_alive_whatever_redis_does(cut_off: HttpClient) -> None:
+    response = await cut_off.get("/livez")
+
+    assert response.status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", f"{SESSIONS}/health"])
+async def test_no_such_answer_is_kept_on_the_way(client: HttpClient, path: str) -> None:
+    response = await client.get(path)
+
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+# Ready
+
+
+async def test_it_is_ready(client: HttpClient) -> None:
+    response = await client.get("/readyz")
+
+    assert response.status == 200
+    assert await response.json() == {"status": "ready"}
+
+
+async def test_it_is_not_ready_without_redis(cut_off: HttpClient) -> None:
+    response = await cut_off.get("/readyz")
+
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+    assert (await response.json())["status"] == "not ready"
+
+
+async def test_it_is_not_ready_while_it_stops(client: HttpClient) -> None:
+    assert client.app is not None
+    client.app[HEALTH].draining = True
+
+    response = await client.get("/readyz")
+
+    assert response.status == 503
+    assert await response.json() == {"status": "not ready", "reason": "The service is stopping."}
+
+
+async def test_it_is_not_ready_for_data_of_another_layout(client: HttpClient, redis: Redis) -> None:
+    await redis.set("sessions:layout", 2)
+
+    response = await client.get("/readyz")
+
+    assert response.status == 503
+    assert (await response.json())["reason"] == "The data in Redis is of layout 2; this version reads 1."
+
+
+@pytest.mark.parametrize("layout", ["nonsense", "", "1.5"])
+async def test_it_is_not_ready_for_data_of_a_layout_that_makes_no_sense(
+    client: HttpClient, redis: Redis, layout: str
+) -> None:
+    await redis.set("sessions:layout", layout)
+
+    response = await client.get("/readyz")
+
+    assert response.status == 503
+
+
+async def test_asking_whether_it_is_ready_writes_nothing(client: HttpClient, redis: Redis) -> None:
+    await layout_in(redis)
+    await redis.delete("sessions:layout")
+
+    response = await client.get("/readyz")
+
+    assert response.status == 200
+    assert await redis.dbsize() == 0
+
+
+# The layout of the data
+
+
+@pytest.mark.usefixtures("client")
+async def test_the_version_of_the_layout_is_left_in_redis(redis: Redis) -> None:
+    assert await layout_in(redis) == b"1"
+
+
+async def test_it_lies_behind_the_prefix_like_every_key(fake_redis: Redis, aiohttp_client: AiohttpClient) -> None:
+    settings = Settings(session_key_prefix="app:")
+
+    await aiohttp_client(ServiceServer(settings, fake_redis))
+
+    assert await layout_in(fake_redis, "app:sessions:layout") == b"1"
+
+
+async def test_a_layout_that_is_there_is_left_alone(redis: Redis, aiohttp_client: AiohttpClient) -> None:
+    await redis.set("sessions:layout", 2)
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
+
+    await open_session(client)
+
+    assert await redis.get("sessions:layout") == b"2"
+
+
+async def test_it_is_put_back_when_it_was_lost(
+    redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.health._LAYOUT_IS_MARKED_EVERY_SECONDS", 0.01)
+    await aiohttp_client(ServiceServer(Settings(), redis))
+    await layout_in(redis)
+
+    await redis.delete("sessions:layout")
+
+    assert await layout_in(redis) == b"1"
+
+
+# How many sessions
+
+
+async def test_the_report_of_an_empty_store(client: HttpClient) -> None:
+    response = await client.get(f"{SESSIONS}/health")
+
+    report = await response.json()
+    assert response.status == 200
+    assert sorted(report) == ["activeSessions", "expiringSoon", "status", "timestamp", "uptime"]
+    assert (report["status"], report["activeSessions"], report["expiringSoon"]) == ("healthy", 0, 0)
+
+
+async def test_live_sessions_are_counted(client: HttpClient) -> None:
+    await open_session(client)
+    await open_session(client)
+
+    assert (await report_of(client))["activeSessions"] == 2
+
+
+async def test_those_within_their_warning_are_counted_as_expiring_soon(client: HttpClient, redis: Redis) -> None:
+    await open_session(client)
+    await age(redis, await open_session(client), 26 * MINUTE_MS)
+
+    report = await report_of(client)
+
+    assert (report["activeSessions"], report["expiringSoon"]) == (2, 1)
+
+
+async def test_each_has_a_warning_of_its_own(client: HttpClient, redis: Redis) -> None:
+    await age(redis, await open_session(client, timeoutConfig={"warningThresholdMinutes": 20}), 11 * MINUTE_MS)
+    await age(redis, await open_session(client, timeoutConfig={"warningThresholdMinutes": 1}), 28 * MINUTE_MS)
+
+    report = await report_of(client)
+
+    assert (report["activeSessions"], report["expiringSoon"]) == (2, 1)
+
+
+async def test_ended_sessions_are_not_counted(client: HttpClient, redis: Redis) -> None:
+    await open_session(client)
+    await age(redis, await open_session(client), 31 * MINUTE_MS)
+
+    report = await report_of(client)
+
+    assert (report["activeSessions"], report["expiringSoon"]) == (1, 0)
+
+
+async def test_deleted_sessions_are_not_counted(client: HttpClient) -> None:
+    session_id = await open_session(client)
+
+    await client.delete(f"{SESSIONS}/{session_id}")
+
+    assert (await report_of(client))["activeSessions"] == 0
+
+
+async def test_a_renewed_session_no_longer_expires_soon(client: HttpClient, redis: Redis) -> None:
+    session_id = await open_session(client)
+    await age(redis, session_id, 29 * MINUTE_MS)
+
+    await client.post(f"{SESSIONS}/{session_id}/renew")
+
+    report = await report_of(client)
+    assert (report["activeSessions"], report["expiringSoon"]) == (1, 0)
+
+
+async def test_the_time_of_the_report_is_an_instant_in_utc(client: HttpClient) -> None:
+    report = await report_of(client)
+
+    assert INSTANT.fullmatch(report["timestamp"])
+
+
+async def test_the_uptime_grows(client: HttpClient) -> None:
+    first, second = await report_of(client), await report_of(client)
+
+    assert 0 <= first["uptime"] <= second["uptime"]
+
+
+async def test_without_redis_the_numbers_are_unknown(cut_off: HttpClient) -> None:
+    response = await cut_off.get(f"{SESSIONS}/health")
+
+    report = await response.json()
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+    assert (report["status"], report["activeSessions"], report["expiringSoon"]) == ("unhealthy", None, None)
+    assert INSTANT.fullmatch(report["timestamp"])
+
+
+async def test_many_who_ask_at_once_share_one_count(
+    real_redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
+) -> None:
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, real_redis))
+    before = await zcounts(real_redis)
+
+    await asyncio.gather(*(report_of(client) for _ in range(20)))
+
+    assert await zcounts(real_redis) - before == 2 * 256
+
+
+async def test_a_count_is_not_kept_for_long(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.health._COUNTS_ARE_GOOD_FOR_SECONDS", -1)
+    await report_of(client)
+
+    await open_session(client)
+
+    assert (await report_of(client))["activeSessions"] == 1
+
+
+async def test_a_count_that_failed_is_not_kept(cut_off: HttpClient, paused_redis: RedisServer) -> None:
+    await report_of(cut_off)
+
+    paused_redis.go_on()
+
+    assert (await report_of(cut_off))["status"] == "healthy"
+
+
+async def test_health_is_not_taken_for_the_id_of_a_session(client: HttpClient) -> None:
+    read = await client.get(f"{SESSIONS}/health")
+    renewed = await client.post(f"{SESSIONS}/health/renew")
+
+    assert read.status == 200
+    assert (renewed.status, (await renewed.json())["code"]) == (404, "SESSION_NOT_FOUND")
