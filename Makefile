@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check bench format clean
 
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service
@@ -16,6 +16,9 @@ check: $(VENV)/installed    ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/installed    ## measure it, beside bare aiohttp and three peers; a quarter of an hour (BENCH=--short: four minutes)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/installed   ## put the code in its format
 	$(BIN)/ruff check --fix .

@@ -13,6 +13,7 @@ from service.keys import Keys
 from service.lane import Lane
 from service.settings import MAX_BODY_BYTES, Settings
 from service.store import Store
+from service.upkeep import Upkeep
 
 
 class Clients(NamedTuple):
@@ -26,9 +27,10 @@ def create_app(settings: Settings, clients: Clients) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up."""
     keys = Keys(settings.session_key_prefix)
     health = Health(clients.side, keys, settings.session_store_timeout_seconds)
+    upkeep = Upkeep(clients.side, keys, settings.session_store_timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
-        async with health.layout_marked():
+        async with upkeep.going_on():
             yield
         await health.aclose()
         await clients.lane.aclose()

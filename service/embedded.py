@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from service.settings import CannotStart
+from service.settings import MAX_METADATA_BYTES, CannotStart
 
 _LONGEST_SOCKET_PATH_BYTES = 100
 _LOCK_SECONDS = 3
@@ -129,6 +129,7 @@ def _command(binary: Path, data_dir: Path, socket: Path) -> list[str]:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
+        "hash-max-listpack-value": str(MAX_METADATA_BYTES),  # or metadata beyond 64 bytes bloats a session's hash
         "loglevel": "notice",
     }
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]

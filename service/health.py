@@ -1,10 +1,8 @@
 """Whether the service lives, is ready, and how many sessions it keeps; asked over connections of their own."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -16,10 +14,6 @@ from service.keys import LAYOUT_VERSION, SHARDS, Keys
 _T = TypeVar("_T")
 
 _COUNTS_ARE_GOOD_FOR_SECONDS = 1
-_LAYOUT_IS_MARKED_EVERY_SECONDS = 30
-_LAYOUT_IS_TRIED_AFTER_SECONDS = 1
-
-_log = logging.getLogger(__name__)
 
 
 class Counts(NamedTuple):
@@ -66,18 +60,6 @@ class Health:
         assert self._counts is not None
         return self._counts
 
-    @asynccontextmanager
-    async def layout_marked(self) -> AsyncIterator[None]:
-        """Keep the version of the key table in Redis for as long as this lasts, whenever Redis can be reached."""
-        stopped = asyncio.Event()
-        marking = asyncio.create_task(self._mark_layout(stopped))
-        try:
-            yield
-        finally:
-            stopped.set()
-            marking.cancel()  # which redis-py may swallow
-            await asyncio.wait([marking])
-
     async def aclose(self) -> None:
         await self._redis.aclose()
 
@@ -91,16 +73,6 @@ class Health:
         numbers = await pipeline.execute()
         active = sum(numbers[::2])
         return Counts(active, expiring_soon=active - sum(numbers[1::2]))
-
-    async def _mark_layout(self, stopped: asyncio.Event) -> None:
-        while not stopped.is_set():
-            pause = _LAYOUT_IS_MARKED_EVERY_SECONDS
-            try:
-                await self._look(self._redis.set(self._keys.layout, LAYOUT_VERSION, nx=True))
-            except StoreUnavailable:
-                pause = _LAYOUT_IS_TRIED_AFTER_SECONDS
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), pause)
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:

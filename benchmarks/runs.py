@@ -1,0 +1,165 @@
+"""The runs: every verb beside the bare handler in the same round, memory, many stored sessions, and peers."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, NamedTuple
+
+import redis
+
+from benchmarks.cost import bytes_per_session, costed
+from benchmarks.load import Measured, Target, measure
+from benchmarks.machine import MissingTool, http_server, python, resident_mib
+from benchmarks.peers import PEERS
+from benchmarks.sessions import SESSIONS, opened, stored, targets
+
+CONNECTIONS = (1, 32, 256)
+USUAL_CONNECTIONS = 32
+STORED = (1_000, 100_000, 1_000_000)
+METADATA_BYTES = (64, 65, 1024)
+_ASKED_FOR = 2_000
+_BARE = Target(["/fixed"])
+
+Row = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """Where the sessions lie, how long a run lasts, and how often it is repeated."""
+
+    redis_url: str
+    seconds: float
+    rounds: int
+
+    @property
+    def client(self) -> "redis.Redis":
+        return redis.Redis.from_url(self.redis_url)
+
+    def run(self, url: str, target: Target, connections: int = USUAL_CONNECTIONS) -> Measured:
+        return measure(url, target, connections=connections, seconds=self.seconds)
+
+
+def verbs(plan: Plan) -> list[Row]:
+    """Each verb at each number of connections, as a share of the bare handler in the same round."""
+    rounds: dict[tuple[str, int], list[Row]] = {}
+    with _bare() as bare, _replica(plan) as (url, pid), _single_calls(plan) as single_calls:
+        plan.run(url, targets(url, plan.client)["get 200"])
+        for _ in range(plan.rounds):
+            for connections in CONNECTIONS:
+                plan.client.flushall()
+                alone = plan.run(bare, _BARE, connections)
+                rounds.setdefault(("bare aiohttp", connections), []).append(_row(alone, alone))
+                for name, target in targets(url, plan.client).items():
+                    row = _costed(plan, url, pid, target, connections, alone)
+                    rounds.setdefault((name, connections), []).append(row)
+                reading = Target([f"{SESSIONS}/{opened(single_calls)}"])
+                row = _row(plan.run(single_calls, reading, connections), alone)
+                rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
+        resident = resident_mib(pid)
+    rows = [{"what": name, "connections": number, **_middle(found)} for (name, number), found in rounds.items()]
+    return [*rows, {"what": "resident memory of the replica, MiB", "resident_mib": resident}]
+
+
+def memory(plan: Plan) -> list[Row]:
+    return [
+        {"what": f"{number} bytes of metadata", **bytes_per_session(plan.client, number)} for number in METADATA_BYTES
+    ]
+
+
+def stored_sessions(plan: Plan) -> list[Row]:
+    """Reads and heartbeats of ids drawn from all that are stored, as more and more are."""
+    rows: list[Row] = []
+    client = plan.client
+    client.flushall()
+    session_ids: list[str] = []
+    with _bare() as bare, _replica(plan) as (url, _):
+        for number in STORED:
+            session_ids += stored(client, number - len(session_ids))
+            drawn = random.choices(session_ids, k=_ASKED_FOR)
+            for name, target in _of_many(drawn).items():
+                found = []
+                for _ in range(plan.rounds):
+                    alone = plan.run(bare, _BARE)
+                    found.append(_row(plan.run(url, target), alone))
+                rows.append({"what": name, "stored": number, **_middle(found)})
+    client.flushall()
+    return rows
+
+
+def peers(plan: Plan) -> list[Row]:
+    """Reading one session, by others and by this service, in turn."""
+    return [row for peer in PEERS for row in [_beside(plan, peer)]]
+
+
+def _beside(plan: Plan, peer: Any) -> Row:
+    try:
+        peer.install()
+    except MissingTool as why:
+        return {"what": peer.name, "absent": str(why)}
+    environment = {"REDIS_URL": plan.redis_url, **peer.environment}
+    server = http_server(peer.command, peer.probe_path, environment=environment, folder=peer.folder)
+    with server as (peer_url, _), _replica(plan) as (url, _):
+        theirs, ours = peer.open_session(peer_url), Target([f"{SESSIONS}/{opened(url)}"])
+        plan.run(peer_url, theirs)
+        found = [(plan.run(peer_url, theirs), plan.run(url, ours)) for _ in range(plan.rounds)]
+    times = [our.per_second / their.per_second for their, our in found]
+    return {
+        "what": peer.name,
+        "per_second": median(their.per_second for their, _ in found),
+        "ours_per_second": median(our.per_second for _, our in found),
+        "ours_times_theirs": median(times),
+    }
+
+
+def _of_many(session_ids: list[str]) -> dict[str, Target]:
+    return {
+        "get 200": Target([f"{SESSIONS}/{session_id}" for session_id in session_ids]),
+        "heartbeat": Target([f"{SESSIONS}/{session_id}/heartbeat" for session_id in session_ids], method="POST"),
+    }
+
+
+def _costed(plan: Plan, url: str, pid: int, target: Target, connections: int, alone: Measured) -> Row:
+    runs: list[Measured] = []
+
+    def run() -> int:
+        runs.append(plan.run(url, target, connections))
+        return runs[0].requests
+
+    cost = costed(run, pid, plan.client)
+    return {**_row(runs[0], alone), **cost._asdict()}
+
+
+def _row(measured: Measured, alone: Measured) -> Row:
+    return {
+        "per_second": measured.per_second,
+        "share_of_bare": measured.per_second / alone.per_second,
+        "p50_ms": measured.p50_ms,
+        "p99_ms": measured.p99_ms,
+        "p99_times_bare": measured.p99_ms / alone.p99_ms,
+    }
+
+
+def _middle(rows: list[Row]) -> Row:
+    """The median of each column; of the share also the least and the greatest."""
+    middle: Row = {name: median(row[name] for row in rows) for name in rows[0]}
+    shares = [row["share_of_bare"] for row in rows]
+    return {**middle, "share_least": min(shares), "share_greatest": max(shares)}
+
+
+@contextmanager
+def _bare() -> Iterator[str]:
+    with http_server(python("-m", "benchmarks.bare"), "/fixed") as (url, _):
+        yield url
+
+
+@contextmanager
+def _replica(plan: Plan) -> Iterator[tuple[str, int]]:
+    with http_server(python("-m", "service"), "/readyz", environment={"REDIS_URL": plan.redis_url}) as server:
+        yield server
+
+
+@contextmanager
+def _single_calls(plan: Plan) -> Iterator[str]:
+    command = python("-m", "benchmarks.single_calls")
+    with http_server(command, "/readyz", environment={"REDIS_URL": plan.redis_url}) as (url, _):
+        yield url

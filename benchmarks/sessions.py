@@ -1,0 +1,97 @@
+"""Sessions for the benchmark: opened over HTTP, or stored in their thousands by the service's own scripts."""
+
+import json
+import urllib.request
+import uuid
+
+import redis
+
+from benchmarks.load import Target
+from service import scripts
+from service.keys import Keys
+
+SESSIONS = "/api/messaging/sessions"
+AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
+RETENTION_MS = 86_400_000
+LOOKUP_LIFE_MS = 259_200_000
+
+_TIMEOUTS: dict[str, scripts.Argument] = {
+    "timeout_minutes": "30",
+    "auto_renew": "true",
+    "max_duration_minutes": "720",
+    "warning_threshold_minutes": "5",
+}
+_IN_ONE_TRIP = 200
+_KEYS = Keys("")
+
+
+def new_session_body() -> str:
+    return json.dumps({"agentId": AGENT, "userId": str(uuid.uuid4()), "metadata": {"channel": "web"}})
+
+
+def opened(url: str) -> str:
+    """The id of a new session."""
+    request = urllib.request.Request(
+        url + SESSIONS, new_session_body().encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        session_id: str = json.load(response)["sessionId"]
+    return session_id
+
+
+def expired(url: str, client: "redis.Redis") -> str:
+    """The id of a session that has ended: its hash is gone, and its tombstone says since when."""
+    session_id = opened(url)
+    client.delete(_KEYS.session(session_id))
+    client.hset(_KEYS.tombstone(session_id), "expiresAt", "1705314600000")
+    return session_id
+
+
+def targets(url: str, client: "redis.Redis") -> dict[str, Target]:
+    """What is measured, by name; create comes last, for it fills the store."""
+    live = f"{SESSIONS}/{opened(url)}"
+    return {
+        "get 200": Target([live]),
+        "get 404": Target([f"{SESSIONS}/{uuid.uuid4()}"], refused=True),
+        "get 410": Target([f"{SESSIONS}/{expired(url, client)}"], refused=True),
+        "heartbeat": Target([f"{live}/heartbeat"], method="POST"),
+        "renew": Target([f"{live}/renew"], method="POST"),
+        "create": Target([SESSIONS], method="POST", body=new_session_body()),
+    }
+
+
+def stored(client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"web"}') -> list[str]:
+    """Store that many sessions, each of a user of its own, and return their ids."""
+    for script in (scripts.ENLIST, scripts.CREATE):
+        client.script_load(script.text)
+    session_ids = [str(uuid.uuid4()) for _ in range(number)]
+    for start in range(0, number, _IN_ONE_TRIP):
+        pipeline = client.pipeline(transaction=False)
+        for session_id in session_ids[start : start + _IN_ONE_TRIP]:
+            for command in _creation(session_id, metadata):
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        pipeline.execute()
+    return session_ids
+
+
+def _creation(session_id: str, metadata: bytes) -> list[scripts.Command]:
+    user_id = str(uuid.uuid4())
+    lookups = [_Lookup(_KEYS.user(user_id)), _Lookup(_KEYS.agent(AGENT))]
+    create = scripts.CREATE.command(
+        _KEYS.of(session_id),
+        id=session_id,
+        agent_id=AGENT,
+        user_id=user_id,
+        metadata=metadata,
+        retention_ms=RETENTION_MS,
+        **_TIMEOUTS,
+    )
+    return [
+        *[scripts.ENLIST.command(lookup, id=session_id, lookup_life_ms=LOOKUP_LIFE_MS) for lookup in lookups],
+        create,
+    ]
+
+
+class _Lookup:
+    def __init__(self, lookup: str) -> None:
+        self.lookup = lookup
