@@ -1,5 +1,6 @@
 """What a request costs beside its time: the replica's and Redis's processor, commands, round trips; and memory."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,10 +8,15 @@ import redis
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
+from service.connect import client_for
+from service.keys import Keys
+from service.single_calls import SingleCalls
+from service.sweeper import Sweeper
 
 _SENT_FOR_CHANGES = ("evalsha", "eval", "zrem")
 _SENT_FOR_READS = ("hgetall", "time")
 SESSIONS_WEIGHED = 100_000
+_AT_ONCE = "0.001"
 
 
 class Cost(NamedTuple):
@@ -38,16 +44,38 @@ def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
     )
 
 
-def bytes_per_session(client: "redis.Redis", metadata_bytes: int) -> dict[str, float]:
-    """Of a live session with all its keys and index entries, and of the tombstone alone that it leaves."""
-    client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
-    empty = _info(client)["used_memory"]
+def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
+    """Of a live session with all its keys and index entries, and of one that has ended and been swept."""
+    client = redis.Redis.from_url(url)
     metadata = b'{"a":"%b"}' % (b"x" * (metadata_bytes - 8))
-    session_ids = stored(client, SESSIONS_WEIGHED, metadata)
-    full = _info(client)["used_memory"]
-    tombstone = client.memory_usage(f"session:{{{session_ids[0][:2]}}}:{session_ids[0]}:tombstone")
+    empty = _emptied(client)
+    stored(client, SESSIONS_WEIGHED, metadata)
+    live = _memory(client) - empty
+    empty = _emptied(client)
+    stored(client, SESSIONS_WEIGHED, metadata, timeout_minutes=_AT_ONCE)
+    asyncio.run(_swept(url))
+    ended = _memory(client) - empty
+    _emptied(client)
+    return {"live": live / SESSIONS_WEIGHED, "ended": ended / SESSIONS_WEIGHED}
+
+
+async def _swept(url: str) -> None:
+    """Sweep until nothing is left to sweep."""
+    client = client_for(url, 10)
+    sweeper = Sweeper(client, SingleCalls(client, 10), Keys(""))
+    while sweeper.swept.total() < SESSIONS_WEIGHED:
+        await sweeper.round()
+    await client.aclose()
+
+
+def _emptied(client: "redis.Redis") -> int:
+    """The memory in use once everything is gone, and gone at once."""
     client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
-    return {"live": (full - empty) / SESSIONS_WEIGHED, "tombstone": float(tombstone or 0)}
+    return _memory(client)
+
+
+def _memory(client: "redis.Redis") -> int:
+    return int(_info(client)["used_memory"])
 
 
 def _sent(client: "redis.Redis") -> int:

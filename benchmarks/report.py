@@ -34,8 +34,8 @@ def _verb(row: Results) -> list[str]:
 
 
 def _memory(rows: Sequence[Results]) -> str:
-    cells = ([row["what"], f"{row['live']:.0f}", f"{row['tombstone']:.0f}"] for row in rows)
-    return _table(("bytes in Redis", "a live session, all keys", "of it the tombstone"), cells)
+    cells = ([row["what"], f"{row['live']:.0f}", f"{row['ended']:.0f}"] for row in rows)
+    return _table(("bytes in Redis", "a live session, all keys", "an ended one, swept"), cells)
 
 
 def _stored(rows: Sequence[Results]) -> str:

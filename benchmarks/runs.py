@@ -62,7 +62,8 @@ def verbs(plan: Plan) -> list[Row]:
 
 def memory(plan: Plan) -> list[Row]:
     return [
-        {"what": f"{number} bytes of metadata", **bytes_per_session(plan.client, number)} for number in METADATA_BYTES
+        {"what": f"{number} bytes of metadata", **bytes_per_session(plan.redis_url, number)}
+        for number in METADATA_BYTES
     ]
 
 

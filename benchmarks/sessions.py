@@ -16,7 +16,6 @@ RETENTION_MS = 86_400_000
 LOOKUP_LIFE_MS = 259_200_000
 
 _TIMEOUTS: dict[str, scripts.Argument] = {
-    "timeout_minutes": "30",
     "auto_renew": "true",
     "max_duration_minutes": "720",
     "warning_threshold_minutes": "5",
@@ -60,7 +59,9 @@ def targets(url: str, client: "redis.Redis") -> dict[str, Target]:
     }
 
 
-def stored(client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"web"}') -> list[str]:
+def stored(
+    client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"web"}', timeout_minutes: str = "30"
+) -> list[str]:
     """Store that many sessions, each of a user of its own, and return their ids."""
     for script in (scripts.ENLIST, scripts.CREATE):
         client.script_load(script.text)
@@ -68,13 +69,13 @@ def stored(client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"w
     for start in range(0, number, _IN_ONE_TRIP):
         pipeline = client.pipeline(transaction=False)
         for session_id in session_ids[start : start + _IN_ONE_TRIP]:
-            for command in _creation(session_id, metadata):
+            for command in _creation(session_id, metadata, timeout_minutes):
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
         pipeline.execute()
     return session_ids
 
 
-def _creation(session_id: str, metadata: bytes) -> list[scripts.Command]:
+def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[scripts.Command]:
     user_id = str(uuid.uuid4())
     lookups = [_Lookup(_KEYS.user(user_id)), _Lookup(_KEYS.agent(AGENT))]
     create = scripts.CREATE.command(
@@ -83,6 +84,7 @@ def _creation(session_id: str, metadata: bytes) -> list[scripts.Command]:
         agent_id=AGENT,
         user_id=user_id,
         metadata=metadata,
+        timeout_minutes=timeout_minutes,
         retention_ms=RETENTION_MS,
         **_TIMEOUTS,
     )

@@ -11,9 +11,15 @@ from service.app_keys import HEALTH, SETTINGS, STORE
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
+from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
+from service.single_calls import SingleCalls
 from service.store import Store
+from service.sweeper import Sweeper
+from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
+
+SWEEP_TIMEOUT_SECONDS = 30
 
 
 class Clients(NamedTuple):
@@ -26,11 +32,20 @@ class Clients(NamedTuple):
 def create_app(settings: Settings, clients: Clients) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up."""
     keys = Keys(settings.session_key_prefix)
-    health = Health(clients.side, keys, settings.session_store_timeout_seconds)
-    upkeep = Upkeep(clients.side, keys, settings.session_store_timeout_seconds)
+    timeout_seconds = settings.session_store_timeout_seconds
+    health = Health(clients.side, keys, timeout_seconds)
+    upkeep = Upkeep(clients.side, keys)
+    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
-        async with upkeep.going_on():
+        async with (
+            repeated(upkeep.round, every_seconds=UPKEEP_SECONDS, timeout_seconds=timeout_seconds),
+            repeated(
+                sweeper.round,
+                every_seconds=settings.session_sweep_interval_seconds,
+                timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+            ),
+        ):
             yield
         await health.aclose()
         await clients.lane.aclose()

@@ -8,12 +8,14 @@ own clock.
 |---|---|---|---|
 | `session:{ab}:<id>` | hash | agentId userId createdAt lastActivity renewedAt expiresAt timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes renewalCount revision metadata | at expiresAt: its TTL is the time remaining |
 | `session:{ab}:<id>:tombstone` | hash | agentId userId expiresAt reason | at expiresAt + the tombstone retention |
-| `sessions:{ab}:expiry` | zset | id by expiresAt | never; a member leaves when its session is deleted |
+| `sessions:{ab}:expiry` | zset | id by expiresAt | never; a member leaves when its session is deleted, or swept after its end |
 | `sessions:{ab}:warning` | zset | id by expiresAt less the warning threshold | never; likewise |
 | `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
 | `sessions:user:{<userId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
 | `sessions:agent:{<agentId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
 | `sessions:layout` | string | the version of this table | never |
+
+Once an ended session is swept, its tombstone keeps only what a 410 needs: expiresAt and reason.
 """  # noqa: E501  (a table's row is one line)
 
 from typing import NamedTuple

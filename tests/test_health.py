@@ -168,7 +168,7 @@ async def test_a_layout_that_is_there_is_left_alone(redis: Redis, aiohttp_client
 async def test_it_is_put_back_when_it_was_lost(
     redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.upkeep._ROUND_SECONDS", 0.01)
+    monkeypatch.setattr("service.app.UPKEEP_SECONDS", 0.01)
     await aiohttp_client(ServiceServer(Settings(), redis))
     await layout_in(redis)
 

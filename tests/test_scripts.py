@@ -11,7 +11,7 @@ from redis.crc import key_slot
 
 from service import scripts
 from service.keys import Keys
-from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, RENEW, TOUCH, Script
+from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
@@ -33,14 +33,14 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "warning_threshold_minutes": "5",
     "retention_ms": 60 * MINUTE_MS,
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
     "script", [TOUCH, RENEW, CONFIGURE, DELETE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE], ids=lambda script: script.name
+    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP], ids=lambda script: script.name
 )
 
 
@@ -56,7 +56,7 @@ def words_answered(script: Script) -> set[str]:
     """The words a script's lines answer with; those of a session that does not live are said by the prelude."""
     text = file_of(script.name)
     words = set(re.findall(r"return \{'(\w+)'", text))
-    if "living(keys" in text:
+    if "return found" in text:
         words |= {"missing", "expired", "lost"}
     return words
 

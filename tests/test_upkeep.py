@@ -14,7 +14,7 @@ from tests.conftest import AGENT, USER
 
 @pytest.fixture
 def upkeep(real_redis: Redis) -> Upkeep:
-    return Upkeep(real_redis, Keys(""), 2)
+    return Upkeep(real_redis, Keys(""))
 
 
 @pytest.fixture

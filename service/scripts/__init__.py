@@ -60,8 +60,9 @@ TOUCH = load("touch")
 RENEW = load("renew")
 CONFIGURE = load("configure")
 DELETE = load("delete")
+SWEEP = load("sweep")
 
 
 @cache
 def _texts() -> dict[Argument, str]:
-    return {script.sha: script.text for script in (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE)}
+    return {script.sha: script.text for script in (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP)}

@@ -1,0 +1,31 @@
+-- Take a session that has ended out of its shard, and leave of its tombstone what a 410 needs.
+-- returns {"swept", reason} | {"forgotten"} (its tombstone was gone too) | {"missing"} (swept already)
+--       | {"living"} (it has not ended; the index is set right)
+local keys = {
+    session   = KEYS[1],   -- hash of the session; gone, unless someone kept it past its end
+    tombstone = KEYS[2],   -- hash that outlives it, to say 410
+    expiry    = KEYS[3],   -- its shard's ids by expiresAt
+    warning   = KEYS[4],   -- its shard's ids by the start of their warning
+    created   = KEYS[5],   -- its shard's ids by createdAt
+}
+local args = {
+    id = ARGV[1],
+}
+
+local now_ms = clock()
+local score = redis.call('ZSCORE', keys.expiry, args.id)
+if not score then return {'missing'} end
+local fields = living(keys, now_ms)
+if fields then
+    redis.call('ZADD', keys.expiry, fields.expiresAt, args.id)
+    return {'living'}
+end
+
+redis.call('DEL', keys.session)
+redis.call('HDEL', keys.tombstone, 'agentId', 'userId')
+redis.call('ZREM', keys.created, args.id)
+redis.call('ZREM', keys.warning, args.id)
+redis.call('ZREM', keys.expiry, args.id)
+local reason = redis.call('HGET', keys.tombstone, 'reason')
+if not reason then return {'forgotten'} end
+return {'swept', reason}

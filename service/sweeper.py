@@ -1,0 +1,87 @@
+"""Takes sessions that have ended out of the indexes and lookups. Every replica sweeps; none leads.
+
+An id leaves its lookups first and its shard's indexes last, in one script that looks again whether the session has
+ended: a sweeper that dies on the way leaves work to be done again, and two at once do it once.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from service import scripts
+from service.keys import SHARDS, Keys
+from service.lane import Lane
+
+BATCH_PER_SHARD = 100
+
+
+class Ended(NamedTuple):
+    """A session whose tombstone proves that it has ended, and whose lookups still know it."""
+
+    id: str
+    agent_id: str
+    user_id: str
+
+
+class Sweeper:
+    """Finds what has ended through `redis` and sweeps it through `lane`: neither is the requests' own."""
+
+    def __init__(self, redis: Redis, lane: Lane, keys: Keys) -> None:
+        self._redis = redis
+        self._lane = lane
+        self._keys = keys
+        self.swept: Counter[str] = Counter()
+        """How many sessions this sweeper took out, by the reason of their end."""
+        self.lag_ms = 0
+        """How long ago that session ended which had waited longest when the last round began."""
+
+    async def round(self) -> None:
+        """Sweep a batch of every shard, the oldest first. Raises what redis-py raises, and StoreUnavailable."""
+        now_ms = await self._now_ms()
+        due = await self._due(now_ms)
+        self.lag_ms = max((now_ms - int(oldest[1]) for oldest, *_ in due), default=0)
+        for shard in random.sample(due, len(due)):
+            session_ids = [session_id.decode() for session_id, _ in shard]
+            await self._delist(await self._proven_ended(session_ids, now_ms))
+            await self._take_out(session_ids)
+
+    async def _now_ms(self) -> int:
+        seconds, microseconds = await self._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def _due(self, now_ms: int) -> list[list[tuple[bytes, float]]]:
+        """For each shard that has any, the ids whose end has come, with its instant."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in SHARDS:
+            pipeline.zrangebyscore(self._keys.expiry(shard), "-inf", now_ms, 0, BATCH_PER_SHARD, withscores=True)
+        return [due for due in await pipeline.execute() if due]
+
+    async def _proven_ended(self, session_ids: Sequence[str], now_ms: int) -> list[Ended]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for session_id in session_ids:
+            pipeline.hmget(self._keys.tombstone(session_id), ["agentId", "userId", "expiresAt"])
+        tombstones = zip(session_ids, await pipeline.execute(), strict=True)
+        return [
+            Ended(session_id, agent_id.decode(), user_id.decode())
+            for session_id, (agent_id, user_id, expires_at_ms) in tombstones
+            if agent_id and user_id and int(expires_at_ms) <= now_ms
+        ]
+
+    async def _delist(self, sessions: Sequence[Ended]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for session in sessions:
+            pipeline.zrem(self._keys.user(session.user_id), session.id)
+            pipeline.zrem(self._keys.agent(session.agent_id), session.id)
+        await pipeline.execute()
+
+    async def _take_out(self, session_ids: Sequence[str]) -> None:
+        commands = [scripts.SWEEP.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
+        for answer in await self._lane.change(*commands):
+            match answer:
+                case [b"swept", reason]:
+                    self.swept[reason.decode()] += 1
+                case [b"forgotten"]:
+                    self.swept["forgotten"] += 1

@@ -1,0 +1,177 @@
+"""Sweeping: what has ended leaves the indexes and lookups, and nothing else does."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from redis.asyncio import Redis
+
+from service.keys import Keys
+from service.lane import Lane
+from service.sessions import Session, TimeoutConfig
+from service.settings import Settings
+from service.single_calls import SingleCalls
+from service.store import Store
+from service.sweeper import BATCH_PER_SHARD, Sweeper
+from tests.aging import age
+from tests.attempt import attempt
+from tests.conftest import AGENT, USER
+from tests.store.evidence import KEYS, fields_of, scores_of, tombstone_of
+
+MINUTE_MS = 60_000
+NOWHERE = {"expiry": None, "warning": None, "created": None}
+
+
+@pytest.fixture
+def sweeper(real_redis: Redis) -> Sweeper:
+    return Sweeper(real_redis, SingleCalls(real_redis, 2), Keys(""))
+
+
+@pytest.fixture
+async def ended(session: Session, real_redis: Redis) -> Session:
+    """A session that ended a minute ago, for want of activity."""
+    await age(real_redis, session.id, 31 * MINUTE_MS)
+    return session
+
+
+async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
+    keys = (KEYS.user(session.user_id), KEYS.agent(session.agent_id))
+    return [await redis.zscore(key, session.id) for key in keys]
+
+
+async def test_an_ended_session_leaves_its_shard(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
+    await sweeper.round()
+
+    assert await scores_of(real_redis, ended) == NOWHERE
+
+
+async def test_an_ended_session_leaves_its_lookups(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
+    await sweeper.round()
+
+    assert await lookups_of(real_redis, ended) == [None, None]
+
+
+async def test_its_tombstone_still_says_410(sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis) -> None:
+    before = await tombstone_of(real_redis, ended)
+    dies_at_ms = await real_redis.pexpiretime(KEYS.tombstone(ended.id))
+
+    await sweeper.round()
+
+    assert await tombstone_of(real_redis, ended) == {name: before[name] for name in ("expiresAt", "reason")}
+    assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == dies_at_ms
+    assert await attempt(store.get, ended.id) == "expired"
+
+
+async def test_ends_are_counted_by_their_reason(
+    sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis
+) -> None:
+    outlived = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5), b"{}")
+    await age(real_redis, outlived.id, 30 * MINUTE_MS)
+
+    await sweeper.round()
+
+    assert sweeper.swept == {"inactivity": 1, "max_duration": 1}
+
+
+async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session) -> None:
+    await sweeper.round()
+    behind_ms = sweeper.lag_ms
+    await sweeper.round()
+
+    assert behind_ms >= 1 * MINUTE_MS
+    assert sweeper.lag_ms == 0
+
+
+async def test_a_living_session_is_left_alone(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:
+    before = (await fields_of(real_redis, session), await scores_of(real_redis, session))
+
+    await sweeper.round()
+
+    assert (await fields_of(real_redis, session), await scores_of(real_redis, session)) == before
+    assert None not in await lookups_of(real_redis, session)
+
+
+async def test_an_index_that_is_wrong_ends_no_session_and_is_set_right(
+    sweeper: Sweeper, session: Session, store: Store, real_redis: Redis
+) -> None:
+    await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
+
+    await sweeper.round()
+
+    assert await attempt(store.get, session.id) == "live"
+    assert (await scores_of(real_redis, session))["expiry"] == session.expires_at_ms
+    assert None not in await lookups_of(real_redis, session)
+
+
+async def test_a_hash_kept_past_its_end_goes_and_says_410(
+    sweeper: Sweeper, session: Session, store: Store, real_redis: Redis
+) -> None:
+    await real_redis.persist(KEYS.session(session.id))
+    await age(real_redis, session.id, 31 * MINUTE_MS)
+    await real_redis.hincrby(KEYS.session(session.id), "expiresAt", -31 * MINUTE_MS)
+
+    await sweeper.round()
+
+    assert await real_redis.exists(KEYS.session(session.id)) == 0
+    assert await attempt(store.get, session.id) == "expired"
+
+
+async def test_without_its_tombstone_an_ended_session_still_leaves_its_shard(
+    sweeper: Sweeper, ended: Session, real_redis: Redis
+) -> None:
+    await real_redis.delete(KEYS.tombstone(ended.id))
+
+    await sweeper.round()
+
+    assert await scores_of(real_redis, ended) == NOWHERE
+    assert sweeper.swept == {"forgotten": 1}
+
+
+async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
+    sweeper: Sweeper, ended: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as dying:
+        dying.setattr(sweeper, "_take_out", lambda _: asyncio.sleep(0))
+        await sweeper.round()
+    after_its_death = await scores_of(real_redis, ended)
+
+    await sweeper.round()
+
+    assert None not in after_its_death.values()
+    assert await scores_of(real_redis, ended) == NOWHERE
+    assert sweeper.swept == {"inactivity": 1}
+
+
+async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_redis: Redis) -> None:
+    sweepers = [Sweeper(real_redis, SingleCalls(real_redis, 2), Keys("")) for _ in range(20)]
+
+    await asyncio.gather(*(sweeper.round() for sweeper in sweepers))
+
+    assert sum((sweeper.swept for sweeper in sweepers), Counter()) == {"inactivity": 1}
+
+
+async def test_more_than_a_batch_is_swept_round_by_round(
+    sweeper: Sweeper, store: Store, settings: Settings, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(BATCH_PER_SHARD + 1))
+    monkeypatch.setattr("service.store.new_session_id", lambda: next(ids))
+    sessions = [await store.create(AGENT, USER, settings.default_timeout, b"{}") for _ in range(BATCH_PER_SHARD + 1)]
+    await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
+
+    await sweeper.round()
+    after_one = await real_redis.zcard(KEYS.expiry("ab"))
+    await sweeper.round()
+
+    assert (after_one, await real_redis.zcard(KEYS.expiry("ab"))) == (1, 0)
+
+
+async def test_sweepers_among_heartbeats_end_no_session(session: Session, store: Store, real_redis: Redis) -> None:
+    await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
+    sweepers = [Sweeper(real_redis, SingleCalls(real_redis, 2), Keys("")) for _ in range(10)]
+
+    answers = await asyncio.gather(
+        *(sweeper.round() for sweeper in sweepers), *(attempt(store.touch, session.id) for _ in range(20))
+    )
+
+    assert answers[10:] == ["live"] * 20
+    assert (await scores_of(real_redis, session))["expiry"] == (await store.get(session.id)).expires_at_ms
