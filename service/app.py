@@ -39,8 +39,9 @@ def create_app(settings: Settings, clients: Clients) -> web.Application:
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
-            repeated(upkeep.round, every_seconds=UPKEEP_SECONDS, timeout_seconds=timeout_seconds),
+            repeated("upkeep", upkeep.round, every_seconds=UPKEEP_SECONDS, timeout_seconds=timeout_seconds),
             repeated(
+                "the sweeper",
                 sweeper.round,
                 every_seconds=settings.session_sweep_interval_seconds,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,

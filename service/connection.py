@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._in_flight: deque[tuple[Exchange, int]] = deque()
         self._transport: asyncio.Transport | None = None
         self._retired = False
+        self._end: Exception | None = None
         self.writable = True
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -56,7 +57,9 @@ class Connection(asyncio.Protocol):
         self._retired = True
         self._close_if_idle()
 
-    def abort(self) -> None:
+    def abort(self, error: Exception) -> None:
+        """Drop it at once; what is in flight fails with `error`."""
+        self._end = error
         if self._transport is not None:
             self._transport.abort()
 
@@ -67,12 +70,12 @@ class Connection(asyncio.Protocol):
         self._reader.feed(data)
         try:
             self._match_replies()
-        except Exception:  # what is not RESP or was not asked for, and what follows, can no more be matched
+        except Exception as error:  # what is not RESP or was not asked for, and what follows, can no more be matched
             _log.exception("a connection to Redis is given up: its replies do not fit what was sent")
-            self.abort()
+            self.abort(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = exc or ConnectionResetError("Redis closed the connection")
+        error = self._end or exc or ConnectionResetError("Redis closed the connection")
         self._transport = None
         self._on_lost(self)
         while self._in_flight:

@@ -27,7 +27,7 @@ class Dialer:
         try:
             await _introduced(connection, like)
         except BaseException:
-            connection.abort()
+            connection.abort(ConnectionAbortedError("the greeting failed"))
             raise
         return connection
 

@@ -98,7 +98,7 @@ class EmbeddedServer:
         try:
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise CannotStart(f"SESSION_DATA_DIR={self._data_dir}: {error.strerror}") from error
+            raise CannotStart(f"SESSION_DATA_DIR={self._data_dir}: cannot be made: {error.strerror}") from error
 
     async def _spawn(self, binary: Path) -> None:
         log = self._data_dir / "valkey.log"

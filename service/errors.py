@@ -128,7 +128,7 @@ class StoreUnavailable(Refusal):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
     def __init__(self, why: str) -> None:
-        super().__init__("The session store does not answer at the moment; try again.")
+        super().__init__("The session store cannot do this at the moment; try again.")
         self.why = why
 
 

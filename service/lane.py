@@ -22,7 +22,11 @@ class ScriptFault(Exception):  # noqa: N818  (it is answered 500)
     """A script of ours failed, or met a key of the wrong type."""
 
 
-class ServerDemoted(StoreUnavailable):
+class StoreRefused(StoreUnavailable):
+    """Redis answered, with an error that is not ours: out of memory, loading, without its replicas, not allowed."""
+
+
+class ServerDemoted(StoreRefused):
     """The server takes no changes any more; what is read from it may be stale."""
 
 
@@ -43,22 +47,33 @@ class Lane(Protocol):
 
 
 class TroubleLog:
-    """Says once that the store is in trouble, and once that it is over."""
+    """Says once that a kind of trouble with the store has begun, and once that it is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: str, over: str) -> None:
+        self._begun = begun
+        self._over = over
         self._in_trouble = False
 
     def begins(self, error: BaseException) -> StoreUnavailable:
         """What the caller is told of it."""
+        why = f"{type(error).__name__}: {error}"
         if not self._in_trouble:
             self._in_trouble = True
-            _log.warning("the session store is in trouble: %s: %s", type(error).__name__, error)
-        return StoreUnavailable(f"{type(error).__name__}: {error}")
+            _log.warning("%s: %s", self._begun, why)
+        return StoreUnavailable(why)
 
     def is_over(self) -> None:
         if self._in_trouble:
             self._in_trouble = False
-            _log.info("the session store answers again")
+            _log.info("%s", self._over)
+
+
+def outage_log() -> TroubleLog:
+    return TroubleLog("the session store does not answer", "the session store answers again")
+
+
+def refusal_log() -> TroubleLog:
+    return TroubleLog("the session store refuses what it is asked", "the session store does what it is asked again")
 
 
 async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
@@ -89,4 +104,4 @@ def named(error: ResponseError) -> Exception:
         return ServerDemoted(message)
     if message.startswith("WRONGTYPE") or "user_script:" in message.partition("script: ")[0]:
         return ScriptFault(message)
-    return StoreUnavailable(message)
+    return StoreRefused(message)

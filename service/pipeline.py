@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Reply, ServerDemoted, TroubleLog, carried_out, named
+from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
 MAX_BATCH = 8
@@ -47,7 +47,8 @@ class Pipeline:
         self._connecting: asyncio.Task[None] | None = None
         self._flush_is_due = False
         self._watch: asyncio.TimerHandle | None = None
-        self._trouble = TroubleLog()
+        self._outage = outage_log()
+        self._refusals = refusal_log()
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
         name = key.encode()
@@ -59,10 +60,13 @@ class Pipeline:
 
     async def change(self, *commands: Command) -> list[Reply]:
         try:
-            return await carried_out(self._send, commands)
-        except ServerDemoted:
-            self._retire_connection()
-            raise
+            replies = await carried_out(self._send, commands)
+        except StoreRefused as refusal:
+            if isinstance(refusal, ServerDemoted):
+                self._retire_connection()
+            raise self._refusals.begins(refusal) from refusal
+        self._refusals.is_over()
+        return replies
 
     async def aclose(self) -> None:
         """Close the connection; what still waits is StoreUnavailable."""
@@ -73,12 +77,12 @@ class Pipeline:
         self._retire_connection()
         self._fail_queue(ConnectionAbortedError("the service is stopping"))
         for connection in tuple(self._open):
-            connection.abort()
+            connection.abort(ConnectionAbortedError("the service is stopping"))
             await connection.closed
 
     def settled(self, batch: "_Batch") -> None:
         self._waiting -= len(batch.asked)
-        self._trouble.is_over()
+        self._outage.is_over()
 
     def lost(self, batch: "_Batch", error: Exception) -> None:
         """Its connection broke: reads go again if they have not before, and what was changed nobody knows."""
@@ -157,16 +161,19 @@ class Pipeline:
 
     def _refuse(self, batch: "_Batch", error: Exception) -> None:
         self._waiting -= len(batch.asked)
-        batch.refuse(self._trouble.begins(error))
+        batch.refuse(self._outage.begins(error))
+
+    def _overdue(self) -> TimeoutError:
+        return TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
 
     def _give_up_overdue(self) -> None:
         """Looks now and then while anything waits; a connection that lets a batch grow overdue is broken."""
         now = self._loop.time()
         while self._queue and self._queue[0].deadline <= now:
-            self._refuse(self._queue.popleft(), TimeoutError("Redis did not answer in time"))
+            self._refuse(self._queue.popleft(), self._overdue())
         for connection in tuple(self._open):
             if connection.is_overdue(now):
-                connection.abort()
+                connection.abort(self._overdue())
         self._watch = None
         if self._waiting:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)

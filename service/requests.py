@@ -44,11 +44,10 @@ def _minutes(value: object, info: ValidationInfo) -> float:
     bounds = _bounds(str(info.field_name), settings, info.data)
     if settings.session_out_of_range == "clamp":
         value = min(max(value, bounds.least), bounds.greatest)
-    if not bounds.hold(value):
-        raise ValueError(f"must be {bounds}")
-    if settings.whole_minutes and value != int(value):
-        raise ValueError("must be a whole number of minutes")
-    return int(value) if value == int(value) else value
+    is_whole = value == int(value)
+    if not bounds.hold(value) or (settings.whole_minutes and not is_whole):
+        raise ValueError(f"must be {'a whole number' if settings.whole_minutes else 'a number'} {bounds}")
+    return int(value) if is_whole else value
 
 
 def _bounds(member: str, settings: Settings, before: dict[str, object]) -> Bounds:

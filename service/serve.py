@@ -45,6 +45,7 @@ async def serve(settings: Settings) -> None:
         await stopped.wait()
         app[HEALTH].draining = True
         _log.info("stopping: requests in flight are finished first")
+    _log.info("stopped")
 
 
 def _stop_signal() -> asyncio.Event:

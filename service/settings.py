@@ -20,6 +20,11 @@ _URL_SCHEMES = ("redis", "rediss", "unix")
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
 _SHORTEST = 0.001
+_SAID_OF = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+}
 _DATABASE = re.compile(r"/?|/\d+")
 
 
@@ -103,8 +108,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _url_is_of_a_known_kind(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None or not url.get_secret_value():
+        if url is None:
             return None
+        if not url.get_secret_value():
+            raise ValueError("is empty; leave it unset for the embedded server")
         scheme = urlsplit(url.get_secret_value()).scheme
         if scheme not in _URL_SCHEMES:
             kinds = ", ".join(f"{kind}://" for kind in _URL_SCHEMES)
@@ -160,7 +167,8 @@ def _plain(minutes: float) -> float:
 
 
 def _in_one_line(fault: Mapping[str, object]) -> str:
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = _SAID_OF.get(str(fault["type"])) or str(fault["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be")
     location = fault["loc"]
     if not isinstance(location, tuple) or not location:
         return message

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
-from service.lane import Reply, ServerDemoted, TroubleLog, carried_out, named
+from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
 _T = TypeVar("_T")
@@ -21,7 +21,8 @@ class SingleCalls:
     def __init__(self, client: Redis, timeout_seconds: float) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self._trouble = TroubleLog()
+        self._outage = outage_log()
+        self._refusals = refusal_log()
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
         try:
@@ -32,10 +33,13 @@ class SingleCalls:
 
     async def change(self, *commands: Command) -> list[Reply]:
         try:
-            return await self._bounded(carried_out(self._send, commands))
-        except ServerDemoted:
-            await self._client.connection_pool.disconnect()
-            raise
+            replies = await self._bounded(carried_out(self._send, commands))
+        except StoreRefused as refusal:
+            if isinstance(refusal, ServerDemoted):
+                await self._client.connection_pool.disconnect()
+            raise self._refusals.begins(refusal) from refusal
+        self._refusals.is_over()
+        return replies
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -59,10 +63,10 @@ class SingleCalls:
             async with asyncio.timeout(self._timeout_seconds):
                 replies = await answer
         except RedisConnectionError as error:
-            raise _ConnectionLost(self._trouble.begins(error).why) from error
+            raise _ConnectionLost(self._outage.begins(error).why) from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._trouble.begins(error) from error
-        self._trouble.is_over()
+            raise self._outage.begins(error) from error
+        self._outage.is_over()
         return replies
 
 

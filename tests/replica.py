@@ -26,6 +26,7 @@ class Replica:
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._announced = threading.Event()
+        self._heard = threading.Condition()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self.banner = ""
 
@@ -67,6 +68,12 @@ class Replica:
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
+    def line_with(self, words: str) -> str:
+        """What it says in the line with these words, once it has said them."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: words in self.banner, _ANSWER_SECONDS), self.banner
+        return next(line for line in self.banner.splitlines() if words in line)
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -94,7 +101,9 @@ class Replica:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                self.banner += line
+                with self._heard:
+                    self.banner += line
+                    self._heard.notify_all()
                 if "look inside" in line:
                     self._announced.set()
         self._announced.set()

@@ -329,7 +329,7 @@ def test_it_stops_though_redis_does_not_answer(own_redis: RedisServer, start_rep
         ({"SESSION_DEFAULT_TIMEOUT_MINUTES": "4"}, "SESSION_DEFAULT_TIMEOUT_MINUTES=4: must be from 5 to 1440"),
         ({"SESSION_MAX_TIMEOUT_MINUTES": "nonsense"}, "SESSION_MAX_TIMEOUT_MINUTES=nonsense: "),
         ({"SESSION_KEY_PREFIX": "{a}"}, "SESSION_KEY_PREFIX={a}: may not hold braces"),
-        ({"PORT": "70000"}, "PORT=70000: should be less than or equal to 65535"),
+        ({"PORT": "70000"}, "PORT=70000: must be less than or equal to 65535"),
         ({"HOST": "203.0.113.1"}, "HOST=203.0.113.1 PORT=0: "),
         ({"REDIS_URL": "http://h"}, "REDIS_URL: the URL must begin with one of redis://"),
         ({"REDIS_URL": "redis://h:nonsense"}, "REDIS_URL: "),
@@ -338,9 +338,7 @@ def test_it_stops_though_redis_does_not_answer(own_redis: RedisServer, start_rep
         ({"REDIS_URL": "redis://h?nonsense=1"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://h/nonsense"}, "REDIS_URL: the URL's path must be the number of a database"),
         ({"REDIS_URL": "redis://[::1"}, "REDIS_URL: "),
-        ({"SESSION_DATA_DIR": "/dev/null/data", "REDIS_URL": ""}, "SESSION_DATA_DIR=/dev/null/data: Not a directory"),
-        ({"SESSION_DATA_DIR": "/dev/null", "REDIS_URL": ""}, "SESSION_DATA_DIR=/dev/null: File exists"),
-        ({"SESSION_DATA_DIR": "/tmp/" + "a" * 100, "REDIS_URL": ""}, "must be shorter"),
+        ({"REDIS_URL": ""}, "REDIS_URL: is empty; leave it unset for the embedded server"),
     ],
     ids=str,
 )
@@ -348,6 +346,24 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
     start_replica: StartReplica, settings: dict[str, str], said: str
 ) -> None:
     replica = start_replica(**NOWHERE | settings)
+
+    assert replica.wait() == 1
+    assert said in replica.banner
+    assert replica.banner.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "said"),
+    [
+        ("/dev/null/data", "SESSION_DATA_DIR=/dev/null/data: cannot be made: Not a directory"),
+        ("/dev/null", "SESSION_DATA_DIR=/dev/null: cannot be made: File exists"),
+        ("/tmp/" + "a" * 100, "must be shorter"),
+    ],
+)
+def test_a_data_dir_that_cannot_be_used_stops_the_start_in_one_line(
+    start_replica: StartReplica, data_dir: str, said: str
+) -> None:
+    replica = start_replica(SESSION_DATA_DIR=data_dir)
 
     assert replica.wait() == 1
     assert said in replica.banner
@@ -442,7 +458,7 @@ def test_a_password_is_nowhere_in_what_it_says(start_replica: StartReplica, url:
     _, refusal = replica.call("GET", f"{SESSIONS}/00000000-0000-4000-8000-000000000000")
     replica.stop()
 
-    assert "the session store is in trouble" in replica.banner
+    assert "the session store does not answer" in replica.banner
     assert "hunter2" not in replica.banner
     assert "hunter2" not in str(refusal)
 
@@ -462,3 +478,31 @@ def test_a_password_is_not_repeated_by_a_start_that_is_stopped(start_replica: St
     assert replica.wait() == 1
     assert replica.banner.startswith("REDIS_URL: ")
     assert "hunter2" not in replica.banner
+
+
+# What it says of trouble
+
+
+def test_a_password_that_redis_does_not_take_is_told_before_anybody_asks(
+    own_redis: RedisServer, start_replica: StartReplica
+) -> None:
+    own_redis.start()
+    own_redis.command("CONFIG", "SET", "requirepass", "right")
+
+    replica = start_replica(REDIS_URL=f"{own_redis.url}?password=wrong")
+    said = replica.line_with("upkeep is held up by the session store")
+
+    assert "invalid username-password" in said
+
+
+def test_a_redis_that_is_full_is_told_once(own_redis: RedisServer, start_replica: StartReplica) -> None:
+    own_redis.start()
+    replica = start_replica(REDIS_URL=own_redis.url)
+    open_session(replica)
+    own_redis.command("CONFIG", "SET", "maxmemory", 1)
+
+    statuses = [replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})[0] for _ in range(3)]
+    replica.stop()
+
+    assert statuses == [503, 503, 503]
+    assert replica.banner.count("the session store refuses what it is asked") == 1
