@@ -17,9 +17,10 @@ from service.errors import StoreUnavailable
 from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
-MAX_BATCH = 8
-"""Requests in a batch. A full one leaves at once: Redis works on it while the replica reads the rest of the turn."""
+FULL_BATCH_WORK = 32
+"""How much work for Redis fills a batch. A full one leaves at once: Redis is busy while the replica reads on."""
 
+_READ_WORK, _CHANGE_WORK = 1, 4
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
 
@@ -52,10 +53,9 @@ class Pipeline:
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
         name = key.encode()
-        fields, now_ms = await self._submit(_HGETALL % (len(name), name), _A_READ)
-        for reply in (fields, now_ms):
-            if isinstance(reply, ResponseError):
-                raise named(reply)
+        fields, now_ms = await self._submit(_HGETALL % (len(name), name), _A_READ, _READ_WORK)
+        if isinstance(fields, ResponseError) or isinstance(now_ms, ResponseError):
+            raise named(fields if isinstance(fields, ResponseError) else now_ms)
         return fields, now_ms
 
     async def change(self, *commands: Command) -> list[Reply]:
@@ -92,18 +92,19 @@ class Pipeline:
         self._refuse(batch, error)
 
     def _send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
-        return self._submit(packed(commands), len(commands))
+        return self._submit(packed(commands), len(commands), _CHANGE_WORK * len(commands))
 
-    def _submit(self, packed: bytes, replies: int) -> asyncio.Future[Any]:
+    def _submit(self, packed: bytes, replies: int, work: int) -> asyncio.Future[Any]:
         if self._waiting >= MAX_WAITING:
             raise StoreUnavailable(f"{self._waiting} requests wait already")
         self._waiting += 1
         future = self._loop.create_future()
-        if not self._queue or len(self._queue[-1].asked) == MAX_BATCH:
+        if not self._queue or self._queue[-1].work >= FULL_BATCH_WORK:
             self._begin_batch()
         batch = self._queue[-1]
         batch.asked.append((future, packed, replies))
-        if len(batch.asked) == MAX_BATCH and self._connection is not None:
+        batch.work += work
+        if batch.work >= FULL_BATCH_WORK and self._connection is not None:
             self._flush()
         return future
 
@@ -186,13 +187,14 @@ _A_READ = 0
 class _Batch:
     """Requests that leave in one write (see connection.Exchange), as (future, packed commands, number of replies)."""
 
-    __slots__ = ("_went_before", "asked", "deadline", "pipeline", "replies")
+    __slots__ = ("_went_before", "asked", "deadline", "pipeline", "replies", "work")
 
     def __init__(self, pipeline: Pipeline, deadline: float, *, went_before: bool = False) -> None:
         self.pipeline = pipeline
         self.deadline = deadline
         self.asked: list[tuple[asyncio.Future[Any], bytes, int]] = []
         self.replies: list[Any] = []
+        self.work = 0
         self._went_before = went_before
 
     def pack(self) -> tuple[bytes, int]:

@@ -122,9 +122,8 @@ def _require_issued(session_id: str) -> None:
 
 def _session(session_id: str, answer: Sequence[Reply]) -> Session:
     match answer:
-        case [b"live", now_ms, found, changed]:
-            flat = found + changed  # the later value of a field holds
-            return session_from(session_id, dict(zip(flat[::2], flat[1::2], strict=True)), now_ms)
+        case [b"live", now_ms, values]:
+            return session_from(session_id, dict(zip(scripts.FIELDS, values, strict=True)), now_ms)
         case _:
             raise _refusal(session_id, answer)
 

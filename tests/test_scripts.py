@@ -56,7 +56,7 @@ def words_answered(script: Script) -> set[str]:
     """The words a script's lines answer with; those of a session that does not live are said by the prelude."""
     text = file_of(script.name)
     words = set(re.findall(r"return \{'(\w+)'", text))
-    if "return found" in text:
+    if "return ended" in text:
         words |= {"missing", "expired", "lost"}
     return words
 
@@ -212,10 +212,10 @@ async def test_scripts_know_an_expired_session(loose_store: Store, settings: Set
 
 
 async def test_the_clock_has_milliseconds(redis: Redis) -> None:
-    _, now_ms, _, changed = await run_at(redis, THEN_MS + 7, CREATE)
+    _, now_ms, values = await run_at(redis, THEN_MS + 7, CREATE)
 
     assert now_ms == THEN_MS + 7
-    assert dict(zip(changed[::2], changed[1::2], strict=True))[b"createdAt"] == str(THEN_MS + 7).encode()
+    assert dict(zip(scripts.FIELDS, values, strict=True))[b"createdAt"] == str(THEN_MS + 7).encode()
 
 
 @each_script_of_a_live_session
@@ -278,3 +278,10 @@ async def test_at_the_maximum_duration_nothing_is_left_to_extend(redis: Redis) -
     answer = await run_at(redis, THEN_MS + 15 * MINUTE_MS, RENEW)
 
     assert answer == [b"at_maximum", str(THEN_MS).encode(), b"45", str(THEN_MS + 45 * MINUTE_MS).encode()]
+
+
+def test_the_prelude_names_each_field_by_its_place_in_the_order_of_reading() -> None:
+    names, places = re.findall(r"^local (agentId.*?) = ([\d, ]+)$", file_of("prelude"), re.DOTALL | re.MULTILINE)[0]
+
+    assert tuple(name.encode() for name in re.findall(r"\w+", names)) == scripts.FIELDS
+    assert [int(place) for place in places.split(", ")] == list(range(1, len(scripts.FIELDS) + 1))

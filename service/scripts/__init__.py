@@ -13,6 +13,7 @@ from typing import NamedTuple
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 
+_HMGET = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
 _BINDING = re.compile(r"^\s*(?:local )?(\w+)\s*= (KEYS|ARGV)\[(\d+)\]", re.MULTILINE)
 
 
@@ -42,8 +43,7 @@ def with_text(command: Command) -> Command:
 
 
 def load(name: str) -> Script:
-    folder = resources.files(__package__)
-    text = (folder / "prelude.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    text = _file("prelude") + "\n" + _file(name)
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
     return Script(
         name,
@@ -53,6 +53,13 @@ def load(name: str) -> Script:
         arguments=tuple(name for kind, _, name in bound if kind == "ARGV"),
     )
 
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / f"{name}.lua").read_text()
+
+
+FIELDS = tuple(name.encode() for name in re.findall(r"'(\w+)'", _HMGET.findall(_file("prelude"))[0]))
+"""The fields of a session's hash, in the order of their values in the scripts' answers: as the prelude reads them."""
 
 CREATE = load("create")
 ENLIST = load("enlist")

@@ -1,5 +1,5 @@
 -- Merge a partial timeout configuration into a live session's own; its end is counted anew from the last renewal.
--- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"in_the_past", expires_at_ms}
+-- returns {"live", now_ms, session} | {"in_the_past", expires_at_ms}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
@@ -17,23 +17,25 @@ local args = {
 }
 
 local now_ms = clock()
-local fields, found = living(keys, now_ms)
-if not fields then return found end
+local session, ended = living(keys, now_ms)
+if ended then return ended end
 
-local changes = {'revision', whole(fields.revision + 1)}
-local function merge(name, value)
-    if value == '' then return end
-    fields[name] = value
-    changes[#changes + 1] = name
-    changes[#changes + 1] = value
+local function merge(field, value)
+    if value ~= '' then session[field] = value end
 end
-merge('timeoutMinutes', args.timeout_minutes)
-merge('autoRenew', args.auto_renew)
-merge('maxDurationMinutes', args.max_duration_minutes)
-merge('warningThresholdMinutes', args.warning_threshold_minutes)
+merge(timeoutMinutes, args.timeout_minutes)
+merge(autoRenew, args.auto_renew)
+merge(maxDurationMinutes, args.max_duration_minutes)
+merge(warningThresholdMinutes, args.warning_threshold_minutes)
 
-local expires_at = end_of(fields)
+local expires_at = end_of(session)
 if expires_at <= now_ms then return {'in_the_past', whole(expires_at)} end
 
-place(keys, args, fields, changes)
-return {'live', now_ms, found, changes}
+session[revision] = whole(session[revision] + 1)
+place(keys, args, session,
+    'timeoutMinutes', session[timeoutMinutes],
+    'autoRenew', session[autoRenew],
+    'maxDurationMinutes', session[maxDurationMinutes],
+    'warningThresholdMinutes', session[warningThresholdMinutes],
+    'revision', session[revision])
+return {'live', now_ms, session}

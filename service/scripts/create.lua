@@ -1,5 +1,5 @@
 -- Bring a session to life under an id that was never used.
--- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"taken"}
+-- returns {"live", now_ms, session} | {"taken"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -23,14 +23,11 @@ if redis.call('EXISTS', keys.session, keys.tombstone) > 0 then return {'taken'} 
 
 local now_ms = clock()
 local now = whole(now_ms)
-local fields = {
-    createdAt = now,
-    renewedAt = now,
-    timeoutMinutes = args.timeout_minutes,
-    maxDurationMinutes = args.max_duration_minutes,
-    warningThresholdMinutes = args.warning_threshold_minutes,
+local session = {
+    args.agent_id, args.user_id, now, now, now, '', args.timeout_minutes, args.auto_renew, args.max_duration_minutes,
+    args.warning_threshold_minutes, '0', '1', args.metadata,
 }
-local changes = {
+place(keys, args, session,
     'agentId', args.agent_id,
     'userId', args.user_id,
     'createdAt', now,
@@ -42,9 +39,7 @@ local changes = {
     'warningThresholdMinutes', args.warning_threshold_minutes,
     'renewalCount', '0',
     'revision', '1',
-    'metadata', args.metadata,
-}
-place(keys, args, fields, changes)
+    'metadata', args.metadata)
 redis.call('HSET', keys.tombstone, 'agentId', args.agent_id, 'userId', args.user_id)
 redis.call('ZADD', keys.created, now, args.id)
-return {'live', now_ms, {}, changes}
+return {'live', now_ms, session}

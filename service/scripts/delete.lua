@@ -11,11 +11,11 @@ local args = {
     id = ARGV[1],
 }
 
-local fields, found = living(keys, clock())
-if not fields then return found end
+local session, ended = living(keys, clock())
+if ended then return ended end
 
 redis.call('DEL', keys.session, keys.tombstone)
 redis.call('ZREM', keys.expiry, args.id)
 redis.call('ZREM', keys.warning, args.id)
 redis.call('ZREM', keys.created, args.id)
-return {'deleted', fields.agentId, fields.userId}
+return {'deleted', session[agentId], session[userId]}

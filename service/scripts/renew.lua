@@ -1,5 +1,5 @@
 -- Extend a live session to a full timeout from now, within its maximum duration.
--- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms}
+-- returns {"live", now_ms, session} | {"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
@@ -13,8 +13,11 @@ local args = {
 }
 
 local now_ms = clock()
-local fields, found = living(keys, now_ms)
-if not fields then return found end
+local session, ended = living(keys, now_ms)
+if ended then return ended end
 
-if at_maximum(fields) then return {'at_maximum', fields.createdAt, fields.maxDurationMinutes, fields.expiresAt} end
-return {'live', now_ms, found, renew(keys, args, fields, now_ms)}
+if at_maximum(session) then
+    return {'at_maximum', session[createdAt], session[maxDurationMinutes], session[expiresAt]}
+end
+renew(keys, args, session, now_ms)
+return {'live', now_ms, session}

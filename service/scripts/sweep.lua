@@ -15,9 +15,9 @@ local args = {
 local now_ms = clock()
 local score = redis.call('ZSCORE', keys.expiry, args.id)
 if not score then return {'missing'} end
-local fields = living(keys, now_ms)
-if fields then
-    redis.call('ZADD', keys.expiry, fields.expiresAt, args.id)
+local session = living(keys, now_ms)
+if session then
+    redis.call('ZADD', keys.expiry, session[expiresAt], args.id)
     return {'living'}
 end
 

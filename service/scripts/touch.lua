@@ -1,5 +1,5 @@
 -- Record an activity in a live session; where it renews itself and is not at its maximum duration, renew it too.
--- returns {"live", now_ms, {field, value, ...}, {changed field, value, ...}} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
+-- returns {"live", now_ms, session} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -12,12 +12,13 @@ local args = {
 }
 
 local now_ms = clock()
-local fields, found = living(keys, now_ms)
-if not fields then return found end
+local session, ended = living(keys, now_ms)
+if ended then return ended end
 
-if fields.autoRenew == 'true' and not at_maximum(fields) then
-    return {'live', now_ms, found, renew(keys, args, fields, now_ms)}
+if session[autoRenew] == 'true' and not at_maximum(session) then
+    renew(keys, args, session, now_ms)
+else
+    session[lastActivity] = whole(now_ms)
+    redis.call('HSET', keys.session, 'lastActivity', session[lastActivity])
 end
-local now = whole(now_ms)
-redis.call('HSET', keys.session, 'lastActivity', now)
-return {'live', now_ms, found, {'lastActivity', now}}
+return {'live', now_ms, session}
