@@ -4,19 +4,16 @@ import asyncio
 import logging
 import sys
 
+import uvloop
+
 from service.serve import serve
 from service.settings import CannotStart, load_settings
-
-if sys.platform == "win32":
-    new_event_loop = asyncio.new_event_loop
-else:
-    from uvloop import new_event_loop
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(load_settings()))
     except CannotStart as error:
         sys.exit(str(error))

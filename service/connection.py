@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
@@ -29,6 +29,12 @@ class Exchange(Protocol):
     def fail(self, error: Exception) -> None: ...
 
 
+class _Sent(NamedTuple):
+    exchange: Any
+    expected: int
+    sent_at: float
+
+
 class Connection(asyncio.Protocol):
     """Speaks RESP on a transport; replies to commands are bytes, ints, lists, dicts and ResponseErrors."""
 
@@ -36,20 +42,30 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_writable = on_writable
         self._reader = hiredis.Reader(replyError=_error_from, notEnoughData=_INCOMPLETE)
-        self._in_flight: deque[tuple[Exchange, int]] = deque()
+        self._in_flight: deque[_Sent] = deque()
         self._transport: asyncio.Transport | None = None
         self._retired = False
         self._end: Exception | None = None
         self.writable = True
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    def is_overdue(self, now: float) -> bool:
-        return bool(self._in_flight) and self._in_flight[0][0].deadline <= now
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._in_flight)
+
+    def is_stuck(self, since: float) -> bool:
+        """Whether what it sent at that time (of the event loop's clock) or before is still unanswered."""
+        return self.is_busy and self._in_flight[0].sent_at <= since
+
+    def overdue(self, now: float) -> list[Any]:
+        """What is in flight and past its deadline."""
+        return [sent.exchange for sent in self._in_flight if sent.exchange.deadline <= now]
 
     def send(self, exchange: Exchange) -> None:
         assert self._transport is not None
         packed, expected = exchange.pack()
-        self._in_flight.append((exchange, expected))
+        self._in_flight.append(_Sent(exchange, expected, self._loop.time()))
         self._transport.write(packed)
 
     def retire(self) -> None:
@@ -79,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._on_lost(self)
         while self._in_flight:
-            self._in_flight.pop()[0].fail(error)
+            self._in_flight.pop().exchange.fail(error)
         self.closed.set_result(None)
 
     def pause_writing(self) -> None:
@@ -92,7 +108,7 @@ class Connection(asyncio.Protocol):
     def _match_replies(self) -> None:
         next_reply = self._reader.gets
         while (reply := next_reply()) is not _INCOMPLETE:
-            exchange, expected = self._in_flight[0]
+            exchange, expected, _ = self._in_flight[0]
             exchange.replies.append(reply)
             if len(exchange.replies) == expected:
                 exchange.settle()

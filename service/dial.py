@@ -1,6 +1,7 @@
 """Connections of the pipeline's own, to the very server that a redis-py client is meant for."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,18 +39,29 @@ async def _opened(like: AbstractConnection, protocol: Callable[[], Connection]) 
         case UnixDomainSocketConnection():
             _, connection = await loop.create_unix_connection(protocol, like.path)
         case SSLConnection():
-            _, connection = await loop.create_connection(protocol, like.host, like.port, ssl=like.ssl_context.get())
+            tls = like.ssl_context.get()
+            transport, connection = await loop.create_connection(protocol, like.host, like.port, ssl=tls)
+            _keep_alive(transport, like.socket_keepalive_options)
         case TcpConnection():
-            _, connection = await loop.create_connection(protocol, like.host, like.port)
+            transport, connection = await loop.create_connection(protocol, like.host, like.port)
+            _keep_alive(transport, like.socket_keepalive_options)
         case _:
             raise TypeError(f"no pipeline over {type(like).__name__}")
     return connection
 
 
+def _keep_alive(transport: asyncio.BaseTransport, options: Any) -> None:
+    """Let the kernel find out when the other end is gone without a word, as redis-py does."""
+    connected = transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in options.items():
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 async def _introduced(connection: Connection, like: AbstractConnection) -> None:
     hello: Command = ("HELLO", 3)
-    if like.password:
-        hello += ("AUTH", like.username or "default", like.password)
+    if like.username or like.password:
+        hello += ("AUTH", like.username or "default", like.password or "")
     if like.client_name:
         hello += ("SETNAME", like.client_name)
     greeting = _Greeting([hello, ("SELECT", like.db)] if like.db else [hello])

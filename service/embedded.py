@@ -26,6 +26,7 @@ _STOP_SECONDS = 10
 _RESTART_PAUSE_SECONDS = 0.5
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
+_NO_LOCK = -1
 
 _log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None)
@@ -38,12 +39,15 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
     Raises CannotStart where the server is not installed or does not start, or another one holds the directory.
     """
     server = EmbeddedServer(data_dir)
-    await server.start()
-    keeping = asyncio.create_task(server.keep_running())
     try:
-        yield server.url
+        await server.start()
+        keeping = asyncio.create_task(server.keep_running())
+        try:
+            yield server.url
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
     finally:
-        keeping.cancel()
         await server.stop()
 
 
@@ -53,7 +57,7 @@ class EmbeddedServer:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._socket = data_dir / "valkey.sock"
-        self._lock = -1
+        self._lock = _NO_LOCK
         self._process: Process | None = None
 
     @property
@@ -75,8 +79,8 @@ class EmbeddedServer:
             await asyncio.sleep(_RESTART_PAUSE_SECONDS)
             try:
                 await self._spawn(_binary())
-            except CannotStart as error:
-                _log.error("%s", error)
+            except (CannotStart, OSError) as error:
+                _log.error("the embedded server could not be started: %s", error)
 
     async def stop(self) -> None:
         """Let it write what it holds and end; the lock goes last."""
@@ -87,7 +91,8 @@ class EmbeddedServer:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        os.close(self._lock)
+        if self._lock != _NO_LOCK:
+            os.close(self._lock)
 
     def _make_room(self) -> None:
         if len(os.fsencode(self._socket)) > _LONGEST_SOCKET_PATH_BYTES:

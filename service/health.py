@@ -53,15 +53,17 @@ class Health:
 
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
-        async with self._counting:
-            if time.monotonic() - self._counted > _COUNTS_ARE_GOOD_FOR_SECONDS:
-                self._counts = await self._look(self._count())
-                self._counted = time.monotonic()
-        assert self._counts is not None
-        return self._counts
+        return await self._look(self._counted_lately())
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+    async def _counted_lately(self) -> Counts:
+        async with self._counting:
+            if self._counts is None or time.monotonic() - self._counted > _COUNTS_ARE_GOOD_FOR_SECONDS:
+                self._counts = await self._count()
+                self._counted = time.monotonic()
+            return self._counts
 
     async def _count(self) -> Counts:
         seconds, microseconds = await self._redis.time()

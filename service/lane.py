@@ -12,6 +12,8 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from service.errors import StoreUnavailable
 from service.scripts import Command, with_text
 
+_OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOPERM", "NOAUTH"}
+
 Reply = Any
 Send = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
@@ -20,6 +22,10 @@ _log = logging.getLogger(__name__)
 
 class ScriptFault(Exception):  # noqa: N818  (it is answered 500)
     """A script of ours failed, or met a key of the wrong type."""
+
+
+class UnknownAnswer(Exception):  # noqa: N818  (a bug, said aloud)
+    """A script answered in a word that its caller does not know."""
 
 
 class StoreRefused(StoreUnavailable):
@@ -54,9 +60,9 @@ class TroubleLog:
         self._over = over
         self._in_trouble = False
 
-    def begins(self, error: BaseException) -> StoreUnavailable:
+    def begins(self, error: Exception) -> StoreUnavailable:
         """What the caller is told of it."""
-        why = f"{type(error).__name__}: {error}"
+        why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
         if not self._in_trouble:
             self._in_trouble = True
             _log.warning("%s: %s", self._begun, why)
@@ -102,6 +108,11 @@ def named(error: ResponseError) -> Exception:
     message = str(error)
     if isinstance(error, ReadOnlyError):
         return ServerDemoted(message)
-    if message.startswith("WRONGTYPE") or "user_script:" in message.partition("script: ")[0]:
+    if message.startswith("WRONGTYPE") or ("user_script:" in message and not _says_outage(error)):
         return ScriptFault(message)
     return StoreRefused(message)
+
+
+def _says_outage(error: ResponseError) -> bool:
+    """Whether an error out of a script tells of the server's state: redis-py has classes for some, others a code."""
+    return type(error) is not ResponseError or str(error).partition(" ")[0] in _OUTAGES

@@ -10,22 +10,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from service.batch import Batch, Request
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
 from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
-FULL_BATCH_WORK = 32
-"""How much work for Redis fills a batch. A full one leaves at once: Redis is busy while the replica reads on."""
-
-_READ_WORK, _CHANGE_WORK = 1, 4
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
-
 _HGETALL = b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%b\r\n"
-_TIME = b"*1\r\n$4\r\nTIME\r\n"
 
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
@@ -41,78 +36,94 @@ class Pipeline:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Batch] = deque()
+        self._queue: deque[Batch] = deque()
         self._waiting = 0
         self._connection: Connection | None = None
         self._open: set[Connection] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._flush_is_due = False
         self._watch: asyncio.TimerHandle | None = None
+        self._stopping = False
         self._outage = outage_log()
         self._refusals = refusal_log()
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
         name = key.encode()
-        fields, now_ms = await self._submit(_HGETALL % (len(name), name), _A_READ, _READ_WORK)
+        fields, now_ms = await self._submit(_HGETALL % (len(name), name), 1, reads=True)
         if isinstance(fields, ResponseError) or isinstance(now_ms, ResponseError):
-            raise named(fields if isinstance(fields, ResponseError) else now_ms)
+            raise self._told(named(fields if isinstance(fields, ResponseError) else now_ms))
         return fields, now_ms
 
     async def change(self, *commands: Command) -> list[Reply]:
+        connection = self._connection
         try:
             replies = await carried_out(self._send, commands)
         except StoreRefused as refusal:
-            if isinstance(refusal, ServerDemoted):
+            if isinstance(refusal, ServerDemoted) and self._connection is connection:
                 self._retire_connection()
-            raise self._refusals.begins(refusal) from refusal
+            raise self._told(refusal) from refusal
         self._refusals.is_over()
         return replies
 
     async def aclose(self) -> None:
         """Close the connection; what still waits is StoreUnavailable."""
+        self._stopping = True
         if self._connecting is not None:
             self._connecting.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        self._retire_connection()
-        self._fail_queue(ConnectionAbortedError("the service is stopping"))
+        error = ConnectionAbortedError("the service is stopping")
+        self._fail_queue(error)
         for connection in tuple(self._open):
-            connection.abort(ConnectionAbortedError("the service is stopping"))
+            connection.abort(error)
             await connection.closed
 
-    def settled(self, batch: "_Batch") -> None:
-        self._waiting -= len(batch.asked)
-        self._outage.is_over()
-
-    def lost(self, batch: "_Batch", error: Exception) -> None:
-        """Its connection broke: reads go again if they have not before, and what was changed nobody knows."""
-        again = batch.take_reads(self._loop.time())
-        if again.asked:
-            self._queue.appendleft(again)
-        self._refuse(batch, error)
+    def _told(self, error: Exception) -> Exception:
+        """The same, once it is in the log if it is a refusal of Redis's."""
+        return self._refusals.begins(error) if isinstance(error, StoreRefused) else error
 
     def _send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
-        return self._submit(packed(commands), len(commands), _CHANGE_WORK * len(commands))
+        return self._submit(packed(commands), len(commands), reads=False)
 
-    def _submit(self, packed: bytes, replies: int, work: int) -> asyncio.Future[Any]:
-        if self._waiting >= MAX_WAITING:
-            raise StoreUnavailable(f"{self._waiting} requests wait already")
+    def _submit(self, packed: bytes, commands: int, *, reads: bool) -> asyncio.Future[Any]:
+        if self._waiting >= MAX_WAITING or self._stopping:
+            raise StoreUnavailable("the service is stopping" if self._stopping else "too many requests wait already")
         self._waiting += 1
-        future = self._loop.create_future()
-        if not self._queue or self._queue[-1].work >= FULL_BATCH_WORK:
+        if not self._queue or self._queue[-1].is_full:
             self._begin_batch()
         batch = self._queue[-1]
-        batch.asked.append((future, packed, replies))
-        batch.work += work
-        if batch.work >= FULL_BATCH_WORK and self._connection is not None:
+        request = Request(self._loop.create_future(), packed, commands, reads)
+        batch.add(request)
+        if batch.is_full and self._connection is not None:
             self._flush()
-        return future
+        return request.future
 
     def _begin_batch(self) -> None:
-        self._queue.append(_Batch(self, self._loop.time() + self._timeout_seconds))
+        self._queue.append(Batch(self._loop.time() + self._timeout_seconds, self._settled, self._lost))
         self._flush_soon()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
+
+    def _settled(self, batch: Batch) -> None:
+        self._outage.is_over()
+        if not batch.given_up:
+            self._waiting -= len(batch.requests)
+
+    def _lost(self, batch: Batch, error: Exception) -> None:
+        """Its connection broke: reads go again if they have not before, and what was changed nobody knows."""
+        if batch.reads and not (batch.given_up or batch.went_before or self._stopping):
+            self._queue.appendleft(batch.take_reads())
+            self._flush_soon()
+        self._refuse(batch, error)
+
+    def _refuse(self, batch: Batch, error: Exception) -> None:
+        if not batch.given_up:
+            self._waiting -= len(batch.requests)
+            batch.give_up(self._outage.begins(error))
+
+    def _fail_queue(self, error: Exception) -> None:
+        while self._queue:
+            self._refuse(self._queue.popleft(), error)
 
     def _flush_soon(self) -> None:
         if not self._flush_is_due:
@@ -131,7 +142,7 @@ class Pipeline:
             self._connection.send(self._queue.popleft())
 
     def _connect(self) -> None:
-        if self._connecting is None and self._queue:
+        if self._connecting is None and self._queue and not self._stopping:
             self._connecting = self._loop.create_task(self._open_connection())
 
     async def _open_connection(self) -> None:
@@ -139,7 +150,9 @@ class Pipeline:
             async with asyncio.timeout(self._timeout_seconds):
                 self._connection = await self._dial(self._forget, self._flush_soon)
             self._open.add(self._connection)
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError:
+            self._fail_queue(self._overdue())
+        except Exception as error:  # whatever keeps it from being opened keeps every request from being answered
             self._fail_queue(error)
         finally:
             self._connecting = None
@@ -156,85 +169,19 @@ class Pipeline:
             self._connection.retire()
             self._connection = None
 
-    def _fail_queue(self, error: Exception) -> None:
-        while self._queue:
-            self._refuse(self._queue.popleft(), error)
-
-    def _refuse(self, batch: "_Batch", error: Exception) -> None:
-        self._waiting -= len(batch.asked)
-        batch.refuse(self._outage.begins(error))
-
     def _overdue(self) -> TimeoutError:
         return TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
 
     def _give_up_overdue(self) -> None:
-        """Looks now and then while anything waits; a connection that lets a batch grow overdue is broken."""
+        """Looks now and then while anything waits. A connection that has held a batch for all the time is broken."""
         now = self._loop.time()
         while self._queue and self._queue[0].deadline <= now:
             self._refuse(self._queue.popleft(), self._overdue())
         for connection in tuple(self._open):
-            if connection.is_overdue(now):
+            for batch in connection.overdue(now):
+                self._refuse(batch, self._overdue())
+            if connection.is_stuck(now - self._timeout_seconds):
                 connection.abort(self._overdue())
         self._watch = None
-        if self._waiting:
+        if self._waiting or any(connection.is_busy for connection in self._open):
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
-
-
-_A_READ = 0
-"""In place of a number of replies: one hash, and the instant that it shares with its batch."""
-
-
-class _Batch:
-    """Requests that leave in one write (see connection.Exchange), as (future, packed commands, number of replies)."""
-
-    __slots__ = ("_went_before", "asked", "deadline", "pipeline", "replies", "work")
-
-    def __init__(self, pipeline: Pipeline, deadline: float, *, went_before: bool = False) -> None:
-        self.pipeline = pipeline
-        self.deadline = deadline
-        self.asked: list[tuple[asyncio.Future[Any], bytes, int]] = []
-        self.replies: list[Any] = []
-        self.work = 0
-        self._went_before = went_before
-
-    def pack(self) -> tuple[bytes, int]:
-        """What goes out, and how many replies come in."""
-        parts = [packed for _, packed, _ in self.asked]
-        expected = sum([replies or 1 for _, _, replies in self.asked])
-        if self._reads():
-            parts.append(_TIME)
-            expected += 1
-        return b"".join(parts), expected
-
-    def settle(self) -> None:
-        now_ms = _instant(self.replies.pop()) if self._reads() else None
-        replies = iter(self.replies)
-        for future, _, number in self.asked:
-            reply = (next(replies), now_ms) if number == _A_READ else [next(replies) for _ in range(number)]
-            if not future.done():  # whoever asked may have gone
-                future.set_result(reply)
-        self.pipeline.settled(self)
-
-    def fail(self, error: Exception) -> None:
-        self.pipeline.lost(self, error)
-
-    def take_reads(self, now: float) -> "_Batch":
-        """A batch of its reads, if they may go again, which are its own no more."""
-        again = _Batch(self.pipeline, self.deadline, went_before=True)
-        if not self._went_before and self.deadline > now:
-            again.asked = [one for one in self.asked if one[2] == _A_READ]
-            self.asked = [one for one in self.asked if one[2] != _A_READ]
-        return again
-
-    def _reads(self) -> bool:
-        return any(replies == _A_READ for _, _, replies in self.asked)
-
-    def refuse(self, refusal: StoreUnavailable) -> None:
-        for future, _, _ in self.asked:
-            if not future.done():
-                future.set_exception(refusal)
-
-
-def _instant(time: Any) -> Any:
-    """The reply to TIME in milliseconds; an error as it is."""
-    return time if isinstance(time, ResponseError) else int(time[0]) * 1000 + int(time[1]) // 1000

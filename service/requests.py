@@ -14,6 +14,9 @@ from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaTyp
 from service.sessions import TimeoutConfig
 from service.settings import MAX_METADATA_BYTES, Bounds, Settings
 
+MAX_FAULTS_SAID = 20
+"""More than a person could have made; a body may hold thousands."""
+
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
@@ -130,7 +133,8 @@ async def read_body(request: web.Request, model: type[_Model], settings: Setting
     try:
         return model.model_validate(body, context=settings)
     except ValidationError as error:
-        raise InvalidRequest({_name(fault): _said(fault) for fault in error.errors(include_url=False)}) from None
+        faults = error.errors(include_url=False)[:MAX_FAULTS_SAID]
+        raise InvalidRequest({_name(fault): _said(fault) for fault in faults}) from None
 
 
 def _content_type(request: web.Request) -> str:

@@ -1,6 +1,7 @@
 """Work beside the requests, done again and again; trouble with Redis only puts it off."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,8 @@ from service.lane import TroubleLog
 
 _FIRST_PAUSE_SECONDS = 0.05  # by then a start that cannot be is over
 _RETRY_SECONDS = 1
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -59,6 +62,9 @@ async def _done(round_: Awaitable[None], timeout_seconds: float, trouble: Troubl
             await round_
     except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
         trouble.begins(error)
+        return False
+    except Exception:
+        _log.exception("a round failed; the next one begins anew")
         return False
     trouble.is_over()
     return True

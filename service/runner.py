@@ -54,7 +54,7 @@ class _Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The refusal of a request that never reached a handler; the connection is closed after it."""
-        _log.info("a request was refused before it was read: %s", message)
+        _log.debug("a request was refused before it was read: %s", message)
         refusal: Refusal = InternalError()
         if status == 400:
             refusal = MalformedRequest((message or "The request could not be read.").partition("\n")[0].rstrip(":"))

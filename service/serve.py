@@ -7,9 +7,10 @@ import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from aiohttp import web
+from redis.asyncio.connection import parse_url
+from redis.exceptions import RedisError
 
 from service.app import Clients, create_app
 from service.app_keys import HEALTH
@@ -45,6 +46,7 @@ async def serve(settings: Settings) -> None:
         await stopped.wait()
         app[HEALTH].draining = True
         _log.info("stopping: requests in flight are finished first")
+        await asyncio.sleep(settings.session_drain_pause_seconds)
     _log.info("stopped")
 
 
@@ -65,7 +67,7 @@ def _clients(url: str, timeout_seconds: float) -> Clients:
     try:
         client = client_for(url, timeout_seconds)
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError):  # whose words may hold the password
+    except (ValueError, TypeError, RedisError):  # whose words may hold the password
         raise CannotStart(
             "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
             "and options are those of redis-py."
@@ -95,8 +97,15 @@ def _banner(address: str, url: str, settings: Settings) -> str:
 
 def _redis_cli(url: str) -> str:
     """The line that looks into the same Redis; a password stays out of it."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"redis-cli -s {shlex.quote(unquote(parts.path))}"
-    name = f"{parts.username}@" if parts.username else ""
-    return f"redis-cli -u {urlunsplit((parts.scheme, name + parts.netloc.rpartition('@')[2], parts.path, '', ''))}"
+    named = parse_url(url)
+    if "path" in named:
+        words = ["redis-cli", "-s", named["path"]]
+    else:
+        words = ["redis-cli", "-h", named.get("host", "localhost"), "-p", str(named.get("port", 6379))]
+    if url.startswith("rediss"):
+        words.append("--tls")
+    if named.get("username"):
+        words += ["--user", named["username"]]
+    if named.get("db"):
+        words += ["-n", str(named["db"])]
+    return shlex.join(words)

@@ -1,4 +1,7 @@
-"""A lane that makes a round trip of its own for each request, through redis-py: for Redis Cluster, and for fakes."""
+"""A lane that makes a round trip of its own for each request, through redis-py: for work beside the requests.
+
+Tests run on it too, over fakes; and it is what a Redis Cluster will need.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
@@ -26,18 +29,13 @@ class SingleCalls:
 
     async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
         try:
-            fields, now = await self._bounded(self._asked(key))
+            fields, now = await self._told(self._asked(key))
         except _ConnectionLost:
-            fields, now = await self._bounded(self._asked(key))
+            fields, now = await self._told(self._asked(key))
         return fields, now[0] * 1000 + now[1] // 1000
 
     async def change(self, *commands: Command) -> list[Reply]:
-        try:
-            replies = await self._bounded(carried_out(self._send, commands))
-        except StoreRefused as refusal:
-            if isinstance(refusal, ServerDemoted):
-                await self._client.connection_pool.disconnect()
-            raise self._refusals.begins(refusal) from refusal
+        replies = await self._told(carried_out(self._send, commands))
         self._refusals.is_over()
         return replies
 
@@ -57,6 +55,15 @@ class SingleCalls:
             pipeline.execute_command(*command)
         replies: list[Reply] = await pipeline.execute(raise_on_error=False)
         return replies
+
+    async def _told(self, answer: Awaitable[_T]) -> _T:
+        """The same, with a refusal of Redis's in the log; a server that was demoted is not asked again."""
+        try:
+            return await self._bounded(answer)
+        except StoreRefused as refusal:
+            if isinstance(refusal, ServerDemoted):
+                await self._client.connection_pool.disconnect()
+            raise self._refusals.begins(refusal) from refusal
 
     async def _bounded(self, answer: Awaitable[_T]) -> _T:
         try:

@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from service import scripts
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, StoreUnavailable, TimeoutInThePast
 from service.keys import Keys
-from service.lane import Lane, Reply
+from service.lane import Lane, Reply, UnknownAnswer
 from service.scripts import Argument
 from service.sessions import Session, TimeoutConfig, is_issued_id, minutes_from, new_session_id, session_from
 
 CLOCK_TOLERANCE_MS = 5000
 """As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
 
+_LOST = [b"lost"]
+
 _log = logging.getLogger(__name__)
-
-
-class UnknownAnswer(Exception):  # noqa: N818  (a bug, said aloud)
-    """A script answered in a word that its caller does not know."""
 
 
 class Store:
@@ -54,13 +52,12 @@ class Store:
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""
         _require_issued(session_id)
-        fields, now_ms = await self._lane.read(self._keys.session(session_id))
-        if fields:
-            session = session_from(session_id, fields, now_ms)
-            if session.time_remaining_ms > 0:
-                return session
-        tombstone, now_ms = await self._lane.read(self._keys.tombstone(session_id))
-        raise _refusal(session_id, _answer_of(tombstone, now_ms))
+        found = await self._look(session_id)
+        if found == _LOST:  # or a renewal came between the looks at the hash and at the tombstone
+            found = await self._look(session_id)
+        if isinstance(found, Session):
+            return found
+        raise _refusal(session_id, found)
 
     async def touch(self, session_id: str) -> Session:
         """The session after an activity: renewed too where it renews itself and has time left to gain."""
@@ -91,6 +88,16 @@ class Store:
         command = script.command(self._keys.of(session_id), id=session_id, **arguments)
         (answer,) = await self._lane.change(command)
         return _session(session_id, answer)
+
+    async def _look(self, session_id: str) -> Session | Sequence[Reply]:
+        """The session, or what a script would answer of one that does not live."""
+        fields, now_ms = await self._lane.read(self._keys.session(session_id))
+        if fields:
+            session = session_from(session_id, fields, now_ms)
+            if session.time_remaining_ms > 0:
+                return session
+        tombstone, now_ms = await self._lane.read(self._keys.tombstone(session_id))
+        return _answer_of(tombstone, now_ms)
 
     def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
         return scripts.ENLIST.command(_Lookup(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms)
@@ -133,7 +140,7 @@ def _answer_of(tombstone: Mapping[bytes, bytes], now_ms: int) -> Sequence[Reply]
     if not tombstone:
         return [b"missing"]
     if int(tombstone[b"expiresAt"]) > now_ms + CLOCK_TOLERANCE_MS:
-        return [b"lost"]
+        return _LOST
     return [b"expired", tombstone[b"expiresAt"], tombstone[b"reason"]]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.lane import UnknownAnswer
 from service.sessions import Session
-from service.store import UnknownAnswer
 
 _WORDS: dict[type[Exception], str] = {
     SessionNotFound: "missing",

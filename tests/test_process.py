@@ -336,6 +336,7 @@ def test_it_stops_though_redis_does_not_answer(own_redis: RedisServer, start_rep
         ({"REDIS_URL": "redis://h:99999"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://h?socket_timeout=soon"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://h?nonsense=1"}, "REDIS_URL: "),
+        ({"REDIS_URL": "rediss://h?ssl_cert_reqs=bogus"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://h/nonsense"}, "REDIS_URL: the URL's path must be the number of a database"),
         ({"REDIS_URL": "redis://[::1"}, "REDIS_URL: "),
         ({"REDIS_URL": ""}, "REDIS_URL: is empty; leave it unset for the embedded server"),
@@ -431,11 +432,12 @@ def test_the_banner_says_how_to_look_inside_the_embedded_server(start_replica: S
 @pytest.mark.parametrize(
     ("url", "command"),
     [
-        ("redis://127.0.0.1:1/3", "redis-cli -u redis://127.0.0.1:1/3"),
-        ("redis://:hunter2@127.0.0.1:1", "redis-cli -u redis://127.0.0.1:1"),
-        ("redis://user:hunter2@127.0.0.1:1/3", "redis-cli -u redis://user@127.0.0.1:1/3"),
-        ("redis://127.0.0.1:1/3?password=hunter2", "redis-cli -u redis://127.0.0.1:1/3"),
-        ("unix://user:hunter2@/nowhere/redis.sock", "redis-cli -s /nowhere/redis.sock"),
+        ("redis://127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
+        ("redis://:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1"),
+        ("redis://user:hunter2@127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 --user user -n 3"),
+        ("redis://127.0.0.1:1?password=hunter2&db=3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
+        ("rediss://user:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1 --tls --user user"),
+        ("unix://user:hunter2@/nowhere/redis.sock?db=3", "redis-cli -s /nowhere/redis.sock --user user -n 3"),
     ],
 )
 def test_the_banner_says_how_to_look_inside_another_redis(start_replica: StartReplica, url: str, command: str) -> None:
@@ -506,3 +508,33 @@ def test_a_redis_that_is_full_is_told_once(own_redis: RedisServer, start_replica
 
     assert statuses == [503, 503, 503]
     assert replica.banner.count("the session store refuses what it is asked") == 1
+
+
+# Told to stop
+
+
+def test_while_it_pauses_before_its_end_it_serves_and_is_not_ready(start_replica: StartReplica, data_dir: Path) -> None:
+    replica = start_replica(SESSION_DATA_DIR=str(data_dir), SESSION_DRAIN_PAUSE_SECONDS="1")
+    session_id = open_session(replica)
+
+    replica.signal(signal.SIGTERM)
+    replica.line_with("stopping")
+    ready, _ = replica.call("GET", "/readyz")
+    found, _ = read(replica, session_id)
+
+    assert (ready, found) == (503, 200)
+    assert replica.wait() == 0
+
+
+def test_a_user_without_a_password_is_that_user_on_every_connection(
+    own_redis: RedisServer, start_replica: StartReplica
+) -> None:
+    own_redis.start()
+    own_redis.command("ACL", "SETUSER", "chat", "on", "nopass", "allkeys", "allcommands")
+    replica = start_replica(REDIS_URL=own_redis.url.replace("unix://", "unix://chat@"))
+    open_session(replica)
+
+    with redis_py.Redis.from_url(own_redis.url) as client:
+        users = {connection["user"] for connection in client.client_list() if connection["name"] == "session-service"}
+
+    assert users == {"chat"}

@@ -175,3 +175,16 @@ async def test_sweepers_among_heartbeats_end_no_session(session: Session, store:
 
     assert answers[10:] == ["live"] * 20
     assert (await scores_of(real_redis, session))["expiry"] == (await store.get(session.id)).expires_at_ms
+
+
+async def test_a_shard_that_was_tampered_with_holds_up_no_other(
+    sweeper: Sweeper, ended: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = "bb" if ended.id[:2] != "bb" else "cc"
+    await real_redis.zadd(KEYS.expiry(other), {f"{other}90c3cc-0d44-4b50-8888-8dd25736052a": 1})
+    await real_redis.set(f"sessions:{{{other}}}:created", "no index", px=60_000)
+
+    await sweeper.round()
+
+    assert await scores_of(real_redis, ended) == NOWHERE
+    assert "a shard cannot be swept" in caplog.text

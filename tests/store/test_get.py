@@ -145,3 +145,19 @@ async def test_fractions_of_minutes_are_read_as_they_were_given(store: Store) ->
 
     assert found.timeout == TimeoutConfig(0.5, True, 1.25, 0.25)
     assert found.expires_at_ms - found.created_at_ms == 30_000
+
+
+async def test_a_renewal_between_the_two_looks_is_not_taken_for_a_loss(
+    store: Store, session: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = lane.read
+    looks = iter([session.expires_at_ms, session.expires_at_ms])
+
+    async def read_late_at_first(key: str) -> tuple[Mapping[bytes, bytes], int]:
+        fields, now_ms = await read(key)
+        return fields, next(looks, now_ms) if not key.endswith("tombstone") else now_ms
+
+    monkeypatch.setattr(lane, "read", read_late_at_first)
+    next(looks)
+
+    assert await attempt(store.get, session.id) == "live"

@@ -1,0 +1,101 @@
+"""A batch: requests that leave for Redis in one write, and how their replies find them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from service.errors import StoreUnavailable
+
+FULL = 32
+"""How much work for Redis fills a batch. A full one leaves at once: Redis is busy while the replica reads on."""
+
+_READ_WORK, _CHANGE_WORK = 1, 4
+_TIME = b"*1\r\n$4\r\nTIME\r\n"
+
+
+class Request(NamedTuple):
+    """Packed commands and who waits for their replies. A read is one command, and is given its batch's TIME too."""
+
+    future: asyncio.Future[Any]
+    packed: bytes
+    commands: int
+    reads: bool
+
+
+class Batch:
+    """Requests in the order of their leaving (see connection.Exchange); they share the deadline of the first.
+
+    `on_settled` and `on_lost` are told when it has been answered, and when it will not be.
+    """
+
+    def __init__(
+        self,
+        deadline: float,
+        on_settled: Callable[["Batch"], None],
+        on_lost: Callable[["Batch", Exception], None],
+    ) -> None:
+        self.deadline = deadline
+        self._on_settled = on_settled
+        self._on_lost = on_lost
+        self.requests: list[Request] = []
+        self.replies: list[Any] = []
+        self.work = 0
+        self.reads = False
+        self.went_before = False
+        self.given_up = False
+
+    @property
+    def is_full(self) -> bool:
+        return self.work >= FULL
+
+    def add(self, request: Request) -> None:
+        self.requests.append(request)
+        if request.reads:
+            self.reads = True
+            self.work += _READ_WORK
+        else:
+            self.work += _CHANGE_WORK * request.commands
+
+    def pack(self) -> tuple[bytes, int]:
+        """What goes out, and how many replies come in."""
+        parts = [request.packed for request in self.requests]
+        expected = sum([request.commands for request in self.requests])
+        if self.reads:
+            parts.append(_TIME)
+            expected += 1
+        return b"".join(parts), expected
+
+    def settle(self) -> None:
+        now_ms = _instant(self.replies.pop()) if self.reads else None
+        replies = iter(self.replies)
+        for future, _, commands, reads in self.requests:
+            reply = (next(replies), now_ms) if reads else [next(replies) for _ in range(commands)]
+            if not future.done():  # whoever asked may have gone, or been told that it took too long
+                future.set_result(reply)
+        self._on_settled(self)
+
+    def fail(self, error: Exception) -> None:
+        self._on_lost(self, error)
+
+    def give_up(self, refusal: StoreUnavailable) -> None:
+        """Refuse everyone who still waits; replies that come all the same are for nobody."""
+        self.given_up = True
+        for request in self.requests:
+            if not request.future.done():
+                request.future.set_exception(refusal)
+
+    def take_reads(self) -> "Batch":
+        """A batch of its reads, to go once more; they are its own no longer."""
+        again = Batch(self.deadline, self._on_settled, self._on_lost)
+        again.requests = [request for request in self.requests if request.reads]
+        again.reads = again.went_before = True
+        again.work = FULL  # whoever comes now has time of its own
+        self.requests = [request for request in self.requests if not request.reads]
+        return again
+
+
+def _instant(time: Any) -> Any:
+    """The reply to TIME in milliseconds; an error as it is."""
+    return time if isinstance(time, ResponseError) else int(time[0]) * 1000 + int(time[1]) // 1000
