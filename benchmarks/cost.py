@@ -14,7 +14,7 @@ from service.single_calls import SingleCalls
 from service.sweeper import Sweeper
 
 _SENT_FOR_CHANGES = ("evalsha", "eval", "zrem")
-_SENT_FOR_READS = ("hgetall", "time")
+_SENT_FOR_READS = ("hmget", "time")
 SESSIONS_WEIGHED = 100_000
 _AT_ONCE = "0.001"
 

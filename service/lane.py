@@ -4,7 +4,7 @@ StoreUnavailable says that Redis did not do what was asked; ScriptFault that a s
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
@@ -15,6 +15,7 @@ from service.scripts import Command, with_text
 _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOPERM", "NOAUTH"}
 
 Reply = Any
+Fields = tuple[bytes, ...]
 Send = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class ServerDemoted(StoreRefused):
 class Lane(Protocol):
     """A way to Redis. Every call is bounded in time, and raises StoreUnavailable or ScriptFault."""
 
-    async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
-        """A hash (empty where there is none) and an instant of Redis's clock, in milliseconds, after it was read.
+    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+        """Fields of a hash (each None where there is none) and an instant of Redis's clock, in milliseconds, after it.
 
         Where the connection breaks it is asked for once more.
         """

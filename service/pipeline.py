@@ -7,7 +7,8 @@ while the replica renders. It goes below redis-py, whose pipeline costs a reques
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -15,12 +16,11 @@ from redis.exceptions import ResponseError
 from service.batch import Batch, Request
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
+from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
-_HGETALL = b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%b\r\n"
 
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
@@ -47,12 +47,12 @@ class Pipeline:
         self._outage = outage_log()
         self._refusals = refusal_log()
 
-    async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
+    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         name = key.encode()
-        fields, now_ms = await self._submit(_HGETALL % (len(name), name), 1, reads=True)
-        if isinstance(fields, ResponseError) or isinstance(now_ms, ResponseError):
-            raise self._told(named(fields if isinstance(fields, ResponseError) else now_ms))
-        return fields, now_ms
+        values, now_ms = await self._submit(_hmget(fields) % (len(name), name), 1, reads=True)
+        if isinstance(values, ResponseError) or isinstance(now_ms, ResponseError):
+            raise self._told(named(values if isinstance(values, ResponseError) else now_ms))
+        return values, now_ms
 
     async def change(self, *commands: Command) -> list[Reply]:
         connection = self._connection
@@ -185,3 +185,10 @@ class Pipeline:
         self._watch = None
         if self._waiting or any(connection.is_busy for connection in self._open):
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
+
+
+@cache
+def _hmget(fields: Fields) -> bytes:
+    """The packed command, for a key's length and the key to be put in."""
+    names = b"".join(b"$%d\r\n%b\r\n" % (len(name), name) for name in fields)
+    return b"*%d\r\n$5\r\nHMGET\r\n$%%d\r\n%%b\r\n%b" % (len(fields) + 2, names)

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _ISSUED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -17,50 +17,68 @@ class TimeoutConfig(NamedTuple):
     warning_threshold_minutes: float
 
 
-class Session(NamedTuple):
-    """A live session as it was at `seen_at_ms`, over the fields of its hash (named in `keys`).
+class Stored(NamedTuple):
+    """The fields of a session's hash as Redis holds them (see `keys`), in the order in which they are read."""
 
-    Every instant is in milliseconds of Redis's clock. The fields stay as they are stored: most are only passed on.
+    agent_id: bytes
+    user_id: bytes
+    created_at: bytes
+    last_activity: bytes
+    renewed_at: bytes
+    expires_at: bytes
+    timeout_minutes: bytes
+    auto_renew: bytes
+    max_duration_minutes: bytes
+    warning_threshold_minutes: bytes
+    renewal_count: bytes
+    revision: bytes
+    metadata: bytes
+
+
+class Session(NamedTuple):
+    """A live session as it was at `seen_at_ms`. Every instant is in milliseconds of Redis's clock.
+
+    Its fields stay as they are stored: most are only passed on.
     """
 
     id: str
-    fields: Mapping[bytes, bytes]
+    stored: Stored
     expires_at_ms: int
     seen_at_ms: int
 
     @property
     def agent_id(self) -> str:
-        return self.fields[b"agentId"].decode()
+        return self.stored.agent_id.decode()
 
     @property
     def user_id(self) -> str:
-        return self.fields[b"userId"].decode()
+        return self.stored.user_id.decode()
 
     @property
     def created_at_ms(self) -> int:
-        return int(self.fields[b"createdAt"])
+        return int(self.stored.created_at)
 
     @property
     def last_activity_ms(self) -> int:
-        return int(self.fields[b"lastActivity"])
+        return int(self.stored.last_activity)
 
     @property
     def timeout(self) -> TimeoutConfig:
         return TimeoutConfig(
-            minutes_from(self.fields[b"timeoutMinutes"]),
-            self.fields[b"autoRenew"] == b"true",
-            minutes_from(self.fields[b"maxDurationMinutes"]),
-            minutes_from(self.fields[b"warningThresholdMinutes"]),
+            minutes_from(self.stored.timeout_minutes),
+            self.stored.auto_renew == b"true",
+            minutes_from(self.stored.max_duration_minutes),
+            minutes_from(self.stored.warning_threshold_minutes),
         )
 
     @property
     def renewal_count(self) -> int:
-        return int(self.fields[b"renewalCount"])
+        return int(self.stored.renewal_count)
 
     @property
     def metadata(self) -> bytes:
         """A JSON object, as it is stored."""
-        return self.fields[b"metadata"]
+        return self.stored.metadata
 
     @property
     def time_remaining_ms(self) -> int:
@@ -68,12 +86,13 @@ class Session(NamedTuple):
 
     @property
     def is_near_expiration(self) -> bool:
-        return 0 < self.time_remaining_ms <= float(self.fields[b"warningThresholdMinutes"]) * 60_000
+        return 0 < self.time_remaining_ms <= float(self.stored.warning_threshold_minutes) * 60_000
 
 
-def session_from(session_id: str, fields: Mapping[bytes, bytes], seen_at_ms: int) -> Session:
-    """The session that a hash holds."""
-    return Session(session_id, fields, int(fields[b"expiresAt"]), seen_at_ms)
+def session_from(session_id: str, values: Sequence[bytes], seen_at_ms: int) -> Session:
+    """The session whose fields have these values, in the order of Stored."""
+    stored = Stored._make(values)
+    return Session(session_id, stored, int(stored.expires_at), seen_at_ms)
 
 
 def minutes_from(stored: bytes) -> float:

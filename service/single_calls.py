@@ -4,7 +4,7 @@ Tests run on it too, over fakes; and it is what a Redis Cluster will need.
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from redis.asyncio import Redis
@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
-from service.lane import Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
+from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
 from service.scripts import Command
 
 _T = TypeVar("_T")
@@ -27,12 +27,12 @@ class SingleCalls:
         self._outage = outage_log()
         self._refusals = refusal_log()
 
-    async def read(self, key: str) -> tuple[Mapping[bytes, bytes], int]:
+    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         try:
-            fields, now = await self._told(self._asked(key))
+            values, now = await self._told(self._asked(key, fields))
         except _ConnectionLost:
-            fields, now = await self._told(self._asked(key))
-        return fields, now[0] * 1000 + now[1] // 1000
+            values, now = await self._told(self._asked(key, fields))
+        return values, now[0] * 1000 + now[1] // 1000
 
     async def change(self, *commands: Command) -> list[Reply]:
         replies = await self._told(carried_out(self._send, commands))
@@ -42,8 +42,8 @@ class SingleCalls:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _asked(self, key: str) -> list[Reply]:
-        replies = await self._send([("HGETALL", key), ("TIME",)])
+    async def _asked(self, key: str, fields: Fields) -> list[Reply]:
+        replies = await self._send([("HMGET", key, *fields), ("TIME",)])
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise named(reply)

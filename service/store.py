@@ -1,7 +1,8 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 from service import scripts
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, StoreUnavailable, TimeoutInThePast
@@ -14,6 +15,8 @@ CLOCK_TOLERANCE_MS = 5000
 """As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
 
 _LOST = [b"lost"]
+_OF_A_TOMBSTONE = (b"expiresAt", b"reason")
+_EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
 _log = logging.getLogger(__name__)
 
@@ -91,13 +94,13 @@ class Store:
 
     async def _look(self, session_id: str) -> Session | Sequence[Reply]:
         """The session, or what a script would answer of one that does not live."""
-        fields, now_ms = await self._lane.read(self._keys.session(session_id))
-        if fields:
-            session = session_from(session_id, fields, now_ms)
+        values, now_ms = await self._lane.read(self._keys.session(session_id), scripts.FIELDS)
+        if values[_EXPIRES_AT] is not None:
+            session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
             if session.time_remaining_ms > 0:
                 return session
-        tombstone, now_ms = await self._lane.read(self._keys.tombstone(session_id))
-        return _answer_of(tombstone, now_ms)
+        (expires_at, reason), now_ms = await self._lane.read(self._keys.tombstone(session_id), _OF_A_TOMBSTONE)
+        return _answer_of(expires_at, reason, now_ms)
 
     def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
         return scripts.ENLIST.command(_Lookup(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms)
@@ -130,18 +133,18 @@ def _require_issued(session_id: str) -> None:
 def _session(session_id: str, answer: Sequence[Reply]) -> Session:
     match answer:
         case [b"live", now_ms, values]:
-            return session_from(session_id, dict(zip(scripts.FIELDS, values, strict=True)), now_ms)
+            return session_from(session_id, values, now_ms)
         case _:
             raise _refusal(session_id, answer)
 
 
-def _answer_of(tombstone: Mapping[bytes, bytes], now_ms: int) -> Sequence[Reply]:
+def _answer_of(expires_at: bytes | None, reason: bytes | None, now_ms: int) -> Sequence[Reply]:
     """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
-    if not tombstone:
+    if expires_at is None:
         return [b"missing"]
-    if int(tombstone[b"expiresAt"]) > now_ms + CLOCK_TOLERANCE_MS:
+    if int(expires_at) > now_ms + CLOCK_TOLERANCE_MS:
         return _LOST
-    return [b"expired", tombstone[b"expiresAt"], tombstone[b"reason"]]
+    return [b"expired", expires_at, reason]
 
 
 def _refusal(session_id: str, answer: Sequence[Reply]) -> Exception:

@@ -22,22 +22,22 @@ _SESSION = (
 
 def session_json(session: Session) -> bytes:
     """The whole object of the contract, for the most part in the bytes that Redis holds."""
-    fields = session.fields
+    stored = session.stored
     return _SESSION % (
         session.id.encode(),
-        fields[b"agentId"],
-        fields[b"userId"],
-        stored_iso(fields[b"createdAt"]),
-        stored_iso(fields[b"lastActivity"]),
-        stored_iso(fields[b"expiresAt"]),
-        fields[b"timeoutMinutes"],
-        fields[b"autoRenew"],
-        fields[b"maxDurationMinutes"],
-        fields[b"warningThresholdMinutes"],
-        fields[b"renewalCount"],
+        stored.agent_id,
+        stored.user_id,
+        stored_iso(stored.created_at),
+        stored_iso(stored.last_activity),
+        stored_iso(stored.expires_at),
+        stored.timeout_minutes,
+        stored.auto_renew,
+        stored.max_duration_minutes,
+        stored.warning_threshold_minutes,
+        stored.renewal_count,
         session.time_remaining_ms,
         b"true" if session.is_near_expiration else b"false",
-        fields[b"metadata"],
+        stored.metadata,
     )
 
 

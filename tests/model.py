@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
-from service.sessions import Session, TimeoutConfig
+from service.sessions import Session, TimeoutConfig, session_from
 
 FAILOVER_TOLERANCE_MS = 5000
 """A hash that is gone with its end further ahead than this was lost, not expired."""
@@ -165,7 +165,7 @@ def nothing_left_to_extend(life: Life) -> Refused:
 
 
 def seen(life: Life, now_ms: int) -> Session:
-    return Session(life.id, _hash_of(life), life.expires_at_ms, now_ms)
+    return session_from(life.id, list(_hash_of(life).values()), now_ms)
 
 
 def is_near_expiration(life: Life, now_ms: int) -> bool:

@@ -11,12 +11,13 @@ from service.errors import StoreUnavailable
 from service.pipeline import Pipeline
 
 TIME = b"*1\r\n$4\r\nTIME\r\n"
-NO_HASH_AT_5000_MS = b"%0\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n"
+NO_HASH_AT_5000_MS = b"*1\r\n_\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n"
+X = (b"x",)
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"
 
 
 def reading_of(key: bytes) -> bytes:
-    return b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%b\r\n" % (len(key), key)
+    return b"*3\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n$1\r\nx\r\n" % (len(key), key)
 
 
 class Line(asyncio.Transport):
@@ -69,29 +70,29 @@ async def some_turns() -> None:
 
 
 async def test_requests_of_one_turn_leave_in_one_write_that_ends_in_the_time(pipeline: Pipeline, lines: Lines) -> None:
-    readings = [asyncio.ensure_future(pipeline.read(key)) for key in ("a", "b")]
+    readings = [asyncio.ensure_future(pipeline.read(key, X)) for key in ("a", "b")]
     await some_turns()
 
-    lines.lines[0].answer(b"%1\r\n$1\r\nx\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
+    lines.lines[0].answer(b"*1\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
 
     assert lines.lines[0].written == reading_of(b"a") + reading_of(b"b") + TIME
-    assert await asyncio.gather(*readings) == [({b"x": b"1"}, 5000), ({}, 5000)]
+    assert await asyncio.gather(*readings) == [([b"1"], 5000), ([None], 5000)]
 
 
 async def test_replies_that_come_in_pieces_find_who_asked(pipeline: Pipeline, lines: Lines) -> None:
-    reading = asyncio.ensure_future(pipeline.read("a"))
+    reading = asyncio.ensure_future(pipeline.read("a", X))
     change = asyncio.ensure_future(pipeline.change(("ZREM", "k", "m"), ("ZREM", "l", "m")))
     await some_turns()
 
-    for byte in b"%0\r\n:1\r\n:0\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n":
+    for byte in b"*1\r\n_\r\n:1\r\n:0\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n":
         lines.lines[0].answer(bytes([byte]))
 
-    assert await reading == ({}, 5000)
+    assert await reading == ([None], 5000)
     assert await change == [1, 0]
 
 
 async def test_a_reading_whose_connection_breaks_goes_again_once(pipeline: Pipeline, lines: Lines) -> None:
-    reading = asyncio.ensure_future(pipeline.read("a"))
+    reading = asyncio.ensure_future(pipeline.read("a", X))
     await some_turns()
 
     lines.lines[0].drop()
@@ -119,7 +120,7 @@ async def test_a_change_whose_connection_breaks_is_not_sent_again(pipeline: Pipe
 async def test_a_reading_in_flight_to_a_demoted_server_is_not_forgotten(pipeline: Pipeline, lines: Lines) -> None:
     change = asyncio.ensure_future(pipeline.change(("ZREM", "k", "m")))
     await some_turns()
-    reading = asyncio.ensure_future(pipeline.read("a"))
+    reading = asyncio.ensure_future(pipeline.read("a", X))
     await some_turns()
 
     lines.lines[0].answer(READONLY)
@@ -128,38 +129,38 @@ async def test_a_reading_in_flight_to_a_demoted_server_is_not_forgotten(pipeline
     await some_turns()
     lines.lines[1].answer(NO_HASH_AT_5000_MS)
 
-    assert await reading == ({}, 5000)
+    assert await reading == ([None], 5000)
     with pytest.raises(StoreUnavailable):
         await change
 
 
 async def test_nobody_joins_a_batch_that_goes_again(pipeline: Pipeline, lines: Lines) -> None:
-    first = asyncio.ensure_future(pipeline.read("a"))
+    first = asyncio.ensure_future(pipeline.read("a", X))
     await some_turns()
 
     lines.lines[0].drop()
     await asyncio.sleep(0)
-    second = asyncio.ensure_future(pipeline.read("b"))
+    second = asyncio.ensure_future(pipeline.read("b", X))
     await some_turns()
     lines.lines[1].answer(NO_HASH_AT_5000_MS * 2)
 
     assert lines.lines[1].written == reading_of(b"a") + TIME + reading_of(b"b") + TIME
-    assert [await first, await second] == [({}, 5000), ({}, 5000)]
+    assert [await first, await second] == [([None], 5000), ([None], 5000)]
 
 
 async def test_whoever_has_gone_leaves_the_replies_of_others_in_order(pipeline: Pipeline, lines: Lines) -> None:
-    gone, staying = (asyncio.ensure_future(pipeline.read(key)) for key in ("a", "b"))
+    gone, staying = (asyncio.ensure_future(pipeline.read(key, X)) for key in ("a", "b"))
     await some_turns()
 
     gone.cancel()
     await some_turns()
-    lines.lines[0].answer(b"%1\r\n$1\r\nx\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
+    lines.lines[0].answer(b"*1\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
 
-    assert await staying == ({}, 5000)
+    assert await staying == ([None], 5000)
 
 
 async def test_on_closing_everyone_who_waits_is_told(pipeline: Pipeline, lines: Lines) -> None:
-    waiting = [asyncio.ensure_future(pipeline.read("a")), asyncio.ensure_future(pipeline.change(("ZREM", "k", "m")))]
+    waiting = [asyncio.ensure_future(pipeline.read("a", X)), asyncio.ensure_future(pipeline.change(("ZREM", "k", "m")))]
     await some_turns()
 
     await pipeline.aclose()
@@ -169,14 +170,14 @@ async def test_on_closing_everyone_who_waits_is_told(pipeline: Pipeline, lines: 
 
 
 async def test_a_server_that_says_what_nobody_asked_is_hung_up_on(pipeline: Pipeline, lines: Lines) -> None:
-    reading = asyncio.ensure_future(pipeline.read("a"))
+    reading = asyncio.ensure_future(pipeline.read("a", X))
     await some_turns()
 
     lines.lines[0].answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     await some_turns()
     lines.lines[1].answer(NO_HASH_AT_5000_MS)
 
-    assert await reading == ({}, 5000)
+    assert await reading == ([None], 5000)
 
 
 async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -> None:
@@ -186,6 +187,6 @@ async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -
     pipeline = Pipeline(cast(Callable[..., object], dial), 60)  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable) as told:
-        await pipeline.read("a")
+        await pipeline.read("a", X)
 
     assert told.value.why == "ValueError: no such TLS version"

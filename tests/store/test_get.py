@@ -1,11 +1,11 @@
 """Reading a session: it is told as it stands, and nothing moves."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
-from service.lane import Lane
+from service.lane import Fields, Lane
 from service.sessions import Session, TimeoutConfig
 from service.store import Store
 from tests.aging import age
@@ -20,9 +20,9 @@ def read_at(now_ms: int, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every reading be judged at this instant."""
     read = lane.read
 
-    async def read_then(key: str) -> tuple[Mapping[bytes, bytes], int]:
-        fields, _ = await read(key)
-        return fields, now_ms
+    async def read_then(key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+        values, _ = await read(key, fields)
+        return values, now_ms
 
     monkeypatch.setattr(lane, "read", read_then)
 
@@ -90,7 +90,7 @@ async def test_a_reading_is_one_look_at_the_hash_and_one_at_the_clock(
 
     await store.get(session.id)
 
-    assert await commands_seen(real_redis) == {"hgetall": 1, "time": 1}
+    assert await commands_seen(real_redis) == {"hmget": 1, "time": 1}
 
 
 async def test_the_tombstone_is_looked_at_when_there_is_no_hash(
@@ -101,7 +101,7 @@ async def test_the_tombstone_is_looked_at_when_there_is_no_hash(
 
     assert await attempt(store.get, session.id) == "expired"
 
-    assert await commands_seen(real_redis) == {"hgetall": 2, "time": 2}
+    assert await commands_seen(real_redis) == {"hmget": 2, "time": 2}
 
 
 async def test_in_its_last_millisecond_it_lives(
@@ -153,9 +153,9 @@ async def test_a_renewal_between_the_two_looks_is_not_taken_for_a_loss(
     read = lane.read
     looks = iter([session.expires_at_ms, session.expires_at_ms])
 
-    async def read_late_at_first(key: str) -> tuple[Mapping[bytes, bytes], int]:
-        fields, now_ms = await read(key)
-        return fields, next(looks, now_ms) if not key.endswith("tombstone") else now_ms
+    async def read_late_at_first(key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+        values, now_ms = await read(key, fields)
+        return values, next(looks, now_ms) if not key.endswith("tombstone") else now_ms
 
     monkeypatch.setattr(lane, "read", read_late_at_first)
     next(looks)
