@@ -45,6 +45,7 @@ class RedisServer:
             "dir": str(self._folder),
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
+            "appendfsync": "always",  # by default what it answered in its last second may be lost when it is killed
         }
         self._process = subprocess.Popen(
             [get_binary_path(), *(word for name, value in options.items() for word in (f"--{name}", value)), *more],
