@@ -17,7 +17,7 @@ check: $(VENV)/installed    ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed    ## measure it, beside bare aiohttp and three peers; some ten minutes (BENCH=--short: five)
+bench: $(VENV)/installed    ## measure it, beside bare aiohttp and three peers; some ten minutes (BENCH=--short for less)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/installed   ## put the code in its format
