@@ -10,6 +10,8 @@ from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
 from service.connect import client_for
 from service.keys import Keys
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.single_calls import SingleCalls
 from service.sweeper import Sweeper
 
@@ -62,8 +64,9 @@ def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
 async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
-    sweeper = Sweeper(client, SingleCalls(client, 10), Keys(""))
-    while sweeper.swept.total() < SESSIONS_WEIGHED:
+    sweeper = Sweeper(client, SingleCalls(client, 10), Keys(""), Lifecycle(Metrics()))
+    await sweeper.round()
+    while sweeper.lag_ms:
         await sweeper.round()
     await client.aclose()
 

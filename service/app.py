@@ -11,6 +11,8 @@ from service.app_keys import HEALTH, SETTINGS, STORE
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
 from service.single_calls import SingleCalls
@@ -29,13 +31,14 @@ class Clients(NamedTuple):
     side: Redis
 
 
-def create_app(settings: Settings, clients: Clients) -> web.Application:
+def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up."""
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
+    lifecycle = Lifecycle(metrics)
     health = Health(clients.side, keys, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
-    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys)
+    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys, lifecycle)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -54,7 +57,9 @@ def create_app(settings: Settings, clients: Clients) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[HEALTH] = health
-    app[STORE] = Store(clients.lane, keys, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
+    app[STORE] = Store(
+        clients.lane, keys, lifecycle, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms
+    )
     app.cleanup_ctx.append(store_in_use)
     app.add_routes([*probes.routes, *api.routes, *documentation.routes(settings)])
     return app

@@ -17,6 +17,7 @@ from service.app_keys import HEALTH
 from service.connect import client_for
 from service.dial import Dialer
 from service.embedded import embedded_server
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.runner import Runner
 from service.settings import CannotStart, Settings, unknown_variables
@@ -31,7 +32,7 @@ async def serve(settings: Settings) -> None:
     stopped = _stop_signal()
     async with AsyncExitStack() as stack:
         url = await _redis_url(settings, stack)
-        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds))
+        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds), Metrics())
         runner = Runner(
             app,
             settings.session_error_format,

@@ -8,6 +8,7 @@ from service import scripts
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, StoreUnavailable, TimeoutInThePast
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
+from service.lifecycle import Lifecycle
 from service.scripts import Argument
 from service.sessions import Session, TimeoutConfig, is_issued_id, minutes_from, new_session_id, session_from
 
@@ -27,9 +28,10 @@ class Store:
     Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired.
     """
 
-    def __init__(self, lane: Lane, keys: Keys, *, retention_ms: int, lookup_life_ms: int) -> None:
+    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle, *, retention_ms: int, lookup_life_ms: int) -> None:
         self._lane = lane
         self._keys = keys
+        self._lifecycle = lifecycle
         self._retention_ms = retention_ms
         self._lookup_life_ms = lookup_life_ms
 
@@ -50,7 +52,9 @@ class Store:
                 **_arguments(config._asdict()),
             ),
         )
-        return _session(session_id, answer)
+        session = self._session(session_id, answer)
+        self._lifecycle.created(session_id)
+        return session
 
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""
@@ -60,37 +64,45 @@ class Store:
             found = await self._look(session_id)
         if isinstance(found, Session):
             return found
-        raise _refusal(session_id, found)
+        raise self._refusal(session_id, found)
 
     async def touch(self, session_id: str) -> Session:
         """The session after an activity: renewed too where it renews itself and has time left to gain."""
-        return await self._change(scripts.TOUCH, session_id, retention_ms=self._retention_ms)
+        session = await self._change(scripts.TOUCH, session_id, retention_ms=self._retention_ms)
+        if session.stored.renewed_at == session.stored.last_activity:
+            self._lifecycle.renewed_by_activity(session_id)
+        return session
 
     async def renew(self, session_id: str) -> Session:
         """The session, extended to a full timeout from now. Raises RenewalFailed at its maximum duration."""
-        return await self._change(scripts.RENEW, session_id, retention_ms=self._retention_ms)
+        session = await self._change(scripts.RENEW, session_id, retention_ms=self._retention_ms)
+        self._lifecycle.renewed_by_hand(session_id)
+        return session
 
     async def configure(self, session_id: str, changes: dict[str, float | bool]) -> Session:
         """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
-        return await self._change(
+        session = await self._change(
             scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | _arguments(changes)
         )
+        self._lifecycle.changed(session_id, "timeout")
+        return session
 
     async def delete(self, session_id: str) -> None:
         _require_issued(session_id)
         (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
         match answer:
             case [b"deleted", agent_id, user_id]:
+                self._lifecycle.ended(session_id, "deleted")
                 await self._delist(session_id, agent_id.decode(), user_id.decode())
             case _:
-                raise _refusal(session_id, answer)
+                raise self._refusal(session_id, answer)
 
     async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
         _require_issued(session_id)
         command = script.command(self._keys.of(session_id), id=session_id, **arguments)
         (answer,) = await self._lane.change(command)
-        return _session(session_id, answer)
+        return self._session(session_id, answer)
 
     async def _look(self, session_id: str) -> Session | Sequence[Reply]:
         """The session, or what a script would answer of one that does not live."""
@@ -101,6 +113,19 @@ class Store:
                 return session
         (expires_at, reason), now_ms = await self._lane.read(self._keys.tombstone(session_id), _OF_A_TOMBSTONE)
         return _answer_of(expires_at, reason, now_ms)
+
+    def _session(self, session_id: str, answer: Sequence[Reply]) -> Session:
+        match answer:
+            case [b"live", now_ms, values]:
+                return session_from(session_id, values, now_ms)
+            case _:
+                raise self._refusal(session_id, answer)
+
+    def _refusal(self, session_id: str, answer: Sequence[Reply]) -> Exception:
+        if answer == _LOST:
+            self._lifecycle.lost_met(session_id)
+            return SessionNotFound(session_id)
+        return _refusal(session_id, answer)
 
     def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
         return scripts.ENLIST.command(_Lookup(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms)
@@ -130,14 +155,6 @@ def _require_issued(session_id: str) -> None:
         raise SessionNotFound(session_id)
 
 
-def _session(session_id: str, answer: Sequence[Reply]) -> Session:
-    match answer:
-        case [b"live", now_ms, values]:
-            return session_from(session_id, values, now_ms)
-        case _:
-            raise _refusal(session_id, answer)
-
-
 def _answer_of(expires_at: bytes | None, reason: bytes | None, now_ms: int) -> Sequence[Reply]:
     """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
     if expires_at is None:
@@ -153,9 +170,6 @@ def _refusal(session_id: str, answer: Sequence[Reply]) -> Exception:
             return SessionNotFound(session_id)
         case [b"expired", expires_at_ms, reason]:
             return SessionExpired(session_id, int(expires_at_ms), reason.decode())
-        case [b"lost"]:
-            _log.warning("a session is gone before its end: its hash was evicted, lost or removed by hand")
-            return SessionNotFound(session_id)
         case [b"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms]:
             return RenewalFailed(
                 session_id,

@@ -6,7 +6,6 @@ ended: a sweeper that dies on the way leaves work to be done again, and two at o
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from redis.exceptions import ResponseError
 from service import scripts
 from service.keys import SHARDS, Keys
 from service.lane import Lane, ScriptFault, UnknownAnswer
+from service.lifecycle import Lifecycle
 
 BATCH_PER_SHARD = 100
 
@@ -33,12 +33,11 @@ class Ended(NamedTuple):
 class Sweeper:
     """Finds what has ended through `redis` and sweeps it through `lane`: neither is the requests' own."""
 
-    def __init__(self, redis: Redis, lane: Lane, keys: Keys) -> None:
+    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle) -> None:
         self._redis = redis
         self._lane = lane
         self._keys = keys
-        self.swept: Counter[str] = Counter()
-        """How many sessions this sweeper took out, by the reason of their end."""
+        self._lifecycle = lifecycle
         self.lag_ms = 0
         """How long ago that session ended which had waited longest when the last round began."""
 
@@ -88,12 +87,12 @@ class Sweeper:
 
     async def _take_out(self, session_ids: Sequence[str]) -> None:
         commands = [scripts.SWEEP.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
-        for answer in await self._lane.change(*commands):
+        for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
             match answer:
                 case [b"swept", reason]:
-                    self.swept[reason.decode()] += 1
+                    self._lifecycle.ended(session_id, reason.decode())
                 case [b"forgotten"]:
-                    self.swept["forgotten"] += 1
+                    self._lifecycle.ended(session_id, "unknown")
                 case [b"missing"] | [b"living"]:
                     pass
                 case _:

@@ -17,6 +17,8 @@ from service.connect import client_for
 from service.dial import Dialer
 from service.keys import Keys
 from service.lane import Lane
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.runner import Runner
 from service.sessions import Session
@@ -39,7 +41,7 @@ class ServiceServer(TestServer):
 
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
         clients = clients_of(redis, settings.session_store_timeout_seconds)
-        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients))
+        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients, Metrics()))
         self._settings = settings
 
     async def _make_runner(self, **options: Any) -> Runner:
@@ -51,6 +53,16 @@ def clients_of(redis: Redis, timeout_seconds: float) -> Clients:
     if isinstance(redis, FakeAsyncRedis):
         return Clients(lane=SingleCalls(redis, timeout_seconds), side=redis)
     return Clients(lane=Pipeline(Dialer(redis), timeout_seconds), side=redis)
+
+
+def store_on(lane: Lane, settings: Settings) -> Store:
+    return Store(
+        lane,
+        Keys(""),
+        Lifecycle(Metrics()),
+        retention_ms=settings.retention_ms,
+        lookup_life_ms=settings.lookup_life_ms,
+    )
 
 
 StartReplica = Callable[..., Replica]
@@ -111,7 +123,7 @@ async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_r
 
 @pytest.fixture
 def store(lane: Lane, settings: Settings) -> Store:
-    return Store(lane, Keys(""), retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
+    return store_on(lane, settings)
 
 
 @pytest.fixture

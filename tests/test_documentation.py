@@ -30,6 +30,7 @@ from service.errors import (
     TimeoutInThePast,
     UnsupportedMediaType,
 )
+from service.metrics import Metrics
 from service.settings import MAX_BODY_BYTES, Settings
 from service.wire import refusal_response
 from tests.conftest import HttpClient, ServiceServer, clients_of
@@ -111,7 +112,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
-    return create_app(settings, clients_of(fake_redis, 2))
+    return create_app(settings, clients_of(fake_redis, 2), Metrics())
 
 
 @pytest.fixture

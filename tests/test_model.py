@@ -41,6 +41,8 @@ from service.connect import client_for
 from service.dial import Dialer
 from service.errors import Refusal
 from service.keys import Keys
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.sessions import Session, TimeoutConfig
 from service.store import Store
@@ -119,7 +121,9 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._redis = client_for(url, 2)
         self._keys = Keys("")
         self._lane = self._run(_pipeline_to(self._redis))
-        self._store = Store(self._lane, self._keys, retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS)
+        self._store = Store(
+            self._lane, self._keys, Lifecycle(Metrics()), retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS
+        )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())
 

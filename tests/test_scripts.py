@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, clients_of
+from tests.conftest import AGENT, USER, clients_of, store_on
 
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -84,7 +84,7 @@ async def session_of_2100(redis: Redis) -> None:
 async def loose_store(redis: Redis, settings: Settings) -> AsyncIterator[Store]:
     """A store on the fake and on the real server."""
     lane = clients_of(redis, settings.session_store_timeout_seconds).lane
-    yield Store(lane, Keys(""), retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms)
+    yield store_on(lane, settings)
     await lane.aclose()
 
 

@@ -1,13 +1,14 @@
 """Sweeping: what has ended leaves the indexes and lookups, and nothing else does."""
 
 import asyncio
-from collections import Counter
 
 import pytest
 from redis.asyncio import Redis
 
 from service.keys import Keys
 from service.lane import Lane
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.sessions import Session, TimeoutConfig
 from service.settings import Settings
 from service.single_calls import SingleCalls
@@ -16,6 +17,7 @@ from service.sweeper import BATCH_PER_SHARD, Sweeper
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER
+from tests.counted import counted
 from tests.store.evidence import KEYS, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -23,8 +25,13 @@ NOWHERE = {"expiry": None, "warning": None, "created": None}
 
 
 @pytest.fixture
-def sweeper(real_redis: Redis) -> Sweeper:
-    return Sweeper(real_redis, SingleCalls(real_redis, 2), Keys(""))
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def sweeper(real_redis: Redis, metrics: Metrics) -> Sweeper:
+    return sweeper_on(real_redis, metrics)
 
 
 @pytest.fixture
@@ -32,6 +39,10 @@ async def ended(session: Session, real_redis: Redis) -> Session:
     """A session that ended a minute ago, for want of activity."""
     await age(real_redis, session.id, 31 * MINUTE_MS)
     return session
+
+
+def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
+    return Sweeper(redis, SingleCalls(redis, 2), Keys(""), Lifecycle(metrics))
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
@@ -63,14 +74,14 @@ async def test_its_tombstone_still_says_410(sweeper: Sweeper, ended: Session, st
 
 
 async def test_ends_are_counted_by_their_reason(
-    sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis
+    sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis, metrics: Metrics
 ) -> None:
     outlived = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5), b"{}")
     await age(real_redis, outlived.id, 30 * MINUTE_MS)
 
     await sweeper.round()
 
-    assert sweeper.swept == {"inactivity": 1, "max_duration": 1}
+    assert counted(metrics.ended) == {"inactivity": 1, "max_duration": 1}
 
 
 async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session) -> None:
@@ -117,18 +128,18 @@ async def test_a_hash_kept_past_its_end_goes_and_says_410(
 
 
 async def test_without_its_tombstone_an_ended_session_still_leaves_its_shard(
-    sweeper: Sweeper, ended: Session, real_redis: Redis
+    sweeper: Sweeper, ended: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
     await real_redis.delete(KEYS.tombstone(ended.id))
 
     await sweeper.round()
 
     assert await scores_of(real_redis, ended) == NOWHERE
-    assert sweeper.swept == {"forgotten": 1}
+    assert counted(metrics.ended) == {"unknown": 1}
 
 
 async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
-    sweeper: Sweeper, ended: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    sweeper: Sweeper, ended: Session, lane: Lane, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as dying:
         dying.setattr(sweeper, "_take_out", lambda _: asyncio.sleep(0))
@@ -139,15 +150,15 @@ async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
 
     assert None not in after_its_death.values()
     assert await scores_of(real_redis, ended) == NOWHERE
-    assert sweeper.swept == {"inactivity": 1}
+    assert counted(metrics.ended) == {"inactivity": 1}
 
 
-async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_redis: Redis) -> None:
-    sweepers = [Sweeper(real_redis, SingleCalls(real_redis, 2), Keys("")) for _ in range(20)]
+async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_redis: Redis, metrics: Metrics) -> None:
+    sweepers = [sweeper_on(real_redis, metrics) for _ in range(20)]
 
     await asyncio.gather(*(sweeper.round() for sweeper in sweepers))
 
-    assert sum((sweeper.swept for sweeper in sweepers), Counter()) == {"inactivity": 1}
+    assert counted(metrics.ended) == {"inactivity": 1}
 
 
 async def test_more_than_a_batch_is_swept_round_by_round(
@@ -167,7 +178,7 @@ async def test_more_than_a_batch_is_swept_round_by_round(
 
 async def test_sweepers_among_heartbeats_end_no_session(session: Session, store: Store, real_redis: Redis) -> None:
     await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
-    sweepers = [Sweeper(real_redis, SingleCalls(real_redis, 2), Keys("")) for _ in range(10)]
+    sweepers = [sweeper_on(real_redis, Metrics()) for _ in range(10)]
 
     answers = await asyncio.gather(
         *(sweeper.round() for sweeper in sweepers), *(attempt(store.touch, session.id) for _ in range(20))

@@ -1,0 +1,50 @@
+"""What is counted and measured, by the names that Prometheus reads; no label takes an unbounded value."""
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
+_BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
+
+
+class Metrics:
+    """The instruments of one replica, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, namespace="sessions", registry=self.registry)
+        gauge = partial(Gauge, namespace="sessions", registry=self.registry)
+        histogram = partial(Histogram, namespace="sessions", registry=self.registry)
+
+        self.created = counter("created", "Sessions created")
+        self.renewed = counter("renewed", "Renewals by trigger: activity, manual", ["trigger"])
+        self.ended = counter(
+            "ended",
+            "Sessions found ended by reason: inactivity, max_duration, deleted, revoked, lost, unknown",
+            ["reason"],
+        )
+        self.lost_met = counter("lost_met", "Requests that met a session lost before its end")
+        self.active = gauge("active", "Sessions that live, in all of Redis")
+        self.near_expiration = gauge("near_expiration", "Sessions within their warning threshold, in all of Redis")
+        self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "Age of the oldest end this replica found unswept")
+        self.keys_without_end = gauge("keys_without_end", "Keys that should have a TTL and were found without")
+
+        self.request_seconds = histogram(
+            "http_request_duration_seconds",
+            "Duration of HTTP requests",
+            ["method", "route", "status"],
+            buckets=_REQUEST_SECONDS,
+        )
+        self.round_trip_seconds = histogram(
+            "store_round_trip_duration_seconds",
+            "Round trips of requests to Redis",
+            buckets=_ROUND_TRIP_SECONDS,
+        )
+        self.batch_requests = histogram(
+            "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
+        )
+        self.store_errors = counter(
+            "store_errors", "Failures of Redis by kind: timeout, connection, refused, demoted, other", ["kind"]
+        )

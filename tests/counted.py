@@ -1,0 +1,9 @@
+"""What an instrument has counted."""
+
+from prometheus_client import Counter
+
+
+def counted(counter: Counter) -> dict[str, int]:
+    """By the value of its one label; `""` for a counter without labels."""
+    samples = [sample for family in counter.collect() for sample in family.samples if sample.name.endswith("_total")]
+    return {next(iter(sample.labels.values()), ""): int(sample.value) for sample in samples}
