@@ -16,7 +16,8 @@ from service.single_calls import SingleCalls
 
 async def serve() -> None:
     client = client_for(os.environ["REDIS_URL"], 2)
-    app = create_app(Settings(), Clients(lane=SingleCalls(client, 2), side=client), Metrics())
+    calls = SingleCalls(client, 2)
+    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), Metrics())
     runner = Runner(app, "schema", access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()

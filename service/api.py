@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
-from service import wire
-from service.app_keys import SETTINGS, STORE
+from service import cursor, wire
+from service.app_keys import DIRECTORY, REVOCATION, SETTINGS, STORE
+from service.queries import Listing, Revocation, read_query
 from service.requests import NewSession, PartialTimeout, read_body
 
 SESSIONS = "/api/messaging/sessions"
@@ -38,6 +39,20 @@ async def create(request: web.Request) -> web.Response:
         asked.agent_id, asked.user_id, asked.timeout_config.over(settings.default_timeout), asked.metadata
     )
     return wire.created_response(session, f"{SESSIONS}/{session.id}")
+
+
+@routes.get(SESSIONS)
+async def page(request: web.Request) -> web.Response:
+    asked = read_query(request, Listing)
+    page = await request.app[DIRECTORY].page(asked.wanted, asked.limit, asked.cursor)
+    return wire.page_response(page, cursor.written(page.wanted, page.next) if page.next else None)
+
+
+@routes.delete(SESSIONS)
+async def revoke(request: web.Request) -> web.Response:
+    asked = read_query(request, Revocation)
+    revoked = await request.app[REVOCATION].revoke(asked.whose)
+    return wire.revoked_response(revoked)
 
 
 @routes.patch(SESSION + "/timeout")

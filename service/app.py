@@ -7,12 +7,15 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service import api, documentation, probes
-from service.app_keys import HEALTH, SETTINGS, STORE
+from service.app_keys import DIRECTORY, HEALTH, REVOCATION, SETTINGS, STORE
+from service.census import Census
+from service.directory import Directory
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.revocation import Revocation
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
 from service.single_calls import SingleCalls
@@ -25,9 +28,10 @@ SWEEP_TIMEOUT_SECONDS = 30
 
 
 class Clients(NamedTuple):
-    """Two ways to one Redis: the requests' own, and a client that looks at it from the side."""
+    """Ways to one Redis: the requests' own, one for work on many sessions, and a client that looks from the side."""
 
     lane: Lane
+    wide: Lane
     side: Redis
 
 
@@ -36,7 +40,8 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
     lifecycle = Lifecycle(metrics)
-    health = Health(clients.side, keys, timeout_seconds)
+    census = Census(clients.wide, keys)
+    health = Health(clients.side, keys, census, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
     sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys, lifecycle)
 
@@ -52,6 +57,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
         ):
             yield
         await health.aclose()
+        await clients.wide.aclose()
         await clients.lane.aclose()
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -60,6 +66,8 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     app[STORE] = Store(
         clients.lane, keys, lifecycle, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms
     )
+    app[DIRECTORY] = Directory(clients.wide, keys, census)
+    app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
     app.add_routes([*probes.routes, *api.routes, *documentation.routes(settings)])
     return app

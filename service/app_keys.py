@@ -2,10 +2,14 @@
 
 from aiohttp import web
 
+from service.directory import Directory
 from service.health import Health
+from service.revocation import Revocation
 from service.settings import Settings
 from service.store import Store
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", Store)
 HEALTH = web.AppKey("health", Health)
+DIRECTORY = web.AppKey("directory", Directory)
+REVOCATION = web.AppKey("revocation", Revocation)

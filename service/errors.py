@@ -56,6 +56,19 @@ class MethodNotAllowed(Refusal):
         self.headers = {"Allow": allowed}
 
 
+class SessionRevoked(Refusal):
+    """All sessions of its user or its agent were ended while this one was being created; it does not live."""
+
+    status, code, message = 409, "SESSION_REVOKED", "Session was revoked while it was created"
+
+    def __init__(self, agent_id: str, user_id: str) -> None:
+        super().__init__(
+            "The sessions of this user or agent were ended while this one was created; create it again.",
+            agentId=agent_id,
+            userId=user_id,
+        )
+
+
 class SessionExpired(Refusal):
     """The session lived and has ended; its tombstone says when and why."""
 

@@ -8,8 +8,10 @@ from typing import NamedTuple, TypeVar, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from service.census import Census
 from service.errors import StoreUnavailable
-from service.keys import LAYOUT_VERSION, SHARDS, Keys
+from service.keys import LAYOUT_VERSION, Keys
+from service.lane import ScriptFault
 
 _T = TypeVar("_T")
 
@@ -24,9 +26,10 @@ class Counts(NamedTuple):
 class Health:
     """Looks at Redis from the side: `redis` is a client of its own, `timeout_seconds` bounds each look."""
 
-    def __init__(self, redis: Redis, keys: Keys, timeout_seconds: float) -> None:
+    def __init__(self, redis: Redis, keys: Keys, census: Census, timeout_seconds: float) -> None:
         self._redis = redis
         self._keys = keys
+        self._census = census
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
         self._counts: Counts | None = None
@@ -66,19 +69,12 @@ class Health:
             return self._counts
 
     async def _count(self) -> Counts:
-        seconds, microseconds = await self._redis.time()
-        ahead = f"({seconds * 1000 + microseconds // 1000}"
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in SHARDS:
-            pipeline.zcount(self._keys.expiry(shard), ahead, "+inf")
-            pipeline.zcount(self._keys.warning(shard), ahead, "+inf")
-        numbers = await pipeline.execute()
-        active = sum(numbers[::2])
-        return Counts(active, expiring_soon=active - sum(numbers[1::2]))
+        counted = await self._census.take()
+        return Counts(counted.total.active, expiring_soon=sum(await self._census.near_expiration(counted)))
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await looking
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, ScriptFault) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error

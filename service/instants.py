@@ -1,5 +1,6 @@
 """Instants: whole milliseconds since the epoch inside, ISO 8601 in UTC outside."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from time import gmtime, strftime
 
@@ -17,3 +18,8 @@ def stored_iso(instant_ms: bytes) -> bytes:
 @lru_cache(maxsize=4096)
 def _to_the_second(seconds: bytes) -> bytes:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(int(seconds))).encode()
+
+
+def instant_of(time: Sequence[bytes | int]) -> int:
+    """The reply to TIME in milliseconds, as any lane gives it."""
+    return int(time[0]) * 1000 + int(time[1]) // 1000

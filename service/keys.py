@@ -16,6 +16,9 @@ own clock.
 | `sessions:layout` | string | the version of this table | never |
 
 Once an ended session is swept, its tombstone keeps only what a 410 needs: expiresAt and reason.
+
+A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
+creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
 """  # noqa: E501  (a table's row is one line)
 
 from typing import NamedTuple
@@ -60,8 +63,17 @@ class Keys:
     def warning(self, shard: str) -> str:
         return f"{self._sessions}{{{shard}}}:warning"
 
+    def created(self, shard: str) -> str:
+        return f"{self._sessions}{{{shard}}}:created"
+
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
+
+    def lookups(self, agent_id: str | None, user_id: str | None) -> list[str]:
+        """Of the user and the agent where they are given: the user's first, which is likely the shorter."""
+        user = [] if user_id is None else [self.user(user_id)]
+        agent = [] if agent_id is None else [self.agent(agent_id)]
+        return user + agent
 
     def agent(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}"

@@ -73,7 +73,8 @@ def _clients(url: str, timeout_seconds: float) -> Clients:
             "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
             "and options are those of redis-py."
         ) from None
-    return Clients(lane=Pipeline(Dialer(client), timeout_seconds), side=client)
+    dial = Dialer(client)
+    return Clients(lane=Pipeline(dial, timeout_seconds), wide=Pipeline(dial, timeout_seconds), side=client)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

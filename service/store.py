@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from typing import cast
 
 from service import scripts
-from service.errors import RenewalFailed, SessionExpired, SessionNotFound, StoreUnavailable, TimeoutInThePast
+from service.errors import (
+    RenewalFailed,
+    SessionExpired,
+    SessionNotFound,
+    SessionRevoked,
+    StoreUnavailable,
+    TimeoutInThePast,
+)
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
@@ -16,6 +23,7 @@ CLOCK_TOLERANCE_MS = 5000
 """As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
 
 _LOST = [b"lost"]
+_REVOKED = [b"revoked"]
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
@@ -36,12 +44,15 @@ class Store:
         self._lookup_life_ms = lookup_life_ms
 
     async def create(self, agent_id: str, user_id: str, config: TimeoutConfig, metadata: bytes) -> Session:
-        """A new session, known to its user's and its agent's lookups. `metadata` is a JSON object."""
+        """A new session, known to its user's and its agent's lookups. `metadata` is a JSON object.
+
+        Raises SessionRevoked where a bulk revocation came upon it before it was there.
+        """
         session_id = new_session_id()
         keys = self._keys.of(session_id)
         *_, answer = await self._lane.change(
+            self._enlist(self._keys.agent(agent_id), session_id),  # revocation relies on this order
             self._enlist(self._keys.user(user_id), session_id),
-            self._enlist(self._keys.agent(agent_id), session_id),
             scripts.CREATE.command(
                 keys,
                 id=session_id,
@@ -52,6 +63,9 @@ class Store:
                 **_arguments(config._asdict()),
             ),
         )
+        if answer == _REVOKED:
+            await self._delist(session_id, agent_id, user_id)
+            raise SessionRevoked(agent_id, user_id)
         session = self._session(session_id, answer)
         self._lifecycle.created(session_id)
         return session

@@ -7,8 +7,10 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from service.directory import Page
 from service.errors import Refusal
 from service.instants import stored_iso
+from service.revocation import Revoked
 from service.sessions import Session
 
 _HEADERS = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
@@ -54,6 +56,21 @@ def created_response(session: Session, location: str) -> web.Response:
 
 def deleted_response(session_id: str) -> web.Response:
     return json_response({"success": True, "message": f"Session {session_id} deleted successfully"})
+
+
+def page_response(page: Page, next_cursor: str | None) -> web.Response:
+    sessions = b",".join([session_json(session) for session in page.sessions])
+    stats = {
+        "totalSessions": page.stats.listed,
+        "activeSessions": page.stats.active,
+        "expiredSessions": page.stats.ended,
+    }
+    rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
+    return web.Response(body=b'{"sessions":[%b],%b' % (sessions, rest[1:]), headers=_HEADERS.copy())
+
+
+def revoked_response(revoked: Revoked) -> web.Response:
+    return json_response({"revoked": revoked.number, "more": revoked.more})
 
 
 def refusal_response(refusal: Refusal, error_format: str) -> web.Response:

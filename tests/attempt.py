@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.errors import RenewalFailed, SessionExpired, SessionNotFound, SessionRevoked, TimeoutInThePast
 from service.lane import UnknownAnswer
 from service.sessions import Session
 
 _WORDS: dict[type[Exception], str] = {
     SessionNotFound: "missing",
     SessionExpired: "expired",
+    SessionRevoked: "revoked",
     RenewalFailed: "at_maximum",
     TimeoutInThePast: "in_the_past",
     UnknownAnswer: "unknown",

@@ -41,7 +41,7 @@ class ServiceServer(TestServer):
 
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
         clients = clients_of(redis, settings.session_store_timeout_seconds)
-        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients, Metrics()))
+        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, Metrics()))
         self._settings = settings
 
     async def _make_runner(self, **options: Any) -> Runner:
@@ -51,8 +51,10 @@ class ServiceServer(TestServer):
 def clients_of(redis: Redis, timeout_seconds: float) -> Clients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
     if isinstance(redis, FakeAsyncRedis):
-        return Clients(lane=SingleCalls(redis, timeout_seconds), side=redis)
-    return Clients(lane=Pipeline(Dialer(redis), timeout_seconds), side=redis)
+        calls = SingleCalls(redis, timeout_seconds)
+        return Clients(lane=calls, wide=calls, side=redis)
+    dial = Dialer(redis)
+    return Clients(lane=Pipeline(dial, timeout_seconds), wide=Pipeline(dial, timeout_seconds), side=redis)
 
 
 def store_on(lane: Lane, settings: Settings) -> Store:

@@ -607,7 +607,8 @@ async def test_a_small_body_that_unfolds_beyond_the_limit_is_too_large(client: H
     ("method", "path", "allowed"),
     [
         ("PUT", SESSIONS, "POST"),
-        ("PATCH", SESSIONS, "POST"),
+        ("PATCH", SESSIONS, "GET"),
+        ("OPTIONS", SESSIONS, "DELETE"),
         ("PUT", f"{SESSIONS}/{UNKNOWN}", "GET"),
         ("POST", f"{SESSIONS}/{UNKNOWN}", "DELETE"),
         ("PATCH", f"{SESSIONS}/{UNKNOWN}", "HEAD"),

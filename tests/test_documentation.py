@@ -26,6 +26,7 @@ from service.errors import (
     RenewalFailed,
     SessionExpired,
     SessionNotFound,
+    SessionRevoked,
     StoreUnavailable,
     TimeoutInThePast,
     UnsupportedMediaType,
@@ -85,6 +86,10 @@ REFUSALS = {
     "InvalidRequest": InvalidRequest(
         {"agentId": "is required", "timeoutConfig.autoRenew": "must be true or false"},
     ),
+    "InvalidQuery": InvalidRequest(
+        {"limit": "must be a whole number from 1 to 1000", "userid": "is not a parameter of this call"}
+    ),
+    "SessionRevoked": SessionRevoked("3c90c3cc-0d44-4b50-8888-8dd25736052a", "7d444840-9dc0-41d1-b245-5ffdce74fad2"),
     "SessionNotFound": SessionNotFound("abc-123"),
     "SessionExpired": SessionExpired(ID, HALF_PAST_TEN_MS, "inactivity"),
     "SessionAtMaximumExpired": SessionExpired(ID, TWENTY_TWO_MS, "max_duration"),
@@ -152,7 +157,7 @@ def test_every_call_has_a_name_of_its_own() -> None:
     names = [operation["operationId"] for _, operation in _operations(document(Settings()))]
 
     assert "getSession" in names
-    assert len(names) == len(set(names)) == 11
+    assert len(names) == len(set(names)) == 13
 
 
 def test_every_call_is_summed_up_and_has_its_place() -> None:

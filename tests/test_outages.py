@@ -84,6 +84,12 @@ async def create(service: HttpClient) -> ClientResponse:
         return await service.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
 
 
+async def of_the_user(service: HttpClient, method: str) -> ClientResponse:
+    """All of the user's sessions: listed by GET, ended by DELETE."""
+    async with asyncio.timeout(SOON):
+        return await service.request(method, SESSIONS, params={"userId": USER})
+
+
 async def status_of(answer: Awaitable[ClientResponse]) -> int:
     return (await answer).status
 
@@ -267,6 +273,35 @@ async def test_creations_are_told_to_try_again(service: HttpClient, own_redis: R
 
     assert response.status == 503
     assert response.headers["Retry-After"] == "1"
+
+
+@GONE
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_listings_and_revocations_are_told_to_try_again(
+    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str
+) -> None:
+    session_id = await open_session(service)
+
+    with gone(own_redis):
+        response = await of_the_user(service, method)
+
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert (await call(service, session_id)).status == 200
+
+
+@GONE
+async def test_the_very_next_listing_works_when_redis_is_back(
+    service: HttpClient, own_redis: RedisServer, gone: Trouble
+) -> None:
+    session_id = await open_session(service)
+    await of_the_user(service, "GET")
+
+    with gone(own_redis):
+        await of_the_user(service, "GET")
+    await until_ready(service)
+
+    (listed,) = (await (await of_the_user(service, "GET")).json())["sessions"]
+    assert listed["sessionId"] == session_id
 
 
 @GONE

@@ -11,7 +11,7 @@ from redis.crc import key_slot
 
 from service import scripts
 from service.keys import Keys
-from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
+from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, LIST, RENEW, REVOKE, SWEEP, TOUCH, Script
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
@@ -32,15 +32,16 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "max_duration_minutes": "45",
     "warning_threshold_minutes": "5",
     "retention_ms": 60 * MINUTE_MS,
+    "mark_life_ms": 10 * MINUTE_MS,
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, LIST, REVOKE]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
-    "script", [TOUCH, RENEW, CONFIGURE, DELETE], ids=lambda script: script.name
+    "script", [TOUCH, RENEW, CONFIGURE, DELETE, REVOKE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP], ids=lambda script: script.name
+    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, REVOKE], ids=lambda script: script.name
 )
 
 
@@ -223,7 +224,7 @@ async def test_the_clock_has_milliseconds(redis: Redis) -> None:
 async def test_a_session_lives_in_its_last_millisecond(script: Script, redis: Redis) -> None:
     answer = await run_at(redis, END_MS - 1, script)
 
-    assert answer[0] in {b"live", b"deleted"}
+    assert answer[0] in {b"live", b"deleted", b"revoked"}
 
 
 @each_script_of_a_live_session

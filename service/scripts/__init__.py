@@ -68,8 +68,11 @@ RENEW = load("renew")
 CONFIGURE = load("configure")
 DELETE = load("delete")
 SWEEP = load("sweep")
+LIST = load("list")
+REVOKE = load("revoke")
 
 
 @cache
 def _texts() -> dict[Argument, str]:
-    return {script.sha: script.text for script in (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP)}
+    every = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, LIST, REVOKE)
+    return {script.sha: script.text for script in every}

@@ -1,5 +1,5 @@
 -- Bring a session to life under an id that was never used.
--- returns {"live", now_ms, session} | {"taken"}
+-- returns {"live", now_ms, session} | {"taken"} | {"revoked"} (while it was on its way)
 local keys = {
     session   = KEYS[1],   -- hash of the session
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -19,7 +19,10 @@ local args = {
     retention_ms              = ARGV[9],
 }
 
-if redis.call('EXISTS', keys.session, keys.tombstone) > 0 then return {'taken'} end
+if redis.call('EXISTS', keys.session, keys.tombstone) > 0 then
+    if redis.call('HEXISTS', keys.tombstone, 'revokedAt') == 1 then return {'revoked'} end
+    return {'taken'}
+end
 
 local now_ms = clock()
 local now = whole(now_ms)

@@ -14,8 +14,5 @@ local args = {
 local session, ended = living(keys, clock())
 if ended then return ended end
 
-redis.call('DEL', keys.session, keys.tombstone)
-redis.call('ZREM', keys.expiry, args.id)
-redis.call('ZREM', keys.warning, args.id)
-redis.call('ZREM', keys.created, args.id)
+erase(keys, args)
 return {'deleted', session[agentId], session[userId]}

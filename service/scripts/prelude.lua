@@ -58,6 +58,14 @@ local function place(keys, args, session, ...)
     redis.call('ZADD', keys.warning, whole(expires_at - in_ms(session[warningThresholdMinutes])), args.id)
 end
 
+-- Let nothing stay of a session: it is unknown from now on.
+local function erase(keys, args)
+    redis.call('DEL', keys.session, keys.tombstone)
+    redis.call('ZREM', keys.expiry, args.id)
+    redis.call('ZREM', keys.warning, args.id)
+    redis.call('ZREM', keys.created, args.id)
+end
+
 local function renew(keys, args, session, now_ms)
     local now = whole(now_ms)
     session[lastActivity] = now

@@ -1,0 +1,508 @@
+"""Ending all sessions of a user or an agent: what ends, what is left alone, and that no creation slips through."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from service import keys
+from service import revocation as room
+from service.errors import SessionRevoked, StoreUnavailable
+from service.indexes import end_of
+from service.keys import Keys
+from service.lane import Lane, Reply
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.revocation import MARK_LIFE_MS, Revocation, Revoked, Whose
+from service.scripts import CREATE, ENLIST, Command
+from service.sessions import Session, TimeoutConfig, new_session_id
+from service.settings import Settings
+from service.store import Store
+from tests.aging import age
+from tests.attempt import attempt
+from tests.conftest import AGENT, USER, HttpClient
+from tests.counted import counted
+from tests.store.evidence import KEYS, contents, keys_in, scores_of
+from tests.test_bad_input import fields_refused
+from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
+
+HALF_AN_HOUR = TimeoutConfig(30, True, 720, 5)
+OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"
+OTHER_USER = "00000000-0000-4000-8000-00000000000b"
+OF_THE_USER = Whose(None, USER)
+OF_THE_AGENT = Whose(AGENT, None)
+OF_BOTH = Whose(AGENT, USER)
+
+every_filter = pytest.mark.parametrize("whose", [OF_THE_USER, OF_THE_AGENT, OF_BOTH], ids=["user", "agent", "both"])
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def revocation(lane: Lane, metrics: Metrics) -> Revocation:
+    return Revocation(lane, Keys(""), Lifecycle(metrics))
+
+
+async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
+    return await asyncio.gather(*(store.create(agent_id, user_id, HALF_AN_HOUR, b"{}") for _ in range(number)))
+
+
+async def states(store: Store, sessions: Iterable[Session]) -> Counter[str]:
+    return Counter([await attempt(store.get, session.id) for session in sessions])
+
+
+class Birth:
+    """A creation that is on its way: each step is one of its commands."""
+
+    def __init__(self, redis: Redis, session_id: str, settings: Settings) -> None:
+        self.id = session_id
+        self._redis = redis
+        self._settings = settings
+
+    async def enlist(self, lookup: str) -> None:
+        await self._redis.eval(ENLIST.text, 1, lookup, self.id, self._settings.lookup_life_ms)
+
+    async def come_to_life(self) -> str:
+        command = CREATE.command(
+            KEYS.of(self.id),
+            id=self.id,
+            agent_id=AGENT,
+            user_id=USER,
+            timeout_minutes="30",
+            auto_renew="true",
+            max_duration_minutes="720",
+            warning_threshold_minutes="5",
+            metadata="{}",
+            retention_ms=self._settings.retention_ms,
+        )
+        word, *_ = await self._redis.eval(CREATE.text, len(CREATE.keys), *map(str, command[3:]))
+        return str(word, "ascii")
+
+
+@pytest.fixture
+async def under_way(real_redis: Redis, settings: Settings) -> Birth:
+    """A creation that has enlisted its id with its agent and its user."""
+    birth = Birth(real_redis, new_session_id(), settings)
+    await birth.enlist(KEYS.agent(AGENT))
+    await birth.enlist(KEYS.user(USER))
+    return birth
+
+
+# What ends
+
+
+@every_filter
+async def test_what_is_revoked_is_unknown_and_nothing_of_it_stays(
+    revocation: Revocation, store: Store, real_redis: Redis, whose: Whose
+) -> None:
+    sessions = await create(store, 5)
+
+    assert await revocation.revoke(whose) == Revoked(5, more=False)
+
+    assert await states(store, sessions) == {"missing": 5}
+    assert await contents(real_redis) == {}
+
+
+async def test_where_there_is_nothing_nothing_ends(revocation: Revocation, real_redis: Redis) -> None:
+    assert await revocation.revoke(OF_THE_USER) == Revoked(0, more=False)
+    assert await contents(real_redis) == {}
+
+
+@pytest.mark.parametrize(
+    ("whose", "alive"),
+    [
+        (OF_THE_USER, {"other user": 2, "other agent": 0, "neither": 2}),
+        (OF_THE_AGENT, {"other user": 0, "other agent": 2, "neither": 2}),
+        (OF_BOTH, {"other user": 2, "other agent": 2, "neither": 2}),
+    ],
+)
+async def test_those_of_others_are_left_alone(
+    revocation: Revocation, store: Store, whose: Whose, alive: dict[str, int]
+) -> None:
+    ours = await create(store, 2)
+    others = {
+        "other user": await create(store, 2, user_id=OTHER_USER),
+        "other agent": await create(store, 2, agent_id=OTHER_AGENT),
+        "neither": await create(store, 2, OTHER_AGENT, OTHER_USER),
+    }
+
+    await revocation.revoke(whose)
+
+    assert await states(store, ours) == {"missing": 2}
+    assert {name: (await states(store, sessions))["live"] for name, sessions in others.items()} == alive
+
+
+async def test_those_of_others_stay_listed(revocation: Revocation, store: Store, real_redis: Redis) -> None:
+    await create(store, 3)
+    (other,) = await create(store, 1, agent_id=OTHER_AGENT)
+
+    await revocation.revoke(OF_BOTH)
+
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [other.id.encode()]
+    assert await real_redis.zrange(KEYS.agent(OTHER_AGENT), 0, -1) == [other.id.encode()]
+    assert None not in (await scores_of(real_redis, other)).values()
+
+
+@every_filter
+async def test_a_lookup_is_no_proof_of_whose_a_session_is(
+    revocation: Revocation, store: Store, real_redis: Redis, whose: Whose
+) -> None:
+    (other,) = await create(store, 1, OTHER_AGENT, OTHER_USER)
+    await real_redis.zadd(KEYS.user(USER), {other.id: 1})
+    await real_redis.zadd(KEYS.agent(AGENT), {other.id: 1})
+    await real_redis.pexpire(KEYS.user(USER), MINUTE_MS)
+    await real_redis.pexpire(KEYS.agent(AGENT), MINUTE_MS)
+
+    assert await revocation.revoke(whose) == Revoked(0, more=False)
+    assert await attempt(store.get, other.id) == "live"
+
+
+async def test_each_is_counted(revocation: Revocation, store: Store, metrics: Metrics) -> None:
+    await create(store, 3)
+
+    await revocation.revoke(OF_THE_USER)
+
+    assert counted(metrics.ended) == {"revoked": 3}
+
+
+async def test_one_that_has_expired_says_so_on(
+    revocation: Revocation, session: Session, store: Store, real_redis: Redis
+) -> None:
+    await age(real_redis, session.id, 31 * MINUTE_MS)
+
+    assert await revocation.revoke(OF_BOTH) == Revoked(0, more=False)
+
+    assert await attempt(store.get, session.id) == "expired"
+    assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
+
+
+async def test_one_that_was_lost_is_left_as_it_is(revocation: Revocation, session: Session, real_redis: Redis) -> None:
+    await real_redis.delete(KEYS.session(session.id))
+    before = await contents(real_redis)
+
+    assert await revocation.revoke(OF_BOTH) == Revoked(0, more=False)
+
+    assert await contents(real_redis) == before
+
+
+# In bounded batches
+
+
+async def test_a_call_ends_a_bounded_number(
+    revocation: Revocation, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_REVOKED", 4)
+    monkeypatch.setattr(room, "_BATCH", 3)
+    await create(store, 10)
+
+    answers = [await revocation.revoke(OF_THE_USER) for _ in range(4)]
+
+    assert answers == [Revoked(4, more=True), Revoked(4, more=True), Revoked(2, more=False), Revoked(0, more=False)]
+
+
+async def test_of_more_than_a_thousand_a_thousand_end_at_once(revocation: Revocation, store: Store) -> None:
+    sessions = await create(store, 1001)
+
+    answers = [await revocation.revoke(OF_THE_AGENT) for _ in range(2)]
+
+    assert answers == [Revoked(1000, more=True), Revoked(1, more=False)]
+    assert await states(store, sessions) == {"missing": 1001}
+
+
+async def test_those_that_stay_hold_up_none_behind_them(
+    revocation: Revocation, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_BATCH", 3)
+    lost = await create(store, 7)
+    await real_redis.delete(*(KEYS.session(session.id) for session in lost))
+    await create(store, 7, agent_id=OTHER_AGENT)
+    await create(store, 2)
+
+    assert await revocation.revoke(OF_BOTH) == Revoked(2, more=False)
+
+
+async def test_what_is_listed_later_is_left_alone(
+    revocation: Revocation, store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(store, 2)
+    later = list[Session]()
+
+    async def and_then_some(lane: Lane, lookup: str) -> tuple[float, str] | None:
+        end = await end_of(lane, lookup)
+        await asyncio.sleep(0.002)
+        later.extend(await create(store, 3))
+        return end
+
+    monkeypatch.setattr("service.revocation.end_of", and_then_some)
+
+    assert await revocation.revoke(OF_THE_USER) == Revoked(2, more=False)
+    assert await states(store, later) == {"live": 3}
+
+
+# Creations that are under way
+
+
+@every_filter
+async def test_a_creation_that_is_under_way_is_refused(
+    revocation: Revocation, under_way: Birth, store: Store, whose: Whose
+) -> None:
+    assert await revocation.revoke(whose) == Revoked(0, more=False)
+
+    assert await under_way.come_to_life() == "revoked"
+    assert await attempt(store.get, under_way.id) == "missing"
+
+
+async def test_the_mark_against_it_dies_after_ten_minutes(
+    revocation: Revocation, under_way: Birth, real_redis: Redis
+) -> None:
+    await revocation.revoke(OF_BOTH)
+
+    mark = KEYS.tombstone(under_way.id)
+    assert await keys_in(real_redis) == [mark]
+    assert await real_redis.hkeys(mark) == [b"revokedAt"]
+    assert int(await real_redis.hget(mark, "revokedAt") or 0) + MARK_LIFE_MS == await real_redis.pexpiretime(mark)
+    assert MARK_LIFE_MS == 10 * MINUTE_MS
+
+
+def test_the_mark_is_in_the_account_of_the_data() -> None:
+    assert "a hash of `revokedAt` alone that dies ten minutes after it" in (keys.__doc__ or "")
+
+
+async def test_to_every_verb_a_marked_id_is_unknown(revocation: Revocation, under_way: Birth, store: Store) -> None:
+    await revocation.revoke(OF_THE_USER)
+
+    answers = [
+        await attempt(store.get, under_way.id),
+        await attempt(store.touch, under_way.id),
+        await attempt(store.renew, under_way.id),
+        await attempt(store.configure, under_way.id, {"timeout_minutes": 60}),
+        await attempt(store.delete, under_way.id),
+    ]
+    assert answers == ["missing"] * 5
+
+
+async def test_a_creation_that_died_on_its_way_is_cleared_away(
+    revocation: Revocation, under_way: Birth, real_redis: Redis
+) -> None:
+    await revocation.revoke(OF_BOTH)
+
+    assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
+
+
+async def test_a_creation_for_another_agent_is_not_refused(
+    revocation: Revocation, real_redis: Redis, settings: Settings
+) -> None:
+    birth = Birth(real_redis, new_session_id(), settings)
+    await birth.enlist(KEYS.agent(OTHER_AGENT))
+    await birth.enlist(KEYS.user(USER))
+
+    assert await revocation.revoke(OF_BOTH) == Revoked(0, more=False)
+
+    assert await birth.come_to_life() == "live"
+
+
+async def test_one_that_comes_to_life_before_it_is_marked_is_ended(
+    revocation: Revocation, under_way: Birth, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_agent = revocation._of_agent
+
+    async def and_life_begins(whose: Whose, session_ids: list[str]) -> list[str]:
+        await under_way.come_to_life()
+        return await of_agent(whose, session_ids)
+
+    monkeypatch.setattr(revocation, "_of_agent", and_life_begins)
+
+    assert await revocation.revoke(OF_BOTH) == Revoked(1, more=False)
+    assert await attempt(store.get, under_way.id) == "missing"
+
+
+async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
+    store: Store, revocation: Revocation, under_way: Birth, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.new_session_id", lambda: under_way.id)
+    await revocation.revoke(OF_BOTH)
+
+    with pytest.raises(SessionRevoked):
+        await store.create(AGENT, USER, HALF_AN_HOUR, b"{}")
+
+    assert await keys_in(real_redis) == [KEYS.tombstone(under_way.id)]
+
+
+async def test_a_creation_enlists_with_the_agent_before_the_user(
+    store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, sent = type(lane).change, list[Command]()
+
+    async def listening(lane: Lane, *commands: Command) -> list[Reply]:
+        sent.extend(commands)
+        return await change(lane, *commands)
+
+    monkeypatch.setattr(type(lane), "change", listening)
+    await create(store, 1)
+
+    assert [command[3] for command in sent][:2] == [KEYS.agent(AGENT), KEYS.user(USER)]
+
+
+# Races
+
+
+@every_filter
+async def test_among_creations_and_renewals_nothing_slips_through(
+    revocation: Revocation, store: Store, real_redis: Redis, whose: Whose
+) -> None:
+    there = await create(store, 40)
+    bystanders = await create(store, 10, OTHER_AGENT, OTHER_USER)
+    births = asyncio.gather(*(attempt_to_create(store) for _ in range(150)))
+    renewals = asyncio.gather(*(attempt(store.renew, session.id) for session in there * 3))
+
+    told, born, _ = await asyncio.gather(revocation.revoke(whose), births, renewals)
+    last = await revocation.revoke(whose)
+
+    created = [session for session in born if session is not None]
+    assert told.number + last.number == 40 + len(created)
+    assert await states(store, [*there, *created]) == {"missing": 40 + len(created)}
+    assert await states(store, bystanders) == {"live": 10}
+    assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
+
+
+async def attempt_to_create(store: Store) -> Session | None:
+    """The session, or None where it was revoked on its way."""
+    try:
+        return await store.create(AGENT, USER, HALF_AN_HOUR, b"{}")
+    except SessionRevoked:
+        return None
+
+
+@pytest.mark.parametrize(("steps", "outcome"), [(0, "live"), (1, "live"), (2, "missing"), (3, "missing")])
+async def test_wherever_a_creation_is_when_the_call_begins_once_listed_it_does_not_outlive_it(
+    revocation: Revocation, store: Store, real_redis: Redis, settings: Settings, steps: int, outcome: str
+) -> None:
+    """What the user's lookup does not know yet when it is read is taken to begin after the call."""
+    birth = Birth(real_redis, new_session_id(), settings)
+    way = [birth.enlist(KEYS.agent(AGENT)), birth.enlist(KEYS.user(USER)), birth.come_to_life()]
+
+    await one_after_another(way[:steps])
+    await revocation.revoke(OF_THE_USER)
+    await one_after_another(way[steps:])
+
+    assert await attempt(store.get, birth.id) == outcome
+
+
+async def one_after_another(steps: Iterable[Awaitable[object]]) -> None:
+    for step in steps:
+        await step
+
+
+async def test_renewals_do_not_outlive_it(revocation: Revocation, store: Store, real_redis: Redis) -> None:
+    sessions = await create(store, 20)
+
+    told, *answers = await asyncio.gather(
+        revocation.revoke(OF_THE_USER), *(attempt(store.renew, session.id) for session in sessions * 5)
+    )
+
+    assert told == Revoked(20, more=False)
+    assert set(answers) <= {"live", "missing"}
+    assert await contents(real_redis) == {}
+
+
+async def test_of_twenty_revocations_each_session_ends_once(
+    revocation: Revocation, store: Store, metrics: Metrics, real_redis: Redis
+) -> None:
+    await create(store, 30)
+
+    answers = await asyncio.gather(*(revocation.revoke(OF_BOTH) for _ in range(20)))
+
+    assert sum(answer.number for answer in answers) == 30
+    assert counted(metrics.ended) == {"revoked": 30}
+
+
+# Over HTTP
+
+
+async def test_sessions_are_ended_over_http(client: HttpClient) -> None:
+    opened = [await open_session(client) for _ in range(3)]
+    other = await open_session(client, userId=OTHER_USER)
+
+    response = await client.delete(SESSIONS, params={"userId": USER.upper()})
+
+    assert response.status == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    assert await response.json() == {"revoked": 3, "more": False}
+    assert [(await client.get(f"{SESSIONS}/{session_id}")).status for session_id in [*opened, other]] == [404] * 3 + [
+        200
+    ]
+
+
+async def test_a_creation_that_met_a_revocation_is_a_conflict(
+    client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = new_session_id()
+    monkeypatch.setattr("service.store.new_session_id", lambda: session_id)
+    await redis.zadd(KEYS.user(USER), {session_id: 1})
+    await client.delete(SESSIONS, params={"userId": USER})
+
+    response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
+
+    refusal = await response.json()
+    assert response.status == 409
+    assert refusal["code"] == "SESSION_REVOKED"
+    assert refusal["details"] == {"agentId": AGENT, "userId": USER}
+
+
+NEITHER = dict.fromkeys(("agentId", "userId"), "is required, or the other of agentId and userId")
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ({}, NEITHER),
+        ({"userid": USER}, {**NEITHER, "userid": "is not a parameter of this call"}),
+        ({"userId": ""}, {"userId": "must be a UUID in its 36 characters"}),
+        ({"userId": USER, "agentID": AGENT}, {"agentID": "is not a parameter of this call"}),
+        ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this call"}),
+        ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this call"}),
+        ([("userId", USER), ("userId", OTHER_USER)], {"userId": "is given more than once"}),
+        ({"userId": USER, "agentId": "*"}, {"agentId": "must be a UUID in its 36 characters"}),
+    ],
+)
+async def test_what_is_not_clear_ends_nothing(
+    client: HttpClient, query: dict[str, str], fields: dict[str, str]
+) -> None:
+    session_id = await open_session(client)
+
+    refused = await client.delete(SESSIONS, params=query)
+
+    assert await fields_refused(refused) == fields
+    assert (await client.get(f"{SESSIONS}/{session_id}")).status == 200
+
+
+# In trouble
+
+
+@asynccontextmanager
+async def out_of_memory(redis: Redis) -> AsyncIterator[None]:
+    await redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+async def test_what_cannot_be_marked_is_unavailable_and_what_could_be_ended_has_ended(
+    revocation: Revocation, store: Store, under_way: Birth, metrics: Metrics, real_redis: Redis
+) -> None:
+    sessions = await create(store, 5)
+
+    async with out_of_memory(real_redis):
+        with pytest.raises(StoreUnavailable):
+            await revocation.revoke(OF_THE_USER)
+
+    assert counted(metrics.ended) == {"revoked": 5}
+    assert await states(store, sessions) == {"missing": 5}
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [under_way.id.encode()]
