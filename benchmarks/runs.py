@@ -12,13 +12,14 @@ from benchmarks.cost import bytes_per_session, costed
 from benchmarks.load import Measured, Target, measure
 from benchmarks.machine import MissingTool, http_server, python, resident_mib
 from benchmarks.peers import PEERS
-from benchmarks.sessions import SESSIONS, opened, stored, targets
+from benchmarks.sessions import SESSIONS, opened, pages, stored, targets
 
 CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32
 STORED = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
 _ASKED_FOR = 2_000
+_PAGES = 9
 _BARE = Target(["/fixed"])
 
 Row = dict[str, Any]
@@ -68,7 +69,7 @@ def memory(plan: Plan) -> list[Row]:
 
 
 def stored_sessions(plan: Plan) -> list[Row]:
-    """Reads and heartbeats of ids drawn from all that are stored, as more and more are."""
+    """Reads and heartbeats of ids drawn from all that are stored, and looks at all of them, as more and more are."""
     rows: list[Row] = []
     client = plan.client
     client.flushall()
@@ -77,11 +78,11 @@ def stored_sessions(plan: Plan) -> list[Row]:
         for number in STORED:
             session_ids += stored(client, number - len(session_ids))
             drawn = random.choices(session_ids, k=_ASKED_FOR)
-            for name, target in _of_many(drawn).items():
+            for name, target, connections in [*_of_many(drawn), *_of_all(url)]:
                 found = []
                 for _ in range(plan.rounds):
-                    alone = plan.run(bare, _BARE)
-                    found.append(_row(plan.run(url, target), alone))
+                    alone = plan.run(bare, _BARE, connections)
+                    found.append(_row(plan.run(url, target, connections), alone))
                 rows.append({"what": name, "stored": number, **_middle(found)})
     client.flushall()
     return rows
@@ -112,11 +113,15 @@ def _beside(plan: Plan, peer: Any) -> Row:
     }
 
 
-def _of_many(session_ids: list[str]) -> dict[str, Target]:
-    return {
-        "get 200": Target([f"{SESSIONS}/{session_id}" for session_id in session_ids]),
-        "heartbeat": Target([f"{SESSIONS}/{session_id}/heartbeat" for session_id in session_ids], method="POST"),
-    }
+def _of_many(session_ids: list[str]) -> list[tuple[str, Target, int]]:
+    reads = Target([f"{SESSIONS}/{session_id}" for session_id in session_ids])
+    heartbeats = Target([f"{SESSIONS}/{session_id}/heartbeat" for session_id in session_ids], method="POST")
+    return [("get 200", reads, USUAL_CONNECTIONS), ("heartbeat", heartbeats, USUAL_CONNECTIONS)]
+
+
+def _of_all(url: str) -> list[tuple[str, Target, int]]:
+    """The first pages of a walk, one after the other; and the counts of health, which are a second old at most."""
+    return [("list, 100 a page", Target(pages(url, _PAGES)), 1), ("health", Target([f"{SESSIONS}/health"]), 1)]
 
 
 def _costed(plan: Plan, url: str, pid: int, target: Target, connections: int, alone: Measured) -> Row:

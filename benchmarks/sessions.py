@@ -38,6 +38,15 @@ def opened(url: str) -> str:
     return session_id
 
 
+def pages(url: str, number: int) -> list[str]:
+    """The paths of the first pages of a listing, a hundred sessions each."""
+    paths = [SESSIONS]
+    while len(paths) < number:
+        with urllib.request.urlopen(url + paths[-1], timeout=10) as response:
+            paths.append(f"{SESSIONS}?cursor={json.load(response)['nextCursor']}")
+    return paths
+
+
 def expired(url: str, client: "redis.Redis") -> str:
     """The id of a session that has ended: its hash is gone, and its tombstone says since when."""
     session_id = opened(url)
