@@ -80,7 +80,8 @@ class Walk(NamedTuple):
                 return chosen, Position(part, *BEGINNING)
             if self.sizes[part]:
                 chosen.append(part)
-                expected += self.sizes[part] if part > position.part else 0
+                is_begun = part == position.part and self.sizes[part] <= number  # then what is left of it may be little
+                expected += 0 if is_begun else self.sizes[part]
         return chosen, None
 
 

@@ -263,6 +263,15 @@ async def test_without_redis_the_numbers_are_unknown(cut_off: HttpClient) -> Non
     assert INSTANT.fullmatch(report["timestamp"])
 
 
+async def test_where_an_index_was_tampered_with_the_numbers_are_unknown(client: HttpClient, redis: Redis) -> None:
+    await redis.set("sessions:{ab}:expiry", "no index", px=MINUTE_MS)
+
+    response = await client.get(f"{SESSIONS}/health")
+
+    assert response.status == 503
+    assert (await response.json())["status"] == "unhealthy"
+
+
 async def test_many_who_ask_at_once_share_one_count(
     real_redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 ) -> None:

@@ -228,14 +228,15 @@ async def test_those_that_stay_hold_up_none_behind_them(
 
 
 async def test_what_is_listed_later_is_left_alone(
-    revocation: Revocation, store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    revocation: Revocation, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await create(store, 2)
+    first, second = await create(store, 2)
+    await real_redis.zincrby(KEYS.user(USER), -1000, first.id)
+    await real_redis.zincrby(KEYS.user(USER), -1000, second.id)
     later = list[Session]()
 
     async def and_then_some(lane: Lane, lookup: str) -> tuple[float, str] | None:
         end = await end_of(lane, lookup)
-        await asyncio.sleep(0.002)
         later.extend(await create(store, 3))
         return end
 
