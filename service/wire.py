@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from service.errors import Refusal
 from service.instants import stored_iso
+from service.reply import Reply
 from service.sessions import Session
 
 _HEADERS = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
@@ -42,7 +43,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> web.Response:
-    return web.Response(body=session_json(session), headers=_HEADERS.copy())
+    return Reply(body=session_json(session), headers=_HEADERS)
 
 
 def created_response(session: Session, location: str) -> web.Response:
@@ -68,4 +69,4 @@ def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))
+    return Reply(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))
