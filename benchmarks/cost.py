@@ -64,7 +64,8 @@ def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
 async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
-    sweeper = Sweeper(client, SingleCalls(client, 10), Keys(""), Lifecycle(Metrics()))
+    metrics = Metrics()
+    sweeper = Sweeper(client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics))
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()

@@ -7,7 +7,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service import api, documentation, probes
-from service.app_keys import HEALTH, SETTINGS, STORE
+from service.app_keys import HEALTH, METRICS, SETTINGS, STORE
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
@@ -38,7 +38,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     lifecycle = Lifecycle(metrics)
     health = Health(clients.side, keys, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
-    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys, lifecycle)
+    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds, metrics), keys, lifecycle)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -57,6 +57,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[HEALTH] = health
+    app[METRICS] = metrics
     app[STORE] = Store(
         clients.lane, keys, lifecycle, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms
     )

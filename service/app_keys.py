@@ -3,9 +3,11 @@
 from aiohttp import web
 
 from service.health import Health
+from service.metrics import Metrics
 from service.settings import Settings
 from service.store import Store
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", Store)
+METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)

@@ -19,24 +19,27 @@ from service.dial import Dialer
 from service.embedded import embedded_server
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.request_log import RequestLog
 from service.runner import Runner
 from service.settings import CannotStart, Settings, unknown_variables
+from service.watch import Watch
 
 _log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, request_log: RequestLog) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
     for name in unknown_variables(os.environ):
         _log.warning("%s is not a setting of this service", name)
     stopped = _stop_signal()
     async with AsyncExitStack() as stack:
         url = await _redis_url(settings, stack)
-        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds), Metrics())
+        metrics = Metrics()
+        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds, metrics), metrics)
         runner = Runner(
             app,
             settings.session_error_format,
-            access_log=None,
+            Watch(metrics, request_log),
             shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
         )
         stack.push_async_callback(runner.cleanup)
@@ -64,7 +67,7 @@ async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
     return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
 
 
-def _clients(url: str, timeout_seconds: float) -> Clients:
+def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
     try:
         client = client_for(url, timeout_seconds)
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -73,7 +76,7 @@ def _clients(url: str, timeout_seconds: float) -> Clients:
             "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
             "and options are those of redis-py."
         ) from None
-    return Clients(lane=Pipeline(Dialer(client), timeout_seconds), side=client)
+    return Clients(lane=Pipeline(Dialer(client), timeout_seconds, metrics), side=client)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

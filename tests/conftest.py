@@ -20,11 +20,13 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.request_log import RequestLog
 from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.watch import Watch
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
@@ -40,19 +42,21 @@ class ServiceServer(TestServer):
     """The service under aiohttp's test server, run by its own runner."""
 
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
-        clients = clients_of(redis, settings.session_store_timeout_seconds)
-        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients, Metrics()))
+        metrics = Metrics()
+        clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
+        super().__init__(create_app(settings, clients._replace(lane=lane) if lane else clients, metrics))
         self._settings = settings
+        self._metrics = metrics
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, self._settings.session_error_format, **options)
+        return Runner(self.app, self._settings.session_error_format, Watch(self._metrics, RequestLog()), **options)
 
 
-def clients_of(redis: Redis, timeout_seconds: float) -> Clients:
+def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
     if isinstance(redis, FakeAsyncRedis):
-        return Clients(lane=SingleCalls(redis, timeout_seconds), side=redis)
-    return Clients(lane=Pipeline(Dialer(redis), timeout_seconds), side=redis)
+        return Clients(lane=SingleCalls(redis, timeout_seconds, metrics), side=redis)
+    return Clients(lane=Pipeline(Dialer(redis), timeout_seconds, metrics), side=redis)
 
 
 def store_on(lane: Lane, settings: Settings) -> Store:
@@ -114,8 +118,8 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 @pytest.fixture(params=["pipeline", "single calls"])
 async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """Each way to the real server in turn: what the store promises, it promises over both."""
-    single_calls = SingleCalls(client_for(redis_server.url, 2), 2)
-    lane = Pipeline(Dialer(real_redis), 2) if request.param == "pipeline" else single_calls
+    single_calls = SingleCalls(client_for(redis_server.url, 2), 2, Metrics())
+    lane = Pipeline(Dialer(real_redis), 2, Metrics()) if request.param == "pipeline" else single_calls
     yield lane
     await lane.aclose()
     await single_calls.aclose()

@@ -321,7 +321,7 @@ def new_id_in_one_shard() -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(redis), 2)
+    return Pipeline(Dialer(redis), 2, Metrics())
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

@@ -18,6 +18,7 @@ from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
 from service.connect import client_for
+from service.metrics import Metrics
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
@@ -60,7 +61,7 @@ def own_redis(lasting_redis: RedisServer) -> RedisServer:
 async def service(request: pytest.FixtureRequest, own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     """The service over each kind of lane: what holds in an outage holds for both."""
     redis = client_for(own_redis.url, STORE_TIMEOUT_SECONDS)
-    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS) if request.param == "single calls" else None
+    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS, Metrics()) if request.param == "single calls" else None
     return await aiohttp_client(ServiceServer(patient(), redis, lane=lane))
 
 

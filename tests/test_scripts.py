@@ -11,6 +11,7 @@ from redis.crc import key_slot
 
 from service import scripts
 from service.keys import Keys
+from service.metrics import Metrics
 from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
@@ -83,7 +84,7 @@ async def session_of_2100(redis: Redis) -> None:
 @pytest.fixture
 async def loose_store(redis: Redis, settings: Settings) -> AsyncIterator[Store]:
     """A store on the fake and on the real server."""
-    lane = clients_of(redis, settings.session_store_timeout_seconds).lane
+    lane = clients_of(redis, settings.session_store_timeout_seconds, Metrics()).lane
     yield store_on(lane, settings)
     await lane.aclose()
 

@@ -42,7 +42,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2), Keys(""), Lifecycle(metrics))
+    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics))
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
