@@ -1,31 +1,47 @@
 """aiohttp's runner, but for one thing: every refusal, aiohttp's own included, is in the service's words."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from service.errors import InternalError, MalformedRequest, Refusal
-from service.middleware import refusals
+from service.middleware import Handle, refusals
 from service.watch import Watch
 from service.wire import refusal_response
 
 _log = logging.getLogger(__name__)
 
 
-class Runner(web.AppRunner):
-    """Runs an application; `error_format` is the shape of its refusals, and `watch` is kept over its requests."""
+def as_it_is(handle: Handle) -> Handle:
+    return handle
 
-    def __init__(self, app: web.Application, error_format: str, watch: Watch, **options: Any) -> None:
+
+class Runner(web.AppRunner):
+    """Runs an application; `error_format` is the shape of its refusals, and `watch` is kept over its requests.
+
+    What is given as `around` goes between the two.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        error_format: str,
+        watch: Watch,
+        around: Callable[[Handle], Handle] = as_it_is,
+        **options: Any,
+    ) -> None:
         super().__init__(app, access_log=None, **options)
         self._error_format = error_format
         self._watch = watch
+        self._around = around
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return _Server(
-            self._watch.over(refusals(server.request_handler, self._error_format)),
+            self._watch.over(self._around(refusals(server.request_handler, self._error_format))),
             error_format=self._error_format,
             watch=self._watch,
             request_factory=server.request_factory,

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from redis.asyncio.connection import parse_url
@@ -20,9 +21,12 @@ from service.embedded import embedded_server
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.request_log import RequestLog
-from service.runner import Runner
+from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
 from service.watch import Watch
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -34,21 +38,14 @@ async def serve(settings: Settings, request_log: RequestLog) -> None:
     stopped = _stop_signal()
     async with AsyncExitStack() as stack:
         url = await _redis_url(settings, stack)
-        metrics = Metrics()
-        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds, metrics), metrics)
-        runner = Runner(
-            app,
-            settings.session_error_format,
-            Watch(metrics, request_log),
-            shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
-        )
+        runner = await _runner(settings, url, request_log, stack)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         address = await _listen(runner, settings)
         sys.stdout.write(_banner(address, url, settings))
         sys.stdout.flush()
         await stopped.wait()
-        app[HEALTH].draining = True
+        runner.app[HEALTH].draining = True
         _log.info("stopping: requests in flight are finished first")
         await asyncio.sleep(settings.session_drain_pause_seconds)
     _log.info("stopped")
@@ -77,6 +74,34 @@ def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
             "and options are those of redis-py."
         ) from None
     return Clients(lane=Pipeline(Dialer(client), timeout_seconds, metrics), side=client)
+
+
+async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: AsyncExitStack) -> Runner:
+    metrics = Metrics()
+    clients = _clients(url, settings.session_store_timeout_seconds, metrics)
+    around = as_it_is
+    if settings.session_tracing:
+        tracing = _tracing()
+        stack.push_async_callback(tracing.aclose)
+        clients = clients._replace(lane=tracing.on(clients.lane))
+        around = tracing.over
+    return Runner(
+        create_app(settings, clients, metrics),
+        settings.session_error_format,
+        Watch(metrics, request_log),
+        around,
+        shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
+    )
+
+
+def _tracing() -> "Tracing":
+    try:
+        from service.tracing import otlp_tracing
+    except ImportError:
+        raise CannotStart(
+            "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
+        ) from None
+    return otlp_tracing()
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

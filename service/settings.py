@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     session_drain_timeout_seconds: float = Field(10, ge=0, le=600, allow_inf_nan=False)
     session_log_level: log.Level = "info"
     session_log_format: log.Format = "auto"
+    session_tracing: bool = False
 
     @cached_property
     def default_timeout(self) -> TimeoutConfig:

@@ -12,14 +12,13 @@ from prometheus_client import Histogram
 from service.lifecycle import hashed
 from service.log import REQUEST_ID
 from service.metrics import Metrics
-from service.middleware import Handle
+from service.middleware import PROBES, Handle, route_of
 from service.request_log import RequestLog, Write
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _ACCEPTED_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_PROBES = frozenset(("/livez", "/readyz", "/metrics"))
 
 
 class Watch:
@@ -43,10 +42,8 @@ class Watch:
             REQUEST_ID.set(request_id)
             response = await handle(request)
             response.headers[REQUEST_ID_HEADER] = request_id
-            match = request.match_info
-            resource = match.route.resource
-            kind = self._kind(request.method, resource.canonical if resource else "unmatched", response.status)
-            self._tell(kind, perf_counter() - started, match.get("session_id"))
+            kind = self._kind(request.method, route_of(request) or "unmatched", response.status)
+            self._tell(kind, perf_counter() - started, request.match_info.get("session_id"))
             return response
 
         return answer
@@ -69,7 +66,7 @@ class Watch:
         return kind or self._kinds.setdefault((method, route, status), self._new_kind(method, route, status))
 
     def _new_kind(self, method: str, route: str, status: int) -> "_Kind":
-        level = "warning" if status >= 500 else "debug" if route in _PROBES else "info"
+        level = "warning" if status >= 500 else "debug" if route in PROBES else "info"
         write = self._log.of(level, method=method, route=route, status=status)
         return _Kind(self._seconds.labels(method, route, str(status)), write)
 

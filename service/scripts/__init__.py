@@ -42,6 +42,11 @@ def with_text(command: Command) -> Command:
     return ("EVAL", _texts()[command[1]], *command[2:])
 
 
+def name_of(command: Command) -> str:
+    """The script that a command runs, or the command itself."""
+    return _names().get(command[1], "EVALSHA") if command[0] == "EVALSHA" else str(command[0])
+
+
 def load(name: str) -> Script:
     text = _file("prelude") + "\n" + _file(name)
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
@@ -70,6 +75,14 @@ DELETE = load("delete")
 SWEEP = load("sweep")
 
 
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP)
+
+
 @cache
 def _texts() -> dict[Argument, str]:
-    return {script.sha: script.text for script in (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP)}
+    return {script.sha: script.text for script in _ALL}
+
+
+@cache
+def _names() -> dict[Argument, str]:
+    return {script.sha: script.name for script in _ALL}
