@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service import wire
 from service.app_keys import SETTINGS, STORE
-from service.requests import NewSession, PartialTimeout, read_body
+from service.requests import NewSession, PartialTimeout, read_body, read_merge_patch
 
 SESSIONS = "/api/messaging/sessions"
 SESSION = SESSIONS + "/{session_id:(?!health$)[^/]+}"
@@ -44,6 +44,13 @@ async def create(request: web.Request) -> web.Response:
 async def configure(request: web.Request) -> web.Response:
     changes = await read_body(request, PartialTimeout, request.app[SETTINGS])
     session = await request.app[STORE].configure(_session_id_of(request), changes.changes())
+    return wire.session_response(session)
+
+
+@routes.patch(SESSION + "/metadata")
+async def annotate(request: web.Request) -> web.Response:
+    patch = await read_merge_patch(request)
+    session = await request.app[STORE].annotate(_session_id_of(request), patch)
     return wire.session_response(session)
 
 

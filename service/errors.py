@@ -79,8 +79,9 @@ class PayloadTooLarge(Refusal):
 class UnsupportedMediaType(Refusal):
     status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
 
-    def __init__(self, content_type: str) -> None:
-        super().__init__(f"Send Content-Type: application/json, not {content_type}.", contentType=content_type)
+    def __init__(self, content_type: str, *media_types: str) -> None:
+        accepted = " or ".join(media_types)
+        super().__init__(f"Send Content-Type: {accepted}, not {content_type}.", contentType=content_type)
 
 
 class RenewalFailed(Refusal):

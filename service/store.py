@@ -9,11 +9,15 @@ from service.errors import RenewalFailed, SessionExpired, SessionNotFound, Store
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
+from service.metadata import Patch, patched
 from service.scripts import Argument
 from service.sessions import Session, TimeoutConfig, is_issued_id, minutes_from, new_session_id, session_from
 
 CLOCK_TOLERANCE_MS = 5000
 """As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
+
+MOST_TRIES = 64
+"""How often a change is begun anew where others come between: more than will meet at one session."""
 
 _LOST = [b"lost"]
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
@@ -87,6 +91,26 @@ class Store:
         )
         self._lifecycle.changed(session_id, "timeout")
         return session
+
+    async def annotate(self, session_id: str, patch: Patch) -> Session:
+        """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
+
+        Where another change comes between, it is merged anew over that.
+        """
+        session = await self.get(session_id)
+        keys = self._keys.of(session_id)
+        for _ in range(MOST_TRIES):
+            metadata = patched(session.metadata, patch)
+            command = scripts.ANNOTATE.command(keys, revision=session.stored.revision, metadata=metadata)
+            (answer,) = await self._lane.change(command)
+            match answer:
+                case [b"changed_meanwhile", now_ms, values]:
+                    session = session_from(session_id, values, now_ms)
+                case _:
+                    session = self._session(session_id, answer)
+                    self._lifecycle.changed(session_id, "metadata")
+                    return session
+        raise StoreUnavailable(f"others changed a session {MOST_TRIES} times while its metadata was to be")
 
     async def delete(self, session_id: str) -> None:
         _require_issued(session_id)

@@ -89,7 +89,7 @@ REFUSALS = {
     "SessionExpired": SessionExpired(ID, HALF_PAST_TEN_MS, "inactivity"),
     "SessionAtMaximumExpired": SessionExpired(ID, TWENTY_TWO_MS, "max_duration"),
     "PayloadTooLarge": PayloadTooLarge(MAX_BODY_BYTES),
-    "UnsupportedMediaType": UnsupportedMediaType("application/x-www-form-urlencoded"),
+    "UnsupportedMediaType": UnsupportedMediaType("application/x-www-form-urlencoded", "application/json"),
     "RenewalFailed": RenewalFailed(ID, created_at_ms=TEN_MS, max_duration_minutes=720, expires_at_ms=TWENTY_TWO_MS),
     "TimeoutInThePast": TimeoutInThePast(ID, HALF_PAST_TEN_MS - 749_750),
     "InternalError": InternalError(),

@@ -91,8 +91,14 @@ async def test_a_creation_leaves_what_the_table_says(session: Session, real_redi
 
 @pytest.mark.parametrize(
     "verb",
-    [Store.get, Store.touch, Store.renew, lambda store, session_id: store.configure(session_id, {"auto_renew": False})],
-    ids=["get", "touch", "renew", "configure"],
+    [
+        Store.get,
+        Store.touch,
+        Store.renew,
+        lambda store, session_id: store.configure(session_id, {"auto_renew": False}),
+        lambda store, session_id: store.annotate(session_id, {"channel": "phone"}),
+    ],
+    ids=["get", "touch", "renew", "configure", "annotate"],
 )
 async def test_a_verb_leaves_what_the_table_says(store: Store, session: Session, real_redis: Redis, verb: Verb) -> None:
     await verb(store, session.id)

@@ -34,6 +34,7 @@ VERBS = {
     "heartbeat": ("POST", "/heartbeat"),
     "renew": ("POST", "/renew"),
     "configure": ("PATCH", "/timeout"),
+    "annotate": ("PATCH", "/metadata"),
     "delete": ("DELETE", ""),
 }
 CHANGES = {name: verb for name, verb in VERBS.items() if name != "read"}
@@ -479,7 +480,7 @@ async def test_a_heartbeat_that_met_lost_scripts_counts_once(service: HttpClient
 
 
 @UNCHANGEABLE
-@pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure"])
+@pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure", "annotate"])
 async def test_changes_are_told_to_try_again_and_change_nothing(
     service: HttpClient, own_redis: RedisServer, unchangeable: Trouble, verb: str
 ) -> None:

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from service import scripts
 from service.keys import Keys
 from service.metrics import Metrics
-from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
+from service.scripts import ANNOTATE, CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
@@ -33,15 +33,16 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "max_duration_minutes": "45",
     "warning_threshold_minutes": "5",
     "retention_ms": 60 * MINUTE_MS,
+    "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
-    "script", [TOUCH, RENEW, CONFIGURE, DELETE], ids=lambda script: script.name
+    "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP], ids=lambda script: script.name
+    "script", [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP], ids=lambda script: script.name
 )
 
 
@@ -191,11 +192,12 @@ async def test_scripts_bring_a_session_through_its_life(loose_store: Store, sett
         await attempt(loose_store.touch, session.id),
         await attempt(loose_store.renew, session.id),
         await attempt(loose_store.configure, session.id, {"timeout_minutes": 60}),
+        await attempt(loose_store.annotate, session.id, {"channel": "web"}),
         await attempt(loose_store.delete, session.id),
         await attempt(loose_store.get, session.id),
     ]
 
-    assert answers == ["live", "live", "live", "deleted", "missing"]
+    assert answers == ["live", "live", "live", "live", "deleted", "missing"]
 
 
 async def test_scripts_know_an_expired_session(loose_store: Store, settings: Settings, redis: Redis) -> None:
@@ -206,10 +208,11 @@ async def test_scripts_know_an_expired_session(loose_store: Store, settings: Set
         await attempt(loose_store.touch, session.id),
         await attempt(loose_store.renew, session.id),
         await attempt(loose_store.configure, session.id, {"timeout_minutes": 60}),
+        await attempt(loose_store.annotate, session.id, {"channel": "web"}),
         await attempt(loose_store.delete, session.id),
     ]
 
-    assert answers == ["expired"] * 4
+    assert answers == ["expired"] * 5
 
 
 async def test_the_clock_has_milliseconds(redis: Redis) -> None:

@@ -71,11 +71,12 @@ ENLIST = load("enlist")
 TOUCH = load("touch")
 RENEW = load("renew")
 CONFIGURE = load("configure")
+ANNOTATE = load("annotate")
 DELETE = load("delete")
 SWEEP = load("sweep")
 
 
-_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP)
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP)
 
 
 @cache

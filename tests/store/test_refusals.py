@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "touch": Store.touch,
     "renew": Store.renew,
     "configure": lambda store, session_id: store.configure(session_id, {"timeout_minutes": 60}),
+    "annotate": lambda store, session_id: store.annotate(session_id, {"channel": "phone"}),
     "delete": Store.delete,
 }
 
