@@ -7,12 +7,13 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service import api, documentation, probes
-from service.app_keys import HEALTH, METRICS, SETTINGS, STORE
+from service.app_keys import HEALTH, METRICS, POLICIES, SETTINGS, STORE
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.policies import Policies
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
 from service.single_calls import SingleCalls
@@ -36,6 +37,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
     lifecycle = Lifecycle(metrics)
+    policies = Policies(clients.lane, keys, settings)
     health = Health(clients.side, keys, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
     sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds, metrics), keys, lifecycle)
@@ -58,8 +60,14 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     app[SETTINGS] = settings
     app[HEALTH] = health
     app[METRICS] = metrics
+    app[POLICIES] = policies
     app[STORE] = Store(
-        clients.lane, keys, lifecycle, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms
+        clients.lane,
+        keys,
+        lifecycle,
+        policies,
+        retention_ms=settings.retention_ms,
+        lookup_life_ms=settings.lookup_life_ms,
     )
     app.cleanup_ctx.append(store_in_use)
     app.add_routes([*probes.routes, *api.routes, *documentation.routes(settings)])

@@ -48,6 +48,22 @@ class SessionNotFound(Refusal):
         super().__init__(f"There is no session with the id {session_id!r}.", sessionId=session_id)
 
 
+class AgentNotFound(Refusal):
+    """Agents must be known (SESSION_REQUIRE_KNOWN_AGENT), and this one has no policy."""
+
+    status, code, message = 404, "AGENT_NOT_FOUND", "Agent not found"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"There is no agent with the id {agent_id!r}: it has no policy.", agentId=agent_id)
+
+
+class AgentPolicyNotFound(Refusal):
+    status, code, message = 404, "AGENT_POLICY_NOT_FOUND", "Agent has no policy"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"The agent {agent_id!r} has no policy.", agentId=agent_id)
+
+
 class MethodNotAllowed(Refusal):
     status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here"
 

@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
 from service.metadata import Patch, storable
-from service.sessions import TimeoutConfig
 from service.settings import Bounds, Settings
 
 MAX_FAULTS_SAID = 20
@@ -95,10 +94,7 @@ class PartialTimeout(_Body):
 
     def changes(self) -> dict[str, float | bool]:
         """The members that were given, by their names in TimeoutConfig."""
-        return self.model_dump(exclude_none=True)
-
-    def over(self, defaults: TimeoutConfig) -> TimeoutConfig:
-        return defaults._replace(**self.changes()) if self.model_fields_set else defaults  # type: ignore[arg-type]
+        return self.model_dump(exclude_none=True) if self.model_fields_set else {}
 
 
 class NewSession(_Body):
@@ -131,6 +127,14 @@ async def read_merge_patch(request: web.Request) -> Patch:
     if not isinstance(patch, dict):
         raise InvalidRequest({"body": "must be an object"})
     return patch
+
+
+def agent_id_of(request: web.Request) -> str:
+    """The agent that the path names. Raises InvalidRequest."""
+    try:
+        return _uuid(request.match_info["agent_id"])
+    except ValueError as fault:
+        raise InvalidRequest({"agentId": str(fault)}) from None
 
 
 def _require_sent_as(request: web.Request, *media_types: str) -> None:

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     session_max_duration_minutes: float = 720
     session_warning_threshold_minutes: float = 5
     session_auto_renew: bool = True
+    session_require_known_agent: bool = False
     session_out_of_range: Literal["refuse", "clamp"] = "refuse"
     session_tombstone_retention_minutes: float = Field(1440, ge=_SHORTEST, le=_A_YEAR, allow_inf_nan=False)
     session_error_format: Literal["schema", "flat"] = "schema"

@@ -6,9 +6,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
+from pydantic.alias_generators import to_camel
 
 from service.errors import Refusal
-from service.instants import stored_iso
+from service.instants import iso, stored_iso
+from service.policies import Policy
 from service.reply import Reply
 from service.sessions import Session
 
@@ -55,6 +57,16 @@ def created_response(session: Session, location: str) -> web.Response:
 
 def deleted_response(session_id: str) -> web.Response:
     return json_response({"success": True, "message": f"Session {session_id} deleted successfully"})
+
+
+def policy_response(agent_id: str, policy: Policy) -> web.Response:
+    timeout = {to_camel(member): orjson.Fragment(value) for member, value in policy.timeout.items()}
+    updated_at = iso(int(policy.updated_at or 0))
+    return json_response({"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at})
+
+
+def policy_deleted_response(agent_id: str) -> web.Response:
+    return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
 def refusal_response(refusal: Refusal, error_format: str) -> web.Response:

@@ -20,6 +20,7 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.policies import Policies
 from service.request_log import RequestLog
 from service.runner import Runner
 from service.sessions import Session
@@ -33,7 +34,13 @@ from tests.replica import Replica
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 
-KEYS_WITHOUT_END = ("sessions:{??}:expiry", "sessions:{??}:warning", "sessions:{??}:created", "sessions:layout")
+KEYS_WITHOUT_END = (
+    "sessions:{??}:expiry",
+    "sessions:{??}:warning",
+    "sessions:{??}:created",
+    "sessions:agent:{*}:policy",
+    "sessions:layout",
+)
 
 HttpClient = TestClient[Any, Any]
 
@@ -64,6 +71,7 @@ def store_on(lane: Lane, settings: Settings) -> Store:
         lane,
         Keys(""),
         Lifecycle(Metrics()),
+        Policies(lane, Keys(""), settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
     )
@@ -131,8 +139,8 @@ def store(lane: Lane, settings: Settings) -> Store:
 
 
 @pytest.fixture
-async def session(store: Store, settings: Settings) -> Session:
-    return await store.create(AGENT, USER, settings.default_timeout, b'{"channel":"web"}')
+async def session(store: Store) -> Session:
+    return await store.create(AGENT, USER, {}, b'{"channel":"web"}')
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 from service.app import create_app
 from service.documentation import Document, document
 from service.errors import (
+    AgentNotFound,
+    AgentPolicyNotFound,
     InternalError,
     InvalidRequest,
     PayloadTooLarge,
@@ -33,7 +35,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.settings import MAX_BODY_BYTES, Settings
 from service.wire import refusal_response
-from tests.conftest import HttpClient, ServiceServer, clients_of
+from tests.conftest import AGENT, HttpClient, ServiceServer, clients_of
 
 CONTRACT_OF_A_SESSION = {
     "sessionId": {"type": "string"},
@@ -88,6 +90,8 @@ REFUSALS = {
     "SessionNotFound": SessionNotFound("abc-123"),
     "SessionExpired": SessionExpired(ID, HALF_PAST_TEN_MS, "inactivity"),
     "SessionAtMaximumExpired": SessionExpired(ID, TWENTY_TWO_MS, "max_duration"),
+    "AgentNotFound": AgentNotFound(AGENT),
+    "AgentPolicyNotFound": AgentPolicyNotFound(AGENT),
     "PayloadTooLarge": PayloadTooLarge(MAX_BODY_BYTES),
     "UnsupportedMediaType": UnsupportedMediaType("application/x-www-form-urlencoded", "application/json"),
     "RenewalFailed": RenewalFailed(ID, created_at_ms=TEN_MS, max_duration_minutes=720, expires_at_ms=TWENTY_TWO_MS),
@@ -350,7 +354,7 @@ def _routes(app: web.Application) -> Iterator[tuple[str, str]]:
     """What can be asked, but for HEAD, which comes with GET, and the files of the page."""
     for route in app.router.routes():
         assert route.resource is not None
-        path = route.resource.canonical.replace("session_id", "sessionId")
+        path = route.resource.canonical.replace("session_id", "sessionId").replace("agent_id", "agentId")
         if route.method != "HEAD" and not path.startswith("/docs/"):
             yield route.method, path
 

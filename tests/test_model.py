@@ -44,7 +44,9 @@ from service.keys import Keys
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.policies import Policies
 from service.sessions import Session, TimeoutConfig
+from service.settings import Settings
 from service.store import Store
 from tests import model
 from tests.aging import age
@@ -127,7 +129,12 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._keys = Keys("")
         self._lane = self._run(_pipeline_to(self._redis))
         self._store = Store(
-            self._lane, self._keys, Lifecycle(Metrics()), retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS
+            self._lane,
+            self._keys,
+            Lifecycle(Metrics()),
+            Policies(self._lane, self._keys, Settings()),
+            retention_ms=RETENTION_MS,
+            lookup_life_ms=LOOKUP_LIFE_MS,
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())
@@ -210,7 +217,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._every_session_is_stored_as_the_model_says()
 
     def _begin(self, agent: str, user: str, timeout: TimeoutConfig, metadata: bytes) -> str:
-        asked_ms, session, answered_ms = self._timed(self._store.create(agent, user, timeout, metadata))
+        asked_ms, session, answered_ms = self._timed(self._store.create(agent, user, timeout._asdict(), metadata))
         now_ms = session.seen_at_ms
         life = Life(session.id, agent, user, metadata, now_ms, now_ms, now_ms, timeout, RETENTION_MS)
         assert asked_ms <= now_ms <= answered_ms

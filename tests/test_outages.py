@@ -105,7 +105,7 @@ def endless_sessions(server: RedisServer) -> list[bytes]:
     """Sessions, tombstones and lookups that would stay for ever."""
     with redis_py.Redis.from_url(server.url) as client:
         patterns = ("session:*", "sessions:user:*", "sessions:agent:*")
-        keys = [key for pattern in patterns for key in client.scan_iter(pattern)]
+        keys = [key for pattern in patterns for key in client.scan_iter(pattern) if not key.endswith(b":policy")]
         return [key for key in keys if client.ttl(key) == -1]
 
 
@@ -244,6 +244,14 @@ UNCHANGEABLE = pytest.mark.parametrize("unchangeable", [out_of_memory, demoted, 
 Trouble = Callable[[RedisServer], AbstractContextManager[None]]
 
 
+POLICY = f"/api/messaging/agents/{AGENT}/timeout"
+
+
+async def policy(service: HttpClient, method: str, minutes: int = 60) -> ClientResponse:
+    async with asyncio.timeout(SOON):
+        return await service.request(method, POLICY, json={"timeoutMinutes": minutes} if method == "PUT" else None)
+
+
 # Redis is gone
 
 
@@ -260,6 +268,33 @@ async def test_every_call_is_told_to_try_again(
     assert response.status == 503
     assert response.headers["Retry-After"] == "1"
     assert (await response.json())["code"] == "STORE_UNAVAILABLE"
+
+
+@GONE
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+async def test_every_call_about_a_policy_is_told_to_try_again(
+    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str
+) -> None:
+    await policy(service, "PUT")
+
+    with gone(own_redis):
+        response = await policy(service, method)
+
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+
+
+@GONE
+async def test_an_agent_that_cannot_be_looked_for_is_not_said_to_be_unknown(
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Trouble
+) -> None:
+    service: HttpClient = await aiohttp_client(server_over(own_redis, session_require_known_agent=True))
+    await until_ready(service)
+
+    with gone(own_redis):
+        response = await create(service)
+
+    assert response.status == 503
 
 
 @GONE
@@ -506,6 +541,19 @@ async def test_a_refused_creation_leaves_nothing_behind(
 
     assert response.status == 503
     assert own_redis.command("KEYS", "session*{*") == []
+
+
+@UNCHANGEABLE
+async def test_a_refused_policy_leaves_the_one_before(
+    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+) -> None:
+    before = await (await policy(service, "PUT")).json()
+
+    with unchangeable(own_redis):
+        refused, read = await policy(service, "PUT", minutes=45), await policy(service, "GET")
+
+    assert (refused.status, read.status) == (503, 200)
+    assert await read.json() == before
 
 
 @UNCHANGEABLE

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from service import scripts
 from service.keys import Keys
 from service.metrics import Metrics
-from service.scripts import ANNOTATE, CONFIGURE, CREATE, DELETE, ENLIST, RENEW, SWEEP, TOUCH, Script
+from service.scripts import ANNOTATE, CONFIGURE, CREATE, DELETE, ENLIST, PUT_POLICY, RENEW, SWEEP, TOUCH, Script
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "retention_ms": 60 * MINUTE_MS,
     "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, PUT_POLICY]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
@@ -185,8 +185,8 @@ async def test_redis_knows_a_script_by_the_name_it_is_called(script: Script, red
     assert await redis.script_load(script.text) == script.sha
 
 
-async def test_scripts_bring_a_session_through_its_life(loose_store: Store, settings: Settings) -> None:
-    session = await loose_store.create(AGENT, USER, settings.default_timeout, b"{}")
+async def test_scripts_bring_a_session_through_its_life(loose_store: Store) -> None:
+    session = await loose_store.create(AGENT, USER, {}, b"{}")
 
     answers = [
         await attempt(loose_store.touch, session.id),
@@ -200,8 +200,8 @@ async def test_scripts_bring_a_session_through_its_life(loose_store: Store, sett
     assert answers == ["live", "live", "live", "live", "deleted", "missing"]
 
 
-async def test_scripts_know_an_expired_session(loose_store: Store, settings: Settings, redis: Redis) -> None:
-    session = await loose_store.create(AGENT, USER, settings.default_timeout, b"{}")
+async def test_scripts_know_an_expired_session(loose_store: Store, redis: Redis) -> None:
+    session = await loose_store.create(AGENT, USER, {}, b"{}")
     await age(redis, session.id, 30 * MINUTE_MS)
 
     answers = [

@@ -89,7 +89,7 @@ async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter:
 
     (request,), (call,) = of_requests(exporter), of_redis(exporter)
 
-    assert call.name == "enlist create"
+    assert call.name == "HMGET enlist create"
     assert call.parent is not None
     assert request.context is not None
     assert call.parent.span_id == request.context.span_id
@@ -167,7 +167,7 @@ async def test_traces_arrive_where_the_environment_sends_them(
 
     assert "chat-sessions" in [pair.value.string_value for pair in sent.resource_spans[0].resource.attributes]
     names = [span.name for scope in sent.resource_spans[0].scope_spans for span in scope.spans]
-    assert names == ["enlist create", f"POST {SESSIONS}"]
+    assert names == ["HMGET enlist create", f"POST {SESSIONS}"]
 
 
 def test_without_the_extra_the_start_says_so(monkeypatch: pytest.MonkeyPatch, start_replica: StartReplica) -> None:

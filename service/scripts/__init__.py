@@ -74,9 +74,10 @@ CONFIGURE = load("configure")
 ANNOTATE = load("annotate")
 DELETE = load("delete")
 SWEEP = load("sweep")
+PUT_POLICY = load("put_policy")
 
 
-_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP)
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, PUT_POLICY)
 
 
 @cache
