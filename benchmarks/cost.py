@@ -22,7 +22,10 @@ _AT_ONCE = "0.001"
 
 
 class Cost(NamedTuple):
-    """Of one request, on average; a batch's TIME is shared by its reads."""
+    """Of one request, on average; a batch's TIME is shared by its reads.
+
+    Of a creation's commands the HMGET of its agent's policy is not counted: it looks like one that a script calls.
+    """
 
     replica_cpu_us: float
     redis_cpu_us: float

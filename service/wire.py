@@ -61,7 +61,8 @@ def deleted_response(session_id: str) -> web.Response:
 
 def policy_response(agent_id: str, policy: Policy) -> web.Response:
     timeout = {to_camel(member): orjson.Fragment(value) for member, value in policy.timeout.items()}
-    updated_at = iso(int(policy.updated_at or 0))
+    assert policy.updated_at is not None
+    updated_at = iso(int(policy.updated_at))
     return json_response({"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at})
 
 

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from service.errors import InvalidRequest, StoreUnavailable
 from service.lane import Lane, Reply
+from service.lifecycle import Lifecycle
 from service.scripts import ANNOTATE, Command
 from service.sessions import Session
 from service.store import MOST_TRIES, Store
@@ -51,6 +52,17 @@ async def test_it_moves_no_end(store: Store, session: Session, real_redis: Redis
     assert await ends_of(real_redis, session) == ends
     assert await tombstone_of(real_redis, session) == tombstone
     assert await scores_of(real_redis, session) == scores
+
+
+async def test_it_is_told_as_a_change_of_metadata(
+    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(Lifecycle, "changed", lambda _, session_id, what: told.append((session_id, what)))
+
+    await store.annotate(session.id, {"channel": "phone"})
+
+    assert told == [(session.id, "metadata")]
 
 
 async def test_what_cannot_be_stored_changes_nothing(store: Store, session: Session, real_redis: Redis) -> None:
