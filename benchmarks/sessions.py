@@ -86,7 +86,7 @@ def stored(
 
 def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[scripts.Command]:
     user_id = str(uuid.uuid4())
-    lookups = [_Lookup(_KEYS.user(user_id)), _Lookup(_KEYS.agent(AGENT))]
+    lookups = [_Lookup(_KEYS.agent(AGENT)), _Lookup(_KEYS.user(user_id))]
     create = scripts.CREATE.command(
         _KEYS.of(session_id),
         id=session_id,

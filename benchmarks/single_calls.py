@@ -9,16 +9,19 @@ from aiohttp import web
 from service.app import Clients, create_app
 from service.connect import client_for
 from service.metrics import Metrics
+from service.request_log import RequestLog
 from service.runner import Runner
 from service.settings import Settings
 from service.single_calls import SingleCalls
+from service.watch import Watch
 
 
 async def serve() -> None:
     client = client_for(os.environ["REDIS_URL"], 2)
-    calls = SingleCalls(client, 2)
-    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), Metrics())
-    runner = Runner(app, "schema", access_log=None)
+    metrics = Metrics()
+    calls = SingleCalls(client, 2, metrics)
+    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), metrics)
+    runner = Runner(app, "schema", Watch(metrics, RequestLog()))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()
     await asyncio.Event().wait()

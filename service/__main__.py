@@ -1,20 +1,23 @@
 """`python -m service`: the service as a process, set up by its environment."""
 
 import asyncio
-import logging
 import sys
 
 import uvloop
 
+from service import log
+from service.request_log import RequestLog
 from service.serve import serve
 from service.settings import CannotStart, load_settings
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        settings = load_settings()
+        lines = log.configure(settings.session_log_format, settings.session_log_level, sys.stderr)
+        readable = log.is_readable(settings.session_log_format, sys.stderr)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(load_settings()))
+            runner.run(serve(settings, RequestLog(None if readable else lines)))
     except CannotStart as error:
         sys.exit(str(error))
 

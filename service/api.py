@@ -3,12 +3,13 @@
 from aiohttp import web
 
 from service import cursor, wire
-from service.app_keys import DIRECTORY, REVOCATION, SETTINGS, STORE
+from service.app_keys import DIRECTORY, POLICIES, REVOCATION, SETTINGS, STORE
 from service.queries import Listing, Revocation, read_query
-from service.requests import NewSession, PartialTimeout, read_body
+from service.requests import NewSession, PartialTimeout, agent_id_of, read_body, read_merge_patch
 
 SESSIONS = "/api/messaging/sessions"
 SESSION = SESSIONS + "/{session_id:(?!health$)[^/]+}"
+AGENT_TIMEOUT = "/api/messaging/agents/{agent_id}/timeout"
 
 routes = web.RouteTableDef()
 
@@ -33,10 +34,9 @@ async def renew(request: web.Request) -> web.Response:
 
 @routes.post(SESSIONS)
 async def create(request: web.Request) -> web.Response:
-    settings = request.app[SETTINGS]
-    asked = await read_body(request, NewSession, settings)
+    asked = await read_body(request, NewSession, request.app[SETTINGS])
     session = await request.app[STORE].create(
-        asked.agent_id, asked.user_id, asked.timeout_config.over(settings.default_timeout), asked.metadata
+        asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata
     )
     return wire.created_response(session, f"{SESSIONS}/{session.id}")
 
@@ -62,11 +62,40 @@ async def configure(request: web.Request) -> web.Response:
     return wire.session_response(session)
 
 
+@routes.patch(SESSION + "/metadata")
+async def annotate(request: web.Request) -> web.Response:
+    patch = await read_merge_patch(request)
+    session = await request.app[STORE].annotate(_session_id_of(request), patch)
+    return wire.session_response(session)
+
+
 @routes.delete(SESSION)
 async def delete(request: web.Request) -> web.Response:
     session_id = _session_id_of(request)
     await request.app[STORE].delete(session_id)
     return wire.deleted_response(session_id)
+
+
+@routes.put(AGENT_TIMEOUT)
+async def put_policy(request: web.Request) -> web.Response:
+    agent_id = agent_id_of(request)
+    timeout = await read_body(request, PartialTimeout, request.app[SETTINGS])
+    policy = await request.app[POLICIES].put(agent_id, timeout.changes())
+    return wire.policy_response(agent_id, policy)
+
+
+@routes.get(AGENT_TIMEOUT)
+async def get_policy(request: web.Request) -> web.Response:
+    agent_id = agent_id_of(request)
+    policy = await request.app[POLICIES].get(agent_id)
+    return wire.policy_response(agent_id, policy)
+
+
+@routes.delete(AGENT_TIMEOUT)
+async def delete_policy(request: web.Request) -> web.Response:
+    agent_id = agent_id_of(request)
+    await request.app[POLICIES].delete(agent_id)
+    return wire.policy_deleted_response(agent_id)
 
 
 def _session_id_of(request: web.Request) -> str:

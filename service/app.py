@@ -7,7 +7,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service import api, documentation, probes
-from service.app_keys import DIRECTORY, HEALTH, REVOCATION, SETTINGS, STORE
+from service.app_keys import DIRECTORY, HEALTH, METRICS, POLICIES, REVOCATION, SETTINGS, STORE
 from service.census import Census
 from service.directory import Directory
 from service.health import Health
@@ -15,6 +15,7 @@ from service.keys import Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.policies import Policies
 from service.revocation import Revocation
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
@@ -41,9 +42,10 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     timeout_seconds = settings.session_store_timeout_seconds
     lifecycle = Lifecycle(metrics)
     census = Census(clients.wide, keys)
+    policies = Policies(clients.lane, keys, settings)
     health = Health(clients.side, keys, census, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
-    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds), keys, lifecycle)
+    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds, metrics), keys, lifecycle)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -63,8 +65,15 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[HEALTH] = health
+    app[METRICS] = metrics
+    app[POLICIES] = policies
     app[STORE] = Store(
-        clients.lane, keys, lifecycle, retention_ms=settings.retention_ms, lookup_life_ms=settings.lookup_life_ms
+        clients.lane,
+        keys,
+        lifecycle,
+        policies,
+        retention_ms=settings.retention_ms,
+        lookup_life_ms=settings.lookup_life_ms,
     )
     app[DIRECTORY] = Directory(clients.wide, keys, census)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)

@@ -37,6 +37,7 @@ class Batch:
         on_lost: Callable[["Batch", Exception], None],
     ) -> None:
         self.deadline = deadline
+        self.sent_at = 0.0
         self._on_settled = on_settled
         self._on_lost = on_lost
         self.requests: list[Request] = []

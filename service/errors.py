@@ -48,6 +48,22 @@ class SessionNotFound(Refusal):
         super().__init__(f"There is no session with the id {session_id!r}.", sessionId=session_id)
 
 
+class AgentNotFound(Refusal):
+    """Agents must be known (SESSION_REQUIRE_KNOWN_AGENT), and this one has no policy."""
+
+    status, code, message = 404, "AGENT_NOT_FOUND", "Agent not found"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"There is no agent with the id {agent_id!r}: it has no policy.", agentId=agent_id)
+
+
+class AgentPolicyNotFound(Refusal):
+    status, code, message = 404, "AGENT_POLICY_NOT_FOUND", "Agent has no policy"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"The agent {agent_id!r} has no policy.", agentId=agent_id)
+
+
 class MethodNotAllowed(Refusal):
     status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here"
 
@@ -92,8 +108,9 @@ class PayloadTooLarge(Refusal):
 class UnsupportedMediaType(Refusal):
     status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
 
-    def __init__(self, content_type: str) -> None:
-        super().__init__(f"Send Content-Type: application/json, not {content_type}.", contentType=content_type)
+    def __init__(self, content_type: str, *media_types: str) -> None:
+        accepted = " or ".join(media_types)
+        super().__init__(f"Send Content-Type: {accepted}, not {content_type}.", contentType=content_type)
 
 
 class RenewalFailed(Refusal):

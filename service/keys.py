@@ -13,9 +13,10 @@ own clock.
 | `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
 | `sessions:user:{<userId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
 | `sessions:agent:{<agentId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
+| `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
 
-Once an ended session is swept, its tombstone keeps only what a 410 needs: expiresAt and reason.
+A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone keeps only what a 410 needs: expiresAt and reason.
 
 A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
 creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
@@ -77,3 +78,6 @@ class Keys:
 
     def agent(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}"
+
+    def policy(self, agent_id: str) -> str:
+        return f"{self._sessions}agent:{{{agent_id}}}:policy"

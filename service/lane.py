@@ -7,7 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from prometheus_client import Counter
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
 from service.scripts import Command, with_text
@@ -54,15 +57,18 @@ class Lane(Protocol):
 
 
 class TroubleLog:
-    """Says once that a kind of trouble with the store has begun, and once that it is over."""
+    """Says once that trouble with the store has begun and once that it is over; `errors` counts it by kind."""
 
-    def __init__(self, begun: str, over: str) -> None:
+    def __init__(self, begun: str, over: str, errors: Counter | None = None) -> None:
         self._begun = begun
         self._over = over
+        self._errors = errors
         self._in_trouble = False
 
     def begins(self, error: Exception) -> StoreUnavailable:
         """What the caller is told of it."""
+        if self._errors is not None:
+            self._errors.labels(_kind(error)).inc()
         why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
         if not self._in_trouble:
             self._in_trouble = True
@@ -75,12 +81,14 @@ class TroubleLog:
             _log.info("%s", self._over)
 
 
-def outage_log() -> TroubleLog:
-    return TroubleLog("the session store does not answer", "the session store answers again")
+def outage_log(errors: Counter) -> TroubleLog:
+    return TroubleLog("the session store does not answer", "the session store answers again", errors)
 
 
-def refusal_log() -> TroubleLog:
-    return TroubleLog("the session store refuses what it is asked", "the session store does what it is asked again")
+def refusal_log(errors: Counter) -> TroubleLog:
+    return TroubleLog(
+        "the session store refuses what it is asked", "the session store does what it is asked again", errors
+    )
 
 
 async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
@@ -112,6 +120,21 @@ def named(error: ResponseError) -> Exception:
     if message.startswith("WRONGTYPE") or ("user_script:" in message and not _says_outage(error)):
         return ScriptFault(message)
     return StoreRefused(message)
+
+
+def _kind(error: Exception) -> str:
+    """The name under which a failure of Redis is counted."""
+    match error:
+        case ServerDemoted():
+            return "demoted"
+        case StoreRefused():
+            return "refused"
+        case TimeoutError() | RedisTimeoutError():
+            return "timeout"
+        case OSError() | RedisConnectionError():
+            return "connection"
+        case _:
+            return "other"
 
 
 def _says_outage(error: ResponseError) -> bool:

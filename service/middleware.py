@@ -23,6 +23,9 @@ from service.wire import refusal_response
 
 Handle = Callable[[Any], Awaitable[web.StreamResponse]]
 
+PROBES = frozenset(("/livez", "/readyz", "/metrics"))
+"""What machines ask every few seconds: worth no line of the log and no trace."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +44,12 @@ def refusals(handle: Handle, error_format: str) -> Handle:
             return refusal_response(InternalError(), error_format)
 
     return answer
+
+
+def route_of(request: web.Request) -> str | None:
+    """The template of the route that a request took; None where there was none."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else None
 
 
 def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> Refusal:

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -17,6 +18,7 @@ from service.batch import Batch, Request
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
 from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
+from service.metrics import Metrics
 from service.scripts import Command
 
 MAX_WAITING = 10_000
@@ -32,7 +34,7 @@ class Pipeline:
     reads in flight go again once and changes in flight are StoreUnavailable; what had not left goes on the next one.
     """
 
-    def __init__(self, dial: Dial, timeout_seconds: float) -> None:
+    def __init__(self, dial: Dial, timeout_seconds: float, metrics: Metrics) -> None:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
@@ -44,8 +46,9 @@ class Pipeline:
         self._flush_is_due = False
         self._watch: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._outage = outage_log()
-        self._refusals = refusal_log()
+        self._metrics = metrics
+        self._outage = outage_log(metrics.store_errors)
+        self._refusals = refusal_log(metrics.store_errors)
 
     async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         name = key.encode()
@@ -105,6 +108,8 @@ class Pipeline:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
 
     def _settled(self, batch: Batch) -> None:
+        self._metrics.round_trip_seconds.observe(perf_counter() - batch.sent_at)
+        self._metrics.batch_requests.observe(len(batch.requests))
         self._outage.is_over()
         if not batch.given_up:
             self._waiting -= len(batch.requests)
@@ -139,7 +144,9 @@ class Pipeline:
             self._connect()
             return
         while self._queue and self._connection.writable:
-            self._connection.send(self._queue.popleft())
+            batch = self._queue.popleft()
+            batch.sent_at = perf_counter()
+            self._connection.send(batch)
 
     def _connect(self) -> None:
         if self._connecting is None and self._queue and not self._stopping:

@@ -1,11 +1,13 @@
-"""What orchestrators and operators ask: is it alive, is it ready, how many sessions are there."""
+"""What orchestrators and operators ask: is it alive, is it ready, how many sessions are there, how does it go."""
 
+import math
 from datetime import UTC, datetime
 
 from aiohttp import web
+from prometheus_client.exposition import choose_encoder
 
 from service.api import SESSIONS
-from service.app_keys import HEALTH
+from service.app_keys import HEALTH, METRICS
 from service.errors import StoreUnavailable
 from service.wire import json_response
 
@@ -33,6 +35,20 @@ async def health(request: web.Request) -> web.Response:
     except StoreUnavailable as error:
         return json_response(_report("unhealthy", None, None, health.uptime_seconds), status=503, headers=error.headers)
     return json_response(_report("healthy", active, expiring_soon, health.uptime_seconds))
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
+    metrics = request.app[METRICS]
+    try:
+        counts: tuple[float, float] = await request.app[HEALTH].counts()
+    except StoreUnavailable:
+        counts = math.nan, math.nan
+    for gauge, number in zip((metrics.active, metrics.near_expiration), counts, strict=True):
+        gauge.set(number)
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 
 
 def _report(status: str, active: int | None, expiring_soon: int | None, uptime_seconds: float) -> dict[str, object]:

@@ -11,11 +11,14 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
-from service.sessions import TimeoutConfig
-from service.settings import MAX_METADATA_BYTES, Bounds, Settings
+from service.metadata import Patch, storable
+from service.settings import Bounds, Settings
 
 MAX_FAULTS_SAID = 20
 """More than a person could have made; a body may hold thousands."""
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -65,30 +68,14 @@ def _bounds(member: str, settings: Settings, before: dict[str, object]) -> Bound
             return settings.warning_threshold_bounds
 
 
-def _storable(metadata: object) -> bytes:
-    if not isinstance(metadata, dict):
-        raise ValueError("must be an object")
-    try:
-        stored = orjson.dumps(metadata, default=_no_exact_form)
-    except orjson.JSONEncodeError as error:
-        raise ValueError(str(error.__cause__ or "is nested too deeply")) from None
-    if len(stored) > MAX_METADATA_BYTES:
-        raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON, not {len(stored)}")
-    return stored
-
-
 class _BeyondSixtyFourBits(float):
     """An integer that JSON can write and this service cannot keep exactly."""
-
-
-def _no_exact_form(value: object) -> object:
-    raise ValueError(f"holds an integer beyond 64 bits, near {value}")
 
 
 Uuid = Annotated[str, BeforeValidator(_uuid)]
 Minutes = Annotated[int | float | None, BeforeValidator(_minutes)]
 Boolean = Annotated[bool | None, BeforeValidator(_boolean)]
-Metadata = Annotated[bytes, BeforeValidator(_storable)]
+Metadata = Annotated[bytes, BeforeValidator(storable)]
 
 
 class _Body(BaseModel):
@@ -107,10 +94,7 @@ class PartialTimeout(_Body):
 
     def changes(self) -> dict[str, float | bool]:
         """The members that were given, by their names in TimeoutConfig."""
-        return self.model_dump(exclude_none=True)
-
-    def over(self, defaults: TimeoutConfig) -> TimeoutConfig:
-        return defaults._replace(**self.changes()) if self.model_fields_set else defaults  # type: ignore[arg-type]
+        return self.model_dump(exclude_none=True) if self.model_fields_set else {}
 
 
 class NewSession(_Body):
@@ -127,14 +111,35 @@ _Model = TypeVar("_Model", bound=_Body)
 
 async def read_body(request: web.Request, model: type[_Model], settings: Settings) -> _Model:
     """The body as a `model`. Raises InvalidRequest naming every bad member, UnsupportedMediaType, and aiohttp's 413."""
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType(_content_type(request))
+    _require_sent_as(request, _JSON)
     body = _parsed(await _arrived(request))
     try:
         return model.model_validate(body, context=settings)
     except ValidationError as error:
         faults = error.errors(include_url=False)[:MAX_FAULTS_SAID]
         raise InvalidRequest({_name(fault): _said(fault) for fault in faults}) from None
+
+
+async def read_merge_patch(request: web.Request) -> Patch:
+    """The body as a JSON Merge Patch that makes an object of an object. Raises as `read_body` does."""
+    _require_sent_as(request, _JSON, _MERGE_PATCH)
+    patch = _parsed(await _arrived(request))
+    if not isinstance(patch, dict):
+        raise InvalidRequest({"body": "must be an object"})
+    return patch
+
+
+def agent_id_of(request: web.Request) -> str:
+    """The agent that the path names. Raises InvalidRequest."""
+    try:
+        return _uuid(request.match_info["agent_id"])
+    except ValueError as fault:
+        raise InvalidRequest({"agentId": str(fault)}) from None
+
+
+def _require_sent_as(request: web.Request, *media_types: str) -> None:
+    if request.content_type not in media_types:
+        raise UnsupportedMediaType(_content_type(request), *media_types)
 
 
 def _content_type(request: web.Request) -> str:

@@ -1,50 +1,71 @@
 """aiohttp's runner, but for one thing: every refusal, aiohttp's own included, is in the service's words."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from service.errors import InternalError, MalformedRequest, Refusal
-from service.middleware import refusals
+from service.middleware import Handle, refusals
+from service.watch import Watch
 from service.wire import refusal_response
 
 _log = logging.getLogger(__name__)
 
 
-class Runner(web.AppRunner):
-    """Runs an application; `error_format` is the shape of its refusals."""
+def as_it_is(handle: Handle) -> Handle:
+    return handle
 
-    def __init__(self, app: web.Application, error_format: str, **options: Any) -> None:
-        super().__init__(app, **options)
+
+class Runner(web.AppRunner):
+    """Runs an application; `error_format` is the shape of its refusals, and `watch` is kept over its requests.
+
+    What is given as `around` goes between the two.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        error_format: str,
+        watch: Watch,
+        around: Callable[[Handle], Handle] = as_it_is,
+        **options: Any,
+    ) -> None:
+        super().__init__(app, access_log=None, **options)
         self._error_format = error_format
+        self._watch = watch
+        self._around = around
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return _Server(
-            refusals(server.request_handler, self._error_format),
+            self._watch.over(self._around(refusals(server.request_handler, self._error_format))),
             error_format=self._error_format,
+            watch=self._watch,
             request_factory=server.request_factory,
             **self._kwargs,
         )
 
 
 class _Server(web.Server):
-    def __init__(self, *arguments: Any, error_format: str, **options: Any) -> None:
+    def __init__(self, *arguments: Any, error_format: str, watch: Watch, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.error_format = error_format
+        self.watch = watch
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_error_format",)
+    __slots__ = ("_error_format", "_watch")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._error_format = server.error_format
+        self._watch = server.watch
 
     def handle_error(
         self,
@@ -59,5 +80,6 @@ class _Connection(RequestHandler):
         if status == 400:
             refusal = MalformedRequest((message or "The request could not be read.").partition("\n")[0].rstrip(":"))
         response = refusal_response(refusal, self._error_format)
+        self._watch.refused_unread(response)
         response.force_close()
         return response

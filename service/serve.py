@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from redis.asyncio.connection import parse_url
@@ -19,33 +20,32 @@ from service.dial import Dialer
 from service.embedded import embedded_server
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.runner import Runner
+from service.request_log import RequestLog
+from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
+from service.watch import Watch
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, request_log: RequestLog) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
     for name in unknown_variables(os.environ):
         _log.warning("%s is not a setting of this service", name)
     stopped = _stop_signal()
     async with AsyncExitStack() as stack:
         url = await _redis_url(settings, stack)
-        app = create_app(settings, _clients(url, settings.session_store_timeout_seconds), Metrics())
-        runner = Runner(
-            app,
-            settings.session_error_format,
-            access_log=None,
-            shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
-        )
+        runner = await _runner(settings, url, request_log, stack)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         address = await _listen(runner, settings)
         sys.stdout.write(_banner(address, url, settings))
         sys.stdout.flush()
         await stopped.wait()
-        app[HEALTH].draining = True
+        runner.app[HEALTH].draining = True
         _log.info("stopping: requests in flight are finished first")
         await asyncio.sleep(settings.session_drain_pause_seconds)
     _log.info("stopped")
@@ -64,7 +64,7 @@ async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
     return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
 
 
-def _clients(url: str, timeout_seconds: float) -> Clients:
+def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
     try:
         client = client_for(url, timeout_seconds)
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -74,7 +74,36 @@ def _clients(url: str, timeout_seconds: float) -> Clients:
             "and options are those of redis-py."
         ) from None
     dial = Dialer(client)
-    return Clients(lane=Pipeline(dial, timeout_seconds), wide=Pipeline(dial, timeout_seconds), side=client)
+    lane, wide = Pipeline(dial, timeout_seconds, metrics), Pipeline(dial, timeout_seconds, metrics)
+    return Clients(lane, wide, side=client)
+
+
+async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: AsyncExitStack) -> Runner:
+    metrics = Metrics()
+    clients = _clients(url, settings.session_store_timeout_seconds, metrics)
+    around = as_it_is
+    if settings.session_tracing:
+        tracing = _tracing()
+        stack.push_async_callback(tracing.aclose)
+        clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
+        around = tracing.over
+    return Runner(
+        create_app(settings, clients, metrics),
+        settings.session_error_format,
+        Watch(metrics, request_log),
+        around,
+        shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
+    )
+
+
+def _tracing() -> "Tracing":
+    try:
+        from service.tracing import otlp_tracing
+    except ImportError:
+        raise CannotStart(
+            "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
+        ) from None
+    return otlp_tracing()
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

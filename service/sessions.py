@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _ISSUED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -98,6 +98,11 @@ def session_from(session_id: str, values: Sequence[bytes], seen_at_ms: int) -> S
 def minutes_from(stored: bytes) -> float:
     """Minutes as they are stored: `b"30"` is an int, `b"0.5"` a float."""
     return int(stored) if stored.isdigit() else float(stored)
+
+
+def as_stored(members: Mapping[str, float | bool]) -> dict[str, str]:
+    """Members of a timeout configuration as they are stored: `30`, `0.5`, `true`."""
+    return {name: str(value).lower() for name, value in members.items()}
 
 
 def new_session_id() -> str:

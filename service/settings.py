@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service import log
 from service.sessions import TimeoutConfig
 
 MAX_METADATA_BYTES = 10 * 1024
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     session_max_duration_minutes: float = 720
     session_warning_threshold_minutes: float = 5
     session_auto_renew: bool = True
+    session_require_known_agent: bool = False
     session_out_of_range: Literal["refuse", "clamp"] = "refuse"
     session_tombstone_retention_minutes: float = Field(1440, ge=_SHORTEST, le=_A_YEAR, allow_inf_nan=False)
     session_error_format: Literal["schema", "flat"] = "schema"
@@ -69,6 +71,9 @@ class Settings(BaseSettings):
     session_sweep_interval_seconds: float = Field(5, ge=0.01, le=3600, allow_inf_nan=False)
     session_drain_pause_seconds: float = Field(0, ge=0, le=600, allow_inf_nan=False)
     session_drain_timeout_seconds: float = Field(10, ge=0, le=600, allow_inf_nan=False)
+    session_log_level: log.Level = "info"
+    session_log_format: log.Format = "auto"
+    session_tracing: bool = False
 
     @cached_property
     def default_timeout(self) -> TimeoutConfig:

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
 from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
+from service.metrics import Metrics
 from service.scripts import Command
 
 _T = TypeVar("_T")
@@ -21,11 +22,12 @@ _T = TypeVar("_T")
 class SingleCalls:
     """A call to Redis for each request; `timeout_seconds` bounds it with all its waiting."""
 
-    def __init__(self, client: Redis, timeout_seconds: float) -> None:
+    def __init__(self, client: Redis, timeout_seconds: float, metrics: Metrics) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self._outage = outage_log()
-        self._refusals = refusal_log()
+        self._metrics = metrics
+        self._outage = outage_log(metrics.store_errors)
+        self._refusals = refusal_log(metrics.store_errors)
 
     async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         try:
@@ -53,7 +55,8 @@ class SingleCalls:
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        replies: list[Reply] = await pipeline.execute(raise_on_error=False)
+        with self._metrics.round_trip_seconds.time():
+            replies: list[Reply] = await pipeline.execute(raise_on_error=False)
         return replies
 
     async def _told(self, answer: Awaitable[_T]) -> _T:

@@ -1,7 +1,7 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from service import scripts
@@ -16,13 +16,27 @@ from service.errors import (
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
+from service.metadata import Patch, patched
+from service.policies import Policies, Policy, policy_from
 from service.scripts import Argument
-from service.sessions import Session, TimeoutConfig, is_issued_id, minutes_from, new_session_id, session_from
+from service.sessions import (
+    Session,
+    TimeoutConfig,
+    as_stored,
+    is_issued_id,
+    minutes_from,
+    new_session_id,
+    session_from,
+)
 
 CLOCK_TOLERANCE_MS = 5000
 """As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
 
+MOST_TRIES = 64
+"""How often a change is begun anew where others come between: more than will meet at one session."""
+
 _LOST = [b"lost"]
+_MISSING = [b"missing"]
 _REVOKED = [b"revoked"]
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
@@ -36,39 +50,42 @@ class Store:
     Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired.
     """
 
-    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle, *, retention_ms: int, lookup_life_ms: int) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        keys: Keys,
+        lifecycle: Lifecycle,
+        policies: Policies,
+        *,
+        retention_ms: int,
+        lookup_life_ms: int,
+    ) -> None:
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
+        self._policies = policies
         self._retention_ms = retention_ms
         self._lookup_life_ms = lookup_life_ms
 
-    async def create(self, agent_id: str, user_id: str, config: TimeoutConfig, metadata: bytes) -> Session:
-        """A new session, known to its user's and its agent's lookups. `metadata` is a JSON object.
+    async def create(
+        self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
+    ) -> Session:
+        """A new session: the defaults, over them its agent's policy, over that `changes` (members of TimeoutConfig).
 
-        Raises SessionRevoked where a bulk revocation came upon it before it was there.
+        `metadata` is a JSON object. Where the policy is another than this replica supposed, the session is taken back
+        and created anew. Raises AgentNotFound where agents must be known, and SessionRevoked where a bulk revocation
+        came upon the session before its creation was done.
         """
-        session_id = new_session_id()
-        keys = self._keys.of(session_id)
-        *_, answer = await self._lane.change(
-            self._enlist(self._keys.agent(agent_id), session_id),  # revocation relies on this order
-            self._enlist(self._keys.user(user_id), session_id),
-            scripts.CREATE.command(
-                keys,
-                id=session_id,
-                agent_id=agent_id,
-                user_id=user_id,
-                metadata=metadata,
-                retention_ms=self._retention_ms,
-                **_arguments(config._asdict()),
-            ),
-        )
-        if answer == _REVOKED:
-            await self._delist(session_id, agent_id, user_id)
-            raise SessionRevoked(agent_id, user_id)
-        session = self._session(session_id, answer)
-        self._lifecycle.created(session_id)
-        return session
+        asked = as_stored(changes)
+        for _ in range(MOST_TRIES):
+            supposed = await self._policies.supposed(agent_id)
+            policy, session = await self._create(agent_id, user_id, {**supposed.timeout, **asked}, metadata)
+            if policy == supposed.policy:
+                self._lifecycle.created(session.id)
+                return session
+            self._policies.remember(agent_id, policy)
+            await self._take_back(session)
+        raise StoreUnavailable(f"an agent's policy changed {MOST_TRIES} times while a session was to be created")
 
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""
@@ -97,10 +114,30 @@ class Store:
         """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
         session = await self._change(
-            scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | _arguments(changes)
+            scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | as_stored(changes)
         )
         self._lifecycle.changed(session_id, "timeout")
         return session
+
+    async def annotate(self, session_id: str, patch: Patch) -> Session:
+        """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
+
+        Where another change comes between, it is merged anew over that.
+        """
+        session = await self.get(session_id)
+        keys = self._keys.of(session_id)
+        for _ in range(MOST_TRIES):
+            metadata = patched(session.metadata, patch)
+            command = scripts.ANNOTATE.command(keys, revision=session.stored.revision, metadata=metadata)
+            (answer,) = await self._lane.change(command)
+            match answer:
+                case [b"changed_meanwhile", now_ms, values]:
+                    session = session_from(session_id, values, now_ms)
+                case _:
+                    session = self._session(session_id, answer)
+                    self._lifecycle.changed(session_id, "metadata")
+                    return session
+        raise StoreUnavailable(f"others changed a session {MOST_TRIES} times while its metadata was to be")
 
     async def delete(self, session_id: str) -> None:
         _require_issued(session_id)
@@ -111,6 +148,37 @@ class Store:
                 await self._delist(session_id, agent_id.decode(), user_id.decode())
             case _:
                 raise self._refusal(session_id, answer)
+
+    async def _create(
+        self, agent_id: str, user_id: str, config: dict[str, Argument], metadata: bytes
+    ) -> tuple[Policy, Session]:
+        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force."""
+        session_id = new_session_id()
+        policy, *_, answer = await self._lane.change(
+            self._policies.reading(agent_id),
+            self._enlist(self._keys.agent(agent_id), session_id),
+            self._enlist(self._keys.user(user_id), session_id),
+            scripts.CREATE.command(
+                self._keys.of(session_id),
+                id=session_id,
+                agent_id=agent_id,
+                user_id=user_id,
+                metadata=metadata,
+                retention_ms=self._retention_ms,
+                **config,
+            ),
+        )
+        if answer == _REVOKED:
+            await self._delist(session_id, agent_id, user_id)
+            raise SessionRevoked(agent_id, user_id)
+        return policy_from(policy), self._session(session_id, answer)
+
+    async def _take_back(self, session: Session) -> None:
+        """Delete a session whose id nobody was told; only a bulk revocation can have come upon it."""
+        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session.id), id=session.id))
+        await self._delist(session.id, session.agent_id, session.user_id)
+        if answer == _MISSING:
+            raise SessionRevoked(session.agent_id, session.user_id)
 
     async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
         _require_issued(session_id)
@@ -157,11 +225,6 @@ class Store:
 class _Lookup:
     def __init__(self, lookup: str) -> None:
         self.lookup = lookup
-
-
-def _arguments(members: dict[str, float | bool]) -> dict[str, Argument]:
-    """Members of a timeout configuration as they are stored: `30`, `0.5`, `true`."""
-    return {name: str(value).lower() for name, value in members.items()}
 
 
 def _require_issued(session_id: str) -> None:

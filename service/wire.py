@@ -6,10 +6,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
+from pydantic.alias_generators import to_camel
 
 from service.directory import Page
 from service.errors import Refusal
-from service.instants import stored_iso
+from service.instants import iso, stored_iso
+from service.policies import Policy
+from service.reply import Reply
 from service.revocation import Revoked
 from service.sessions import Session
 
@@ -44,7 +47,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> web.Response:
-    return web.Response(body=session_json(session), headers=_HEADERS.copy())
+    return Reply(body=session_json(session), headers=_HEADERS)
 
 
 def created_response(session: Session, location: str) -> web.Response:
@@ -66,11 +69,22 @@ def page_response(page: Page, next_cursor: str | None) -> web.Response:
         "expiredSessions": page.stats.ended,
     }
     rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
-    return web.Response(body=b'{"sessions":[%b],%b' % (sessions, rest[1:]), headers=_HEADERS.copy())
+    return Reply(body=b'{"sessions":[%b],%b' % (sessions, rest[1:]), headers=_HEADERS)
 
 
 def revoked_response(revoked: Revoked) -> web.Response:
     return json_response({"revoked": revoked.number, "more": revoked.more})
+
+
+def policy_response(agent_id: str, policy: Policy) -> web.Response:
+    timeout = {to_camel(member): orjson.Fragment(value) for member, value in policy.timeout.items()}
+    assert policy.updated_at is not None
+    updated_at = iso(int(policy.updated_at))
+    return json_response({"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at})
+
+
+def policy_deleted_response(agent_id: str) -> web.Response:
+    return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
 def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
@@ -85,4 +99,4 @@ def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))
+    return Reply(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))

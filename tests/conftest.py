@@ -20,18 +20,27 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.policies import Policies
+from service.request_log import RequestLog
 from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.watch import Watch
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 
-KEYS_WITHOUT_END = ("sessions:{??}:expiry", "sessions:{??}:warning", "sessions:{??}:created", "sessions:layout")
+KEYS_WITHOUT_END = (
+    "sessions:{??}:expiry",
+    "sessions:{??}:warning",
+    "sessions:{??}:created",
+    "sessions:agent:{*}:policy",
+    "sessions:layout",
+)
 
 HttpClient = TestClient[Any, Any]
 
@@ -40,21 +49,23 @@ class ServiceServer(TestServer):
     """The service under aiohttp's test server, run by its own runner."""
 
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
-        clients = clients_of(redis, settings.session_store_timeout_seconds)
-        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, Metrics()))
+        metrics = Metrics()
+        clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
+        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, metrics))
         self._settings = settings
+        self._metrics = metrics
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, self._settings.session_error_format, **options)
+        return Runner(self.app, self._settings.session_error_format, Watch(self._metrics, RequestLog()), **options)
 
 
-def clients_of(redis: Redis, timeout_seconds: float) -> Clients:
+def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
     if isinstance(redis, FakeAsyncRedis):
-        calls = SingleCalls(redis, timeout_seconds)
+        calls = SingleCalls(redis, timeout_seconds, metrics)
         return Clients(lane=calls, wide=calls, side=redis)
-    dial = Dialer(redis)
-    return Clients(lane=Pipeline(dial, timeout_seconds), wide=Pipeline(dial, timeout_seconds), side=redis)
+    lane, wide = (Pipeline(Dialer(redis), timeout_seconds, metrics) for _ in range(2))
+    return Clients(lane, wide, side=redis)
 
 
 def store_on(lane: Lane, settings: Settings) -> Store:
@@ -62,6 +73,7 @@ def store_on(lane: Lane, settings: Settings) -> Store:
         lane,
         Keys(""),
         Lifecycle(Metrics()),
+        Policies(lane, Keys(""), settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
     )
@@ -116,8 +128,8 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 @pytest.fixture(params=["pipeline", "single calls"])
 async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """Each way to the real server in turn: what the store promises, it promises over both."""
-    single_calls = SingleCalls(client_for(redis_server.url, 2), 2)
-    lane = Pipeline(Dialer(real_redis), 2) if request.param == "pipeline" else single_calls
+    single_calls = SingleCalls(client_for(redis_server.url, 2), 2, Metrics())
+    lane = Pipeline(Dialer(real_redis), 2, Metrics()) if request.param == "pipeline" else single_calls
     yield lane
     await lane.aclose()
     await single_calls.aclose()
@@ -129,8 +141,8 @@ def store(lane: Lane, settings: Settings) -> Store:
 
 
 @pytest.fixture
-async def session(store: Store, settings: Settings) -> Session:
-    return await store.create(AGENT, USER, settings.default_timeout, b'{"channel":"web"}')
+async def session(store: Store) -> Session:
+    return await store.create(AGENT, USER, {}, b'{"channel":"web"}')
 
 
 @pytest.fixture

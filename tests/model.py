@@ -4,11 +4,12 @@ Each verb says what becomes of a life at an instant: the answer, and the life af
 as it was. `stored` says what Redis has to hold.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
 from service.sessions import Session, TimeoutConfig, session_from
@@ -117,6 +118,28 @@ def configure(life: Life, now_ms: int, changes: Mapping[str, float | bool]) -> O
         ended = {"sessionId": life.id, "expiresAt": iso(configured.expires_at_ms)}
         return Refused(TimeoutInThePast, ended), life
     return seen(configured, now_ms), configured
+
+
+def annotate(life: Life, now_ms: int, patch: Mapping[str, Any]) -> Outcome:
+    refusal = refusal_of(life, now_ms)
+    if refusal:
+        return refusal, life
+    metadata = json.dumps(patched(json.loads(life.metadata), patch), separators=(",", ":"), ensure_ascii=False)
+    annotated = replace(life, metadata=metadata.encode(), revision=life.revision + 1)
+    return seen(annotated, now_ms), annotated
+
+
+def patched(metadata: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The merging of RFC 7396, step by step as it says there."""
+    target = dict(metadata) if isinstance(metadata, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            target.pop(name, None)
+        elif isinstance(value, dict):
+            target[name] = patched(target.get(name), value)
+        else:
+            target[name] = value
+    return target
 
 
 def delete(life: Life, now_ms: int) -> Outcome:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+COMMAND = [sys.executable, "-m", "service"]
 _ADDRESS = re.compile(r"listening on (http://\S+)")
 _START_SECONDS = 20
 _ANSWER_SECONDS = 20
@@ -49,7 +50,7 @@ class Replica:
         """Start it and wait for its banner, or for its end: `banner` then holds what it said."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            COMMAND,
             cwd=Path(__file__).parent.parent,
             env={**inherited, "PORT": "0", **self._settings},
             stdout=subprocess.PIPE,

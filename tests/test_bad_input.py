@@ -92,7 +92,14 @@ ID_SHAPES = {
     "no escape": "%zz",
 }
 
-VERBS = [("GET", ""), ("DELETE", ""), ("POST", "/heartbeat"), ("POST", "/renew"), ("PATCH", "/timeout")]
+VERBS = [
+    ("GET", ""),
+    ("DELETE", ""),
+    ("POST", "/heartbeat"),
+    ("POST", "/renew"),
+    ("PATCH", "/timeout"),
+    ("PATCH", "/metadata"),
+]
 
 
 async def send(client: HttpClient, body: bytes, **headers: str) -> ClientResponse:
@@ -425,6 +432,71 @@ async def test_blanks_and_escapes_in_a_request_do_not_count(client: HttpClient) 
     assert response.status == 201
 
 
+# A change of metadata
+
+
+async def patch_metadata(client: HttpClient, body: bytes, content_type: str = JSON["Content-Type"]) -> ClientResponse:
+    session_id = await open_session(client, metadata={"channel": "web"})
+    headers = {"Content-Type": content_type}
+    return await client.patch(f"{SESSIONS}/{session_id}/metadata", data=body, headers=headers)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json; charset=utf-8"])
+async def test_metadata_is_patched_by_either_media_type(client: HttpClient, content_type: str) -> None:
+    response = await patch_metadata(client, b'{"channel":null,"topic":{"a":[1]}}', content_type)
+
+    assert response.status == 200
+    assert (await response.json())["metadata"] == {"topic": {"a": [1]}}
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json-patch+json"])
+async def test_another_media_type_is_told_both(client: HttpClient, content_type: str) -> None:
+    response = await patch_metadata(client, b"{}", content_type)
+
+    refusal = await response.json()
+    assert response.status == 415
+    assert refusal["error"]["details"] == (
+        f"Send Content-Type: application/json or application/merge-patch+json, not {content_type}."
+    )
+
+
+async def test_a_merge_patch_is_no_new_session(client: HttpClient) -> None:
+    response = await send(client, b"{}", **{"Content-Type": "application/merge-patch+json"})
+
+    assert response.status == 415
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b"1", b"true"])
+async def test_a_patch_is_an_object(client: HttpClient, body: bytes) -> None:
+    fields = await fields_refused(await patch_metadata(client, body))
+
+    assert fields == {"body": "must be an object"}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+async def test_a_patch_that_is_not_json_is_refused(client: HttpClient, body: bytes) -> None:
+    fields = await fields_refused(await patch_metadata(client, body))
+
+    assert list(fields) == ["body"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "fault"),
+    [
+        ({"a": 10**30}, "holds an integer beyond 64 bits, near 1e+30"),
+        ({"a": [{"b": -(2**63) - 1}]}, "holds an integer beyond 64 bits, near -9.223372036854776e+18"),
+        (nested(300), "is nested too deeply"),
+        (nested(900), "is nested too deeply"),
+        ({"a": "x" * MAX_METADATA_BYTES}, "must be at most 10240 bytes as JSON, not 10264"),
+    ],
+    ids=["a huge integer", "a huge integer in a list", "depth 300", "depth 900", "too large"],
+)
+async def test_what_a_patch_makes_of_metadata_must_be_storable(client: HttpClient, patch: object, fault: str) -> None:
+    fields = await fields_refused(await patch_metadata(client, json.dumps(patch).encode()))
+
+    assert fields == {"metadata": fault}
+
+
 # A refusal changes nothing
 
 
@@ -450,6 +522,19 @@ async def test_a_refused_change_of_timeout_changes_nothing(client: HttpClient, r
     before = await data_in(redis)
 
     response = await client.patch(f"{SESSIONS}/{session_id}/timeout", data=body, headers=JSON)
+
+    assert response.status == 400
+    assert await data_in(redis) == before
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"a":99999999999999999999}', b'{"a":"%b"}' % (b"x" * MAX_METADATA_BYTES)]
+)
+async def test_a_refused_change_of_metadata_changes_nothing(client: HttpClient, redis: Redis, body: bytes) -> None:
+    session_id = await open_session(client, metadata={"channel": "web"})
+    before = await data_in(redis)
+
+    response = await client.patch(f"{SESSIONS}/{session_id}/metadata", data=body, headers=JSON)
 
     assert response.status == 400
     assert await data_in(redis) == before
@@ -619,6 +704,7 @@ async def test_a_small_body_that_unfolds_beyond_the_limit_is_too_large(client: H
         ("PUT", f"{SESSIONS}/{UNKNOWN}/renew", "POST"),
         ("GET", f"{SESSIONS}/{UNKNOWN}/timeout", "PATCH"),
         ("POST", f"{SESSIONS}/{UNKNOWN}/timeout", "PATCH"),
+        ("PUT", f"{SESSIONS}/{UNKNOWN}/metadata", "PATCH"),
         ("POST", f"{SESSIONS}/health", "GET"),
         ("POST", "/livez", "GET"),
         ("DELETE", "/readyz", "GET"),

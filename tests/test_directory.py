@@ -15,7 +15,7 @@ from service.keys import SHARDS, Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.sessions import Session, TimeoutConfig, new_session_id
+from service.sessions import Session, new_session_id
 from service.single_calls import SingleCalls
 from service.store import Store
 from service.sweeper import Sweeper
@@ -27,7 +27,6 @@ MINUTE_MS = 60_000
 ANYONE = Wanted()
 OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"
 OTHER_USER = "00000000-0000-4000-8000-00000000000b"
-HALF_AN_HOUR = TimeoutConfig(30, True, 720, 5)
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def directory(lane: Lane) -> Directory:
 
 
 async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
-    return [await store.create(agent_id, user_id, HALF_AN_HOUR, b"{}") for _ in range(number)]
+    return [await store.create(agent_id, user_id, {}, b"{}") for _ in range(number)]
 
 
 async def walk(directory: Directory, wanted: Wanted = ANYONE, limit: int = 3) -> list[Page]:
@@ -388,7 +387,7 @@ class Turmoil:
             await self._store.renew(session_id)
         for session_id in self._random.sample(self.alive, len(self.alive) // 4):
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
-        await Sweeper(self._redis, SingleCalls(self._redis, 2), Keys(""), Lifecycle(Metrics())).round()
+        await Sweeper(self._redis, SingleCalls(self._redis, 2, Metrics()), Keys(""), Lifecycle(Metrics())).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):

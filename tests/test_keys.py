@@ -9,7 +9,10 @@ from redis.asyncio import Redis
 
 from service import keys
 from service.keys import SHARDS, Keys
+from service.lane import Lane
+from service.policies import Policies
 from service.sessions import Session
+from service.settings import Settings
 from service.store import Store
 from tests.aging import age
 from tests.conftest import AGENT, USER
@@ -82,7 +85,7 @@ def rows_of(names: set[str]) -> dict[str, Row]:
 
 
 def test_the_table_has_a_row_for_every_kind_of_key() -> None:
-    assert set(documented()) >= OF_A_SESSION | {"sessions:layout"}
+    assert set(documented()) >= OF_A_SESSION | {"sessions:agent:{<agentId>}:policy", "sessions:layout"}
 
 
 async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:
@@ -91,13 +94,27 @@ async def test_a_creation_leaves_what_the_table_says(session: Session, real_redi
 
 @pytest.mark.parametrize(
     "verb",
-    [Store.get, Store.touch, Store.renew, lambda store, session_id: store.configure(session_id, {"auto_renew": False})],
-    ids=["get", "touch", "renew", "configure"],
+    [
+        Store.get,
+        Store.touch,
+        Store.renew,
+        lambda store, session_id: store.configure(session_id, {"auto_renew": False}),
+        lambda store, session_id: store.annotate(session_id, {"channel": "phone"}),
+    ],
+    ids=["get", "touch", "renew", "configure", "annotate"],
 )
 async def test_a_verb_leaves_what_the_table_says(store: Store, session: Session, real_redis: Redis, verb: Verb) -> None:
     await verb(store, session.id)
 
     assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+async def test_a_policy_leaves_what_the_table_says(lane: Lane, settings: Settings, real_redis: Redis) -> None:
+    whole = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
+
+    await Policies(lane, Keys(""), settings).put(AGENT, whole)
+
+    assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
 
 
 async def test_a_deletion_leaves_nothing(store: Store, session: Session, real_redis: Redis) -> None:
@@ -122,6 +139,7 @@ def test_a_prefix_stands_in_front_of_every_name() -> None:
     assert prefixed.of(AN_ID) == tuple(f"staging:{key}" for key in plain.of(AN_ID))
     assert prefixed.user(USER) == f"staging:{plain.user(USER)}"
     assert prefixed.agent(AGENT) == f"staging:{plain.agent(AGENT)}"
+    assert prefixed.policy(AGENT) == f"staging:{plain.policy(AGENT)}"
     assert prefixed.layout == f"staging:{plain.layout}"
 
 

@@ -1,9 +1,13 @@
 """How an error reply is named: the store's trouble, or a fault of our own."""
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.lane import ScriptFault, ServerDemoted, StoreRefused, named
+from service.lane import ScriptFault, ServerDemoted, StoreRefused, named, outage_log
+from service.metrics import Metrics
+from tests.counted import counted
 
 IN_A_SCRIPT = " script: 1234, on @user_script:7."
 
@@ -39,3 +43,23 @@ def test_a_server_that_does_not_do_it_is_the_stores_trouble(error: ResponseError
 
 def test_a_server_that_takes_no_changes_was_demoted() -> None:
     assert type(named(ReadOnlyError("You can't write against a read only replica." + IN_A_SCRIPT))) is ServerDemoted
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TimeoutError(), "timeout"),
+        (RedisTimeoutError(), "timeout"),
+        (ConnectionRefusedError(), "connection"),
+        (RedisConnectionError(), "connection"),
+        (StoreRefused("OOM command not allowed"), "refused"),
+        (ServerDemoted("You can't write against a read only replica."), "demoted"),
+        (ValueError("what nobody thought of"), "other"),
+    ],
+)
+def test_trouble_is_counted_by_its_kind(error: Exception, kind: str) -> None:
+    metrics = Metrics()
+
+    outage_log(metrics.store_errors).begins(error)
+
+    assert counted(metrics.store_errors) == {kind: 1}

@@ -44,7 +44,9 @@ from service.keys import Keys
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.policies import Policies
 from service.sessions import Session, TimeoutConfig
+from service.settings import Settings
 from service.store import Store
 from tests import model
 from tests.aging import age
@@ -94,6 +96,11 @@ changes = st.fixed_dictionaries(
 )
 people = st.sampled_from([str(uuid.UUID(int=number)) for number in range(3)])
 metadata = st.sampled_from([b"{}", b'{"a":[]}', b'{"n":9007199254740993}', '{"é":"\U0001f600"}'.encode()])
+patches = st.dictionaries(
+    st.sampled_from(["a", "n", "é"]),
+    st.none()
+    | st.sampled_from([1, 2**64 - 1, 0.5, "\U0001f600", [None, {}], {"a": None, "b": []}, {"b": {"c": None}}]),
+)
 
 a_while = st.builds(Passing, st.just("last_activity_ms"), st.integers(1, 4 * MINUTE_MS))
 around_the_warning = st.builds(Passing, st.just("warned_at_ms"), st.sampled_from([-500, 0, 1]))
@@ -105,7 +112,7 @@ beyond_life = st.just(NO_TIME) | st.builds(
 members_with_an_end = st.sampled_from([("renewed_at_ms", "timeout_minutes"), ("created_at_ms", "max_duration_minutes")])
 never_issued = st.uuids(version=4).map(str) | st.sampled_from(["", "none", "0" * 36, "{x}"])
 ways_to_end = st.sampled_from(["_delete", "_expire", "_expire", "_lose"])
-verb = st.sampled_from(["get", "touch", "renew", "configure", "delete"])
+verb = st.sampled_from(["get", "touch", "renew", "configure", "annotate", "delete"])
 verbs = st.lists(verb, min_size=1, max_size=4)
 
 
@@ -122,7 +129,12 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._keys = Keys("")
         self._lane = self._run(_pipeline_to(self._redis))
         self._store = Store(
-            self._lane, self._keys, Lifecycle(Metrics()), retention_ms=RETENTION_MS, lookup_life_ms=LOOKUP_LIFE_MS
+            self._lane,
+            self._keys,
+            Lifecycle(Metrics()),
+            Policies(self._lane, self._keys, Settings()),
+            retention_ms=RETENTION_MS,
+            lookup_life_ms=LOOKUP_LIFE_MS,
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())
@@ -164,6 +176,11 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._let_pass(session_id, passing)
         self._compare_configure(session_id, changes)
 
+    @rule(session_id=sessions, passing=within_life, patch=patches)
+    def annotate(self, session_id: str, passing: Passing, patch: dict[str, Any]) -> None:
+        self._let_pass(session_id, passing)
+        self._compare_annotate(session_id, patch)
+
     @rule(
         session_id=sessions, member=members_with_an_end, minutes=st.integers(1, 4), offset_ms=st.sampled_from([-500, 0])
     )
@@ -200,7 +217,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._every_session_is_stored_as_the_model_says()
 
     def _begin(self, agent: str, user: str, timeout: TimeoutConfig, metadata: bytes) -> str:
-        asked_ms, session, answered_ms = self._timed(self._store.create(agent, user, timeout, metadata))
+        asked_ms, session, answered_ms = self._timed(self._store.create(agent, user, timeout._asdict(), metadata))
         now_ms = session.seen_at_ms
         life = Life(session.id, agent, user, metadata, now_ms, now_ms, now_ms, timeout, RETENTION_MS)
         assert asked_ms <= now_ms <= answered_ms
@@ -226,12 +243,18 @@ class SessionsInRedis(RuleBasedStateMachine):
     def _compare_any(self, verb: str, session_id: str) -> None:
         if verb == "configure":
             self._compare_configure(session_id, {"timeout_minutes": 30})
+        elif verb == "annotate":
+            self._compare_annotate(session_id, {"a": 1})
         else:
             self._compare(session_id, getattr(self._store, verb)(session_id), getattr(model, verb))
 
     def _compare_configure(self, session_id: str, changes: dict[str, float | bool]) -> None:
         call = self._store.configure(session_id, changes)
         self._compare(session_id, call, lambda life, now_ms: model.configure(life, now_ms, changes))
+
+    def _compare_annotate(self, session_id: str, patch: dict[str, Any]) -> None:
+        call = self._store.annotate(session_id, patch)
+        self._compare(session_id, call, lambda life, now_ms: model.annotate(life, now_ms, patch))
 
     def _compare(self, session_id: str, call: Awaitable[Session | None], verb: Callable[[Life, int], Outcome]) -> None:
         """Make the call: its answer is the model's, and its life goes on as the model says."""
@@ -321,7 +344,7 @@ def new_id_in_one_shard() -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(redis), 2)
+    return Pipeline(Dialer(redis), 2, Metrics())
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

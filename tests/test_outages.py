@@ -18,6 +18,7 @@ from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
 from service.connect import client_for
+from service.metrics import Metrics
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
@@ -33,6 +34,7 @@ VERBS = {
     "heartbeat": ("POST", "/heartbeat"),
     "renew": ("POST", "/renew"),
     "configure": ("PATCH", "/timeout"),
+    "annotate": ("PATCH", "/metadata"),
     "delete": ("DELETE", ""),
 }
 CHANGES = {name: verb for name, verb in VERBS.items() if name != "read"}
@@ -60,7 +62,7 @@ def own_redis(lasting_redis: RedisServer) -> RedisServer:
 async def service(request: pytest.FixtureRequest, own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     """The service over each kind of lane: what holds in an outage holds for both."""
     redis = client_for(own_redis.url, STORE_TIMEOUT_SECONDS)
-    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS) if request.param == "single calls" else None
+    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS, Metrics()) if request.param == "single calls" else None
     return await aiohttp_client(ServiceServer(patient(), redis, lane=lane))
 
 
@@ -109,7 +111,7 @@ def endless_sessions(server: RedisServer) -> list[bytes]:
     """Sessions, tombstones and lookups that would stay for ever."""
     with redis_py.Redis.from_url(server.url) as client:
         patterns = ("session:*", "sessions:user:*", "sessions:agent:*")
-        keys = [key for pattern in patterns for key in client.scan_iter(pattern)]
+        keys = [key for pattern in patterns for key in client.scan_iter(pattern) if not key.endswith(b":policy")]
         return [key for key in keys if client.ttl(key) == -1]
 
 
@@ -248,6 +250,14 @@ UNCHANGEABLE = pytest.mark.parametrize("unchangeable", [out_of_memory, demoted, 
 Trouble = Callable[[RedisServer], AbstractContextManager[None]]
 
 
+POLICY = f"/api/messaging/agents/{AGENT}/timeout"
+
+
+async def policy(service: HttpClient, method: str, minutes: int = 60) -> ClientResponse:
+    async with asyncio.timeout(SOON):
+        return await service.request(method, POLICY, json={"timeoutMinutes": minutes} if method == "PUT" else None)
+
+
 # Redis is gone
 
 
@@ -264,6 +274,33 @@ async def test_every_call_is_told_to_try_again(
     assert response.status == 503
     assert response.headers["Retry-After"] == "1"
     assert (await response.json())["code"] == "STORE_UNAVAILABLE"
+
+
+@GONE
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+async def test_every_call_about_a_policy_is_told_to_try_again(
+    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str
+) -> None:
+    await policy(service, "PUT")
+
+    with gone(own_redis):
+        response = await policy(service, method)
+
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+
+
+@GONE
+async def test_an_agent_that_cannot_be_looked_for_is_not_said_to_be_unknown(
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Trouble
+) -> None:
+    service: HttpClient = await aiohttp_client(server_over(own_redis, session_require_known_agent=True))
+    await until_ready(service)
+
+    with gone(own_redis):
+        response = await create(service)
+
+    assert response.status == 503
 
 
 @GONE
@@ -513,7 +550,7 @@ async def test_a_heartbeat_that_met_lost_scripts_counts_once(service: HttpClient
 
 
 @UNCHANGEABLE
-@pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure"])
+@pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure", "annotate"])
 async def test_changes_are_told_to_try_again_and_change_nothing(
     service: HttpClient, own_redis: RedisServer, unchangeable: Trouble, verb: str
 ) -> None:
@@ -539,6 +576,19 @@ async def test_a_refused_creation_leaves_nothing_behind(
 
     assert response.status == 503
     assert own_redis.command("KEYS", "session*{*") == []
+
+
+@UNCHANGEABLE
+async def test_a_refused_policy_leaves_the_one_before(
+    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+) -> None:
+    before = await (await policy(service, "PUT")).json()
+
+    with unchangeable(own_redis):
+        refused, read = await policy(service, "PUT", minutes=45), await policy(service, "GET")
+
+    assert (refused.status, read.status) == (503, 200)
+    assert await read.json() == before
 
 
 @UNCHANGEABLE

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
+from prometheus_client.samples import Sample
 
 from service.connection import Connection
 from service.errors import StoreUnavailable
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 
 TIME = b"*1\r\n$4\r\nTIME\r\n"
@@ -59,8 +61,13 @@ def lines() -> Lines:
 
 
 @pytest.fixture
-async def pipeline(lines: Lines) -> Pipeline:
-    return Pipeline(lines.dial, 1)
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def pipeline(lines: Lines, metrics: Metrics) -> Pipeline:
+    return Pipeline(lines.dial, 1, metrics)
 
 
 async def some_turns() -> None:
@@ -184,9 +191,28 @@ async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -
     async def dial(*_: object) -> Connection:
         raise ValueError("no such TLS version")
 
-    pipeline = Pipeline(cast(Callable[..., object], dial), 60)  # type: ignore[arg-type]
+    pipeline = Pipeline(cast(Callable[..., object], dial), 60, Metrics())  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable) as told:
         await pipeline.read("a", X)
 
     assert told.value.why == "ValueError: no such TLS version"
+
+
+async def test_a_round_trip_is_measured_with_the_requests_that_shared_it(
+    pipeline: Pipeline, lines: Lines, metrics: Metrics
+) -> None:
+    readings = [asyncio.ensure_future(pipeline.read(key, X)) for key in ("a", "b")]
+    await some_turns()
+    lines.lines[0].answer(b"*1\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
+    await asyncio.gather(*readings)
+
+    samples = {sample.name: sample.value for sample in samples_of(metrics) if "le" not in sample.labels}
+
+    assert samples["sessions_store_batch_requests_count"] == 1
+    assert samples["sessions_store_batch_requests_sum"] == 2
+    assert samples["sessions_store_round_trip_duration_seconds_count"] == 1
+
+
+def samples_of(metrics: Metrics) -> list[Sample]:
+    return [sample for family in metrics.registry.collect() for sample in family.samples]

@@ -415,7 +415,7 @@ def test_data_that_cannot_be_read_stops_the_start_in_one_line(start_replica: Sta
 def test_a_variable_that_no_knob_reads_is_a_warning(start_replica: StartReplica) -> None:
     replica = start_replica(SESSION_TIMEOUT="5", **NOWHERE)
 
-    assert "WARNING service.serve: SESSION_TIMEOUT is not a setting of this service" in replica.banner
+    assert '"level":"warning"' in replica.line_with("SESSION_TIMEOUT is not a setting of this service")
     assert replica.call("GET", "/livez")[0] == 200
 
 

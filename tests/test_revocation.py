@@ -18,7 +18,7 @@ from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.revocation import MARK_LIFE_MS, Revocation, Revoked, Whose
 from service.scripts import CREATE, ENLIST, Command
-from service.sessions import Session, TimeoutConfig, new_session_id
+from service.sessions import Session, new_session_id
 from service.settings import Settings
 from service.store import Store
 from tests.aging import age
@@ -29,7 +29,6 @@ from tests.store.evidence import KEYS, contents, keys_in, scores_of
 from tests.test_bad_input import fields_refused
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
-HALF_AN_HOUR = TimeoutConfig(30, True, 720, 5)
 OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"
 OTHER_USER = "00000000-0000-4000-8000-00000000000b"
 OF_THE_USER = Whose(None, USER)
@@ -50,7 +49,7 @@ def revocation(lane: Lane, metrics: Metrics) -> Revocation:
 
 
 async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
-    return await asyncio.gather(*(store.create(agent_id, user_id, HALF_AN_HOUR, b"{}") for _ in range(number)))
+    return await asyncio.gather(*(store.create(agent_id, user_id, {}, b"{}") for _ in range(number)))
 
 
 async def states(store: Store, sessions: Iterable[Session]) -> Counter[str]:
@@ -330,9 +329,25 @@ async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
     await revocation.revoke(OF_BOTH)
 
     with pytest.raises(SessionRevoked):
-        await store.create(AGENT, USER, HALF_AN_HOUR, b"{}")
+        await store.create(AGENT, USER, {}, b"{}")
 
     assert await keys_in(real_redis) == [KEYS.tombstone(under_way.id)]
+
+
+async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_begin_anew(
+    store: Store, revocation: Revocation, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
+    take_back = store._take_back
+
+    async def after_a_revocation(session: Session) -> None:
+        await revocation.revoke(OF_THE_USER)
+        await take_back(session)
+
+    monkeypatch.setattr(store, "_take_back", after_a_revocation)
+
+    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "revoked"
+    assert await keys_in(real_redis) == [KEYS.policy(AGENT)]
 
 
 async def test_a_creation_enlists_with_the_agent_before_the_user(
@@ -347,7 +362,7 @@ async def test_a_creation_enlists_with_the_agent_before_the_user(
     monkeypatch.setattr(type(lane), "change", listening)
     await create(store, 1)
 
-    assert [command[3] for command in sent][:2] == [KEYS.agent(AGENT), KEYS.user(USER)]
+    assert [command[3] for command in sent if command[1] == ENLIST.sha] == [KEYS.agent(AGENT), KEYS.user(USER)]
 
 
 # Races
@@ -375,7 +390,7 @@ async def test_among_creations_and_renewals_nothing_slips_through(
 async def attempt_to_create(store: Store) -> Session | None:
     """The session, or None where it was revoked on its way."""
     try:
-        return await store.create(AGENT, USER, HALF_AN_HOUR, b"{}")
+        return await store.create(AGENT, USER, {}, b"{}")
     except SessionRevoked:
         return None
 

@@ -47,7 +47,14 @@ def test_each_call_answers_as_documented(case: Case, service_url: str) -> None:
 
 def test_calls_that_follow_one_another_answer_as_documented(service_url: str) -> None:
     documented.config.update(base_url=service_url)
-    documented.as_state_machine().run(settings=thorough)
+    of_one_session = documented.exclude(operation_id=["listSessions"])  # a listing shows what other tests left, too
+    of_one_session.as_state_machine().run(settings=thorough)
+
+
+@documented.hook
+def filter_case(context: schemathesis.HookContext, case: Case) -> bool:
+    """`health` where an id is asked for is another path of the document: one without parameters goes first."""
+    return bool(case.path_parameters.get("sessionId") != "health")
 
 
 @documented.hook
@@ -62,7 +69,7 @@ def filter_failure(
         return True
     if case.path == "/api/messaging/sessions" and case.method != "POST":
         return not ("cursor" in case.query or (case.method == "DELETE" and not case.query))
-    return not (_ends_before_its_timeout(case.body) or _holds_too_long_a_number(case.body))
+    return not (_holds_too_long_a_number(case.body) or _ends_before_its_timeout(case.body))
 
 
 def _ends_before_its_timeout(body: Any) -> bool:

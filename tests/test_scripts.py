@@ -11,7 +11,21 @@ from redis.crc import key_slot
 
 from service import scripts
 from service.keys import Keys
-from service.scripts import CONFIGURE, CREATE, DELETE, ENLIST, LIST, RENEW, REVOKE, SWEEP, TOUCH, Script
+from service.metrics import Metrics
+from service.scripts import (
+    ANNOTATE,
+    CONFIGURE,
+    CREATE,
+    DELETE,
+    ENLIST,
+    LIST,
+    PUT_POLICY,
+    RENEW,
+    REVOKE,
+    SWEEP,
+    TOUCH,
+    Script,
+)
 from service.settings import Settings
 from service.store import CLOCK_TOLERANCE_MS, Store
 from tests.aging import age
@@ -33,15 +47,16 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "warning_threshold_minutes": "5",
     "retention_ms": 60 * MINUTE_MS,
     "mark_life_ms": 10 * MINUTE_MS,
+    "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, LIST, REVOKE]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
-    "script", [TOUCH, RENEW, CONFIGURE, DELETE, REVOKE], ids=lambda script: script.name
+    "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, REVOKE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, REVOKE], ids=lambda script: script.name
+    "script", [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE], ids=lambda script: script.name
 )
 
 
@@ -84,7 +99,7 @@ async def session_of_2100(redis: Redis) -> None:
 @pytest.fixture
 async def loose_store(redis: Redis, settings: Settings) -> AsyncIterator[Store]:
     """A store on the fake and on the real server."""
-    lane = clients_of(redis, settings.session_store_timeout_seconds).lane
+    lane = clients_of(redis, settings.session_store_timeout_seconds, Metrics()).lane
     yield store_on(lane, settings)
     await lane.aclose()
 
@@ -184,32 +199,34 @@ async def test_redis_knows_a_script_by_the_name_it_is_called(script: Script, red
     assert await redis.script_load(script.text) == script.sha
 
 
-async def test_scripts_bring_a_session_through_its_life(loose_store: Store, settings: Settings) -> None:
-    session = await loose_store.create(AGENT, USER, settings.default_timeout, b"{}")
+async def test_scripts_bring_a_session_through_its_life(loose_store: Store) -> None:
+    session = await loose_store.create(AGENT, USER, {}, b"{}")
 
     answers = [
         await attempt(loose_store.touch, session.id),
         await attempt(loose_store.renew, session.id),
         await attempt(loose_store.configure, session.id, {"timeout_minutes": 60}),
+        await attempt(loose_store.annotate, session.id, {"channel": "web"}),
         await attempt(loose_store.delete, session.id),
         await attempt(loose_store.get, session.id),
     ]
 
-    assert answers == ["live", "live", "live", "deleted", "missing"]
+    assert answers == ["live", "live", "live", "live", "deleted", "missing"]
 
 
-async def test_scripts_know_an_expired_session(loose_store: Store, settings: Settings, redis: Redis) -> None:
-    session = await loose_store.create(AGENT, USER, settings.default_timeout, b"{}")
+async def test_scripts_know_an_expired_session(loose_store: Store, redis: Redis) -> None:
+    session = await loose_store.create(AGENT, USER, {}, b"{}")
     await age(redis, session.id, 30 * MINUTE_MS)
 
     answers = [
         await attempt(loose_store.touch, session.id),
         await attempt(loose_store.renew, session.id),
         await attempt(loose_store.configure, session.id, {"timeout_minutes": 60}),
+        await attempt(loose_store.annotate, session.id, {"channel": "web"}),
         await attempt(loose_store.delete, session.id),
     ]
 
-    assert answers == ["expired"] * 4
+    assert answers == ["expired"] * 5
 
 
 async def test_the_clock_has_milliseconds(redis: Redis) -> None:

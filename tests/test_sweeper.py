@@ -10,7 +10,6 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, TimeoutConfig
-from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
 from service.sweeper import BATCH_PER_SHARD, Sweeper
@@ -42,7 +41,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2), Keys(""), Lifecycle(metrics))
+    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics))
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
@@ -76,7 +75,7 @@ async def test_its_tombstone_still_says_410(sweeper: Sweeper, ended: Session, st
 async def test_ends_are_counted_by_their_reason(
     sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis, metrics: Metrics
 ) -> None:
-    outlived = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5), b"{}")
+    outlived = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5)._asdict(), b"{}")
     await age(real_redis, outlived.id, 30 * MINUTE_MS)
 
     await sweeper.round()
@@ -162,11 +161,11 @@ async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_
 
 
 async def test_more_than_a_batch_is_swept_round_by_round(
-    sweeper: Sweeper, store: Store, settings: Settings, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    sweeper: Sweeper, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = iter(f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(BATCH_PER_SHARD + 1))
     monkeypatch.setattr("service.store.new_session_id", lambda: next(ids))
-    sessions = [await store.create(AGENT, USER, settings.default_timeout, b"{}") for _ in range(BATCH_PER_SHARD + 1)]
+    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(BATCH_PER_SHARD + 1)]
     await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
 
     await sweeper.round()

@@ -20,7 +20,7 @@ def upkeep(real_redis: Redis) -> Upkeep:
 @pytest.fixture
 async def large_session(store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session whose hash is no listpack under a server's default settings, in the only shard that is looked at."""
-    session = await store.create(AGENT, USER, settings.default_timeout, b'{"note":"%b"}' % (b"x" * 65))
+    session = await store.create(AGENT, USER, {}, b'{"note":"%b"}' % (b"x" * 65))
     monkeypatch.setattr("service.upkeep.SHARDS", (session.id[:2],))
 
 
@@ -56,7 +56,7 @@ async def test_small_hashes_are_not_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    session = await store.create(AGENT, USER, settings.default_timeout, b"{}")
+    session = await store.create(AGENT, USER, {}, b"{}")
     monkeypatch.setattr("service.upkeep.SHARDS", (session.id[:2],))
 
     await upkeep.round()

@@ -99,6 +99,15 @@ async def test_its_timeout_can_be_changed_while_it_lives(client: HttpClient) -> 
     assert session["timeoutConfig"]["maxDurationMinutes"] == 720
 
 
+async def test_its_metadata_can_be_changed_member_by_member(client: HttpClient) -> None:
+    session_id = await open_session(client, metadata={"channel": "web", "draft": "Hel"})
+
+    response = await client.patch(f"{SESSIONS}/{session_id}/metadata", json={"draft": None, "topic": "weather"})
+
+    session = await response.json()
+    assert session["metadata"] == {"channel": "web", "topic": "weather"}
+
+
 async def test_left_alone_it_expires_and_says_so_again_and_again(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client)
     await age(redis, session_id, 30 * MINUTE_MS)

@@ -42,6 +42,11 @@ def with_text(command: Command) -> Command:
     return ("EVAL", _texts()[command[1]], *command[2:])
 
 
+def name_of(command: Command) -> str:
+    """The script that a command runs, or the command itself."""
+    return _names().get(command[1], "EVALSHA") if command[0] == "EVALSHA" else str(command[0])
+
+
 def load(name: str) -> Script:
     text = _file("prelude") + "\n" + _file(name)
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
@@ -66,13 +71,22 @@ ENLIST = load("enlist")
 TOUCH = load("touch")
 RENEW = load("renew")
 CONFIGURE = load("configure")
+ANNOTATE = load("annotate")
 DELETE = load("delete")
 SWEEP = load("sweep")
 LIST = load("list")
 REVOKE = load("revoke")
+PUT_POLICY = load("put_policy")
+
+
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY)
 
 
 @cache
 def _texts() -> dict[Argument, str]:
-    every = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, DELETE, SWEEP, LIST, REVOKE)
-    return {script.sha: script.text for script in every}
+    return {script.sha: script.text for script in _ALL}
+
+
+@cache
+def _names() -> dict[Argument, str]:
+    return {script.sha: script.name for script in _ALL}

@@ -22,7 +22,7 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def particular(store: Store) -> Session:
     """A session of which every member of the configuration differs from the defaults."""
-    return await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10)._asdict(), b"{}")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_a_shorter_maximum_duration_becomes_the_reason_to_end(
 
 
 async def test_a_longer_maximum_duration_is_no_reason_to_end_any_more(store: Store, real_redis: Redis) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5)._asdict(), b"{}")
 
     await store.configure(session.id, {"max_duration_minutes": 120})
 

@@ -48,19 +48,19 @@ async def test_it_belongs_to_its_agent_and_its_user(session: Session) -> None:
 
 
 async def test_its_configuration_is_the_one_it_was_given(store: Store) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10)._asdict(), b"{}")
 
     assert session.timeout == TimeoutConfig(60, False, 120, 10)
 
 
 async def test_it_ends_at_its_maximum_duration_where_that_is_shorter(store: Store) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
 
     assert session.time_remaining_ms == 45 * MINUTE_MS
 
 
 async def test_minutes_may_be_fractions(store: Store, real_redis: Redis) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(7.25, True, 720.5, 0.001), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(7.25, True, 720.5, 0.001)._asdict(), b"{}")
 
     assert session.time_remaining_ms == 435_000
     assert session.timeout == TimeoutConfig(7.25, True, 720.5, 0.001)
@@ -107,7 +107,7 @@ async def test_its_tombstone_outlives_it_by_the_retention(session: Session, real
 async def test_its_reason_to_end_is_its_maximum_duration_where_that_is_not_the_later(
     store: Store, real_redis: Redis
 ) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5)._asdict(), b"{}")
 
     assert (await tombstone_of(real_redis, session))["reason"] == "max_duration"
 
@@ -136,7 +136,7 @@ async def test_a_creation_gives_the_lookup_its_full_life_again(
 ) -> None:
     await real_redis.pexpireat(KEYS.agent(AGENT), session.created_at_ms + MINUTE_MS)
 
-    await store.create(AGENT, USER, settings.default_timeout, b"{}")
+    await store.create(AGENT, USER, {}, b"{}")
 
     assert await real_redis.pexpiretime(KEYS.agent(AGENT)) >= session.created_at_ms + settings.lookup_life_ms
 
@@ -147,7 +147,7 @@ async def test_a_lookup_drops_what_is_older_than_the_longest_life(
     too_old_ms = session.created_at_ms - settings.lookup_life_ms
     await real_redis.zadd(KEYS.user(USER), {"too old": too_old_ms, "old": too_old_ms + MINUTE_MS})
 
-    newer = await store.create(AGENT, USER, settings.default_timeout, b"{}")
+    newer = await store.create(AGENT, USER, {}, b"{}")
 
     assert set(await real_redis.zrange(KEYS.user(USER), 0, -1)) == {b"old", session.id.encode(), newer.id.encode()}
 
@@ -163,72 +163,66 @@ async def test_a_lookup_drops_what_is_older_than_the_longest_life(
         b'{"long":"' + 10_000 * b"x" + b'"}',
     ],
 )
-async def test_metadata_is_given_back_byte_for_byte(store: Store, settings: Settings, metadata: bytes) -> None:
-    session = await store.create(AGENT, USER, settings.default_timeout, metadata)
+async def test_metadata_is_given_back_byte_for_byte(store: Store, metadata: bytes) -> None:
+    session = await store.create(AGENT, USER, {}, metadata)
 
     assert session.metadata == metadata
     assert (await store.get(session.id)).metadata == metadata
 
 
-async def test_it_is_created_after_redis_forgot_the_scripts(
-    store: Store, settings: Settings, real_redis: Redis
-) -> None:
+async def test_it_is_created_after_redis_forgot_the_scripts(store: Store, real_redis: Redis) -> None:
     await real_redis.script_flush()
 
-    session = await store.create(AGENT, USER, settings.default_timeout, b"{}")
+    session = await store.create(AGENT, USER, {}, b"{}")
 
     assert await attempt(store.get, session.id) == "live"
 
 
 async def test_an_id_that_lives_is_not_given_again(
-    store: Store, settings: Settings, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.new_session_id", lambda: session.id)
     before = await fields_of(real_redis, session)
 
-    answer = await attempt(store.create, AGENT, SOMEONE_ELSE, settings.default_timeout, b"{}")
+    answer = await attempt(store.create, AGENT, SOMEONE_ELSE, {}, b"{}")
 
     assert answer == "unknown"
     assert await fields_of(real_redis, session) == before
 
 
 async def test_an_id_that_left_a_tombstone_is_not_given_again(
-    store: Store, settings: Settings, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.new_session_id", lambda: session.id)
     await real_redis.delete(KEYS.session(session.id))
 
-    assert await attempt(store.create, AGENT, USER, settings.default_timeout, b"{}") == "unknown"
+    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "unknown"
 
 
 async def test_an_id_enlisted_twice_keeps_its_first_time(
-    store: Store, settings: Settings, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.new_session_id", lambda: session.id)
     await real_redis.zadd(KEYS.user(USER), {session.id: session.created_at_ms - MINUTE_MS})
 
-    await attempt(store.create, AGENT, USER, settings.default_timeout, b"{}")
+    await attempt(store.create, AGENT, USER, {}, b"{}")
 
     assert await listed_at(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
 
 
 async def test_of_twenty_creations_with_one_id_one_wins(
-    store: Store, settings: Settings, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.new_session_id", lambda: AN_ID)
 
-    answers = await asyncio.gather(
-        *(attempt(store.create, AGENT, USER, settings.default_timeout, b"{}") for _ in range(20))
-    )
+    answers = await asyncio.gather(*(attempt(store.create, AGENT, USER, {}, b"{}") for _ in range(20)))
 
     assert Counter(answers) == {"live": 1, "unknown": 19}
     assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
 
 
-async def test_two_hundred_creations_at_once_make_two_hundred_sessions(
-    store: Store, settings: Settings, real_redis: Redis
-) -> None:
-    sessions = await asyncio.gather(*(store.create(AGENT, USER, settings.default_timeout, b"{}") for _ in range(200)))
+async def test_two_hundred_creations_at_once_make_two_hundred_sessions(store: Store, real_redis: Redis) -> None:
+    sessions = await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(200)))
 
     assert len({session.id for session in sessions}) == 200
     assert await in_all_shards(real_redis) == {"expiry": 200, "warning": 200, "created": 200}

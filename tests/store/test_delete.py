@@ -10,7 +10,6 @@ from service.errors import StoreUnavailable
 from service.lane import Lane, Reply
 from service.scripts import Command
 from service.sessions import Session
-from service.settings import Settings
 from service.store import Store
 from tests.aging import age
 from tests.attempt import attempt
@@ -39,10 +38,8 @@ async def test_it_is_unknown_from_then_on(store: Store, session: Session) -> Non
     assert answers == ["missing"] * 5
 
 
-async def test_other_sessions_of_its_user_and_its_agent_stay(
-    store: Store, settings: Settings, session: Session, real_redis: Redis
-) -> None:
-    other = await store.create(AGENT, USER, settings.default_timeout, b"{}")
+async def test_other_sessions_of_its_user_and_its_agent_stay(store: Store, session: Session, real_redis: Redis) -> None:
+    other = await store.create(AGENT, USER, {}, b"{}")
 
     await store.delete(session.id)
 
@@ -52,10 +49,10 @@ async def test_other_sessions_of_its_user_and_its_agent_stay(
 
 
 async def test_others_in_its_shard_keep_their_place_in_the_indexes(
-    store: Store, settings: Settings, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.new_session_id", lambda: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a")
-    neighbour = await store.create(AGENT, USER, settings.default_timeout, b"{}")
+    neighbour = await store.create(AGENT, USER, {}, b"{}")
     before = await scores_of(real_redis, neighbour)
 
     await store.delete(session.id)

@@ -139,7 +139,7 @@ async def test_a_hash_that_is_gone_five_seconds_early_has_expired(
 
 
 async def test_fractions_of_minutes_are_read_as_they_were_given(store: Store) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(0.5, True, 1.25, 0.25), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(0.5, True, 1.25, 0.25)._asdict(), b"{}")
 
     found = await store.get(session.id)
 

@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "touch": Store.touch,
     "renew": Store.renew,
     "configure": lambda store, session_id: store.configure(session_id, {"timeout_minutes": 60}),
+    "annotate": lambda store, session_id: store.annotate(session_id, {"channel": "phone"}),
     "delete": Store.delete,
 }
 
@@ -60,7 +61,7 @@ async def test_one_that_ended_for_want_of_activity_is_expired(
 
 
 async def test_one_that_ended_at_its_maximum_duration_is_expired(store: Store, real_redis: Redis, verb: Verb) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5), b"{}")
+    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
     await age(real_redis, session.id, 45 * MINUTE_MS)
 
     with pytest.raises(SessionExpired) as refusal:

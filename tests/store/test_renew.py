@@ -22,18 +22,18 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def passive(store: Store) -> Session:
     """A session that does not renew itself."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5)._asdict(), b"{}")
 
 
 @pytest.fixture
 async def capped(store: Store) -> Session:
     """A session whose maximum duration is half as long again as its timeout."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5)._asdict(), b"{}")
 
 
 @pytest.fixture
 async def at_its_maximum(store: Store) -> Session:
-    return await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
 
 
 async def test_a_renewal_extends_a_session_to_a_full_timeout_from_now(
@@ -140,7 +140,7 @@ async def test_at_the_maximum_duration_nothing_is_left_to_extend(store: Store, a
 
 
 async def test_nothing_is_left_to_extend_in_one_that_does_not_renew_itself_either(store: Store) -> None:
-    passive = await store.create(AGENT, USER, TimeoutConfig(45, False, 45, 5), b"{}")
+    passive = await store.create(AGENT, USER, TimeoutConfig(45, False, 45, 5)._asdict(), b"{}")
 
     assert await attempt(store.renew, passive.id) == "at_maximum"
 

@@ -20,18 +20,18 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def passive(store: Store) -> Session:
     """A session that does not renew itself."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5)._asdict(), b"{}")
 
 
 @pytest.fixture
 async def capped(store: Store) -> Session:
     """A session whose maximum duration is half as long again as its timeout."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5)._asdict(), b"{}")
 
 
 @pytest.fixture
 async def at_its_maximum(store: Store) -> Session:
-    return await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5), b"{}")
+    return await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5)._asdict(), b"{}")
 
 
 async def test_an_activity_is_now(store: Store, session: Session, real_redis: Redis) -> None:

@@ -1,0 +1,121 @@
+"""Agents' policies: the middle tier of timeouts, over the service's defaults and under what a request asks for.
+
+A replica remembers the policies it saw and never relies on that: a creation reads the policy in its own round trip,
+and is begun anew where it was not the one supposed (see Store.create).
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from service import scripts
+from service.errors import AgentNotFound, AgentPolicyNotFound
+from service.keys import Keys
+from service.lane import Lane, UnknownAnswer
+from service.scripts import Argument
+from service.sessions import TimeoutConfig, as_stored
+from service.settings import Settings
+
+MAX_REMEMBERED = 10_000
+
+_FIELDS = (b"timeoutMinutes", b"autoRenew", b"maxDurationMinutes", b"warningThresholdMinutes", b"updatedAt")
+
+
+class Policy(NamedTuple):
+    """The fields of a policy's hash as Redis holds them (see `keys`); None is what was not given."""
+
+    timeout_minutes: bytes | None
+    auto_renew: bytes | None
+    max_duration_minutes: bytes | None
+    warning_threshold_minutes: bytes | None
+    updated_at: bytes | None
+
+    @property
+    def timeout(self) -> dict[str, bytes]:
+        """The members that were given, by their names in TimeoutConfig."""
+        members = zip(TimeoutConfig._fields, self[:-1], strict=True)
+        return {name: value for name, value in members if value is not None}
+
+
+NO_POLICY = Policy(None, None, None, None, None)
+
+
+class Supposed(NamedTuple):
+    """What a replica takes an agent's policy to be, and what that makes of the defaults, as it is stored."""
+
+    policy: Policy
+    timeout: dict[str, Argument]
+
+
+class Policies:
+    """Agents' policies in Redis. Every method that is awaited raises StoreUnavailable."""
+
+    def __init__(self, lane: Lane, keys: Keys, settings: Settings) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._agents_must_be_known = settings.session_require_known_agent
+        self._none = Supposed(NO_POLICY, {**as_stored(settings.default_timeout._asdict())})
+        self._remembered: OrderedDict[str, Supposed] = OrderedDict()
+
+    async def put(self, agent_id: str, members: Mapping[str, float | bool]) -> Policy:
+        """Make these members of TimeoutConfig the agent's policy, in the place of any before."""
+        given = dict.fromkeys(TimeoutConfig._fields, "") | as_stored(members)
+        (answer,) = await self._lane.change(scripts.PUT_POLICY.command(_Key(self._keys.policy(agent_id)), **given))
+        match answer:
+            case [b"put", values]:
+                return policy_from(values)
+            case _:
+                raise UnknownAnswer(repr(answer))
+
+    async def get(self, agent_id: str) -> Policy:
+        """Raises AgentPolicyNotFound."""
+        policy = await self._read(agent_id)
+        if policy == NO_POLICY:
+            raise AgentPolicyNotFound(agent_id)
+        return policy
+
+    async def delete(self, agent_id: str) -> None:
+        """Raises AgentPolicyNotFound."""
+        (deleted,) = await self._lane.change(("DEL", self._keys.policy(agent_id)))
+        if not deleted:
+            raise AgentPolicyNotFound(agent_id)
+
+    async def supposed(self, agent_id: str) -> Supposed:
+        """What a session is to be created with, if it is still so. Raises AgentNotFound where agents must be known."""
+        remembered = self._remembered.get(agent_id)
+        if remembered is not None:
+            self._remembered.move_to_end(agent_id)
+            return remembered
+        if not self._agents_must_be_known:
+            return self._none
+        policy = await self._read(agent_id)
+        if policy == NO_POLICY:
+            raise AgentNotFound(agent_id)
+        return self.remember(agent_id, policy)
+
+    def reading(self, agent_id: str) -> scripts.Command:
+        """The command whose reply `policy_from` takes."""
+        return ("HMGET", self._keys.policy(agent_id), *_FIELDS)
+
+    def remember(self, agent_id: str, policy: Policy) -> Supposed:
+        self._remembered.pop(agent_id, None)
+        if policy == NO_POLICY:
+            return self._none
+        supposed = Supposed(policy, {**self._none.timeout, **policy.timeout})
+        self._remembered[agent_id] = supposed
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return supposed
+
+    async def _read(self, agent_id: str) -> Policy:
+        values, _ = await self._lane.read(self._keys.policy(agent_id), _FIELDS)
+        return policy_from(values)
+
+
+def policy_from(values: Sequence[bytes | None]) -> Policy:
+    """The policy whose fields have these values; without an `updatedAt` there is none."""
+    return NO_POLICY if values[-1] is None else Policy._make(values)
+
+
+class _Key(NamedTuple):
+    policy: str

@@ -1,0 +1,150 @@
+"""Changing the metadata of a live session: a patch is merged over what is there, whoever else is at it."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from service.errors import InvalidRequest, StoreUnavailable
+from service.lane import Lane, Reply
+from service.lifecycle import Lifecycle
+from service.scripts import ANNOTATE, Command
+from service.sessions import Session
+from service.store import MOST_TRIES, Store
+from tests.aging import age
+from tests.attempt import attempt
+from tests.store.evidence import KEYS, commands_seen, contents, ends_of, fields_of, scores_of, tombstone_of
+
+MINUTE_MS = 60_000
+
+
+async def test_a_patch_is_merged_over_the_metadata(store: Store, session: Session) -> None:
+    answered = await store.annotate(session.id, {"topic": {"name": "weather"}})
+
+    assert answered.metadata == b'{"channel":"web","topic":{"name":"weather"}}'
+    assert (await store.get(session.id)).metadata == answered.metadata
+
+
+async def test_patches_add_up(store: Store, session: Session) -> None:
+    await store.annotate(session.id, {"topic": {"name": "weather", "place": "Lima"}})
+    await store.annotate(session.id, {"channel": None, "topic": {"place": None}})
+
+    assert (await store.get(session.id)).metadata == b'{"topic":{"name":"weather"}}'
+
+
+async def test_all_else_stays_as_it_was(store: Store, session: Session, real_redis: Redis) -> None:
+    await age(real_redis, session.id, 10 * MINUTE_MS)
+    before = await fields_of(real_redis, session)
+
+    await store.annotate(session.id, {"channel": "phone"})
+
+    changed = {"metadata": '{"channel":"phone"}', "revision": "2"}
+    assert await fields_of(real_redis, session) == before | changed
+
+
+async def test_it_moves_no_end(store: Store, session: Session, real_redis: Redis) -> None:
+    await age(real_redis, session.id, 10 * MINUTE_MS)
+    ends, tombstone = await ends_of(real_redis, session), await tombstone_of(real_redis, session)
+    scores = await scores_of(real_redis, session)
+
+    await store.annotate(session.id, {"channel": "phone"})
+
+    assert await ends_of(real_redis, session) == ends
+    assert await tombstone_of(real_redis, session) == tombstone
+    assert await scores_of(real_redis, session) == scores
+
+
+async def test_it_is_told_as_a_change_of_metadata(
+    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(Lifecycle, "changed", lambda _, session_id, what: told.append((session_id, what)))
+
+    await store.annotate(session.id, {"channel": "phone"})
+
+    assert told == [(session.id, "metadata")]
+
+
+async def test_what_cannot_be_stored_changes_nothing(store: Store, session: Session, real_redis: Redis) -> None:
+    before = await contents(real_redis)
+
+    with pytest.raises(InvalidRequest):
+        await store.annotate(session.id, {"note": "x" * 10_240})
+
+    assert await contents(real_redis) == before
+
+
+async def test_redis_is_asked_twice(store: Store, session: Session, real_redis: Redis) -> None:
+    await store.annotate(session.id, {"channel": "phone"})
+    before = await commands_seen(real_redis)
+
+    await store.annotate(session.id, {"channel": "web"})
+
+    after = await commands_seen(real_redis)
+    assert after["evalsha"] - before["evalsha"] == 1
+    assert after["hmget"] - before["hmget"] == 2
+
+
+async def test_twenty_patches_of_different_members_at_once_all_land(
+    store: Store, session: Session, real_redis: Redis
+) -> None:
+    await asyncio.gather(*(store.annotate(session.id, {f"m{number:02}": number}) for number in range(20)))
+
+    fields = await fields_of(real_redis, session)
+    members = ",".join(sorted(fields["metadata"].strip("{}").split(",")))
+    assert members == '"channel":"web",' + ",".join(f'"m{number:02}":{number}' for number in range(20))
+    assert fields["revision"] == "21"
+
+
+async def test_a_patch_among_renewals_and_changes_of_timeout_loses_none_of_them(
+    store: Store, session: Session, real_redis: Redis
+) -> None:
+    patches = [store.annotate(session.id, {f"m{number}": number}) for number in range(5)]
+    renewals = [store.renew(session.id) for _ in range(5)]
+    changes = [store.configure(session.id, {"timeout_minutes": 60}) for _ in range(5)]
+
+    await asyncio.gather(*(call for trio in zip(patches, renewals, changes, strict=True) for call in trio))
+
+    fields = await fields_of(real_redis, session)
+    assert (fields["renewalCount"], fields["revision"], fields["timeoutMinutes"]) == ("5", "11", "60")
+    assert fields["metadata"].count(":") == 6
+
+
+async def test_a_patch_does_not_bring_back_what_is_deleted_beside_it(store: Store, session: Session) -> None:
+    patches = [attempt(store.annotate, session.id, {"member": number}) for number in range(20)]
+
+    answers = await asyncio.gather(*patches[:10], attempt(store.delete, session.id), *patches[10:])
+
+    assert set(answers) <= {"live", "missing", "deleted"}
+    assert await attempt(store.get, session.id) == "missing"
+
+
+async def test_a_patch_over_an_older_revision_is_not_written(
+    store: Store, session: Session, lane: Lane, real_redis: Redis
+) -> None:
+    await store.annotate(session.id, {"channel": "phone"})
+    before = await contents(real_redis)
+    command = ANNOTATE.command(KEYS.of(session.id), revision=session.stored.revision, metadata="{}")
+
+    (answer,) = await lane.change(command)
+
+    assert (answer[0], answer[2][-2:]) == (b"changed_meanwhile", [b"2", b'{"channel":"phone"}'])
+    assert await contents(real_redis) == before
+
+
+async def test_one_that_never_gets_its_turn_gives_up(
+    store: Store, session: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = lane.change
+
+    async def change_after_another(*commands: Command) -> list[Reply]:
+        await real_redis.hincrby(KEYS.session(session.id), "revision", 1)
+        return await change(*commands)
+
+    monkeypatch.setattr(lane, "change", change_after_another)
+
+    with pytest.raises(StoreUnavailable):
+        await store.annotate(session.id, {"channel": "phone"})
+
+    fields = await fields_of(real_redis, session)
+    assert (fields["metadata"], fields["revision"]) == ('{"channel":"web"}', str(1 + MOST_TRIES))

@@ -1,0 +1,251 @@
+"""Creating a session for an agent that has a policy: what a replica remembers of it decides nothing."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from redis.asyncio import Redis
+
+from service.errors import AgentNotFound, StoreUnavailable
+from service.keys import Keys
+from service.lane import Lane, Reply
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.policies import NO_POLICY, Policies
+from service.scripts import Command
+from service.sessions import TimeoutConfig
+from service.settings import Settings
+from service.store import MOST_TRIES, Store
+from tests.conftest import AGENT, USER, store_on
+from tests.store.evidence import KEYS, commands_seen, keys_in
+
+DEFAULT = TimeoutConfig(30, True, 720, 5)
+POLICY_KEY = KEYS.policy(AGENT)
+
+
+@pytest.fixture
+def policies(lane: Lane, settings: Settings) -> Policies:
+    """Those of another replica: what is put here, the store has not seen."""
+    return Policies(lane, Keys(""), settings)
+
+
+@pytest.fixture
+def strict(lane: Lane) -> Store:
+    return store_on(lane, Settings(session_require_known_agent=True))
+
+
+async def timeout_of_a_new_session(store: Store, agent_id: str = AGENT) -> TimeoutConfig:
+    return (await store.create(agent_id, USER, {}, b"{}")).timeout
+
+
+async def asked_of_redis(redis: Redis, before: dict[str, int]) -> dict[str, int]:
+    """How often a replica has asked for something since then; what scripts call is not counted."""
+    after = await commands_seen(redis)
+    return {name: after.get(name, 0) - before.get(name, 0) for name in ("evalsha", "hmget", "del", "zrem")}
+
+
+async def test_without_a_policy_it_takes_three_scripts_and_a_look(store: Store, real_redis: Redis) -> None:
+    await timeout_of_a_new_session(store)
+    before = await commands_seen(real_redis)
+
+    await timeout_of_a_new_session(store)
+
+    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
+
+
+async def test_under_a_policy_it_knows_it_takes_no_more(store: Store, policies: Policies, real_redis: Redis) -> None:
+    await policies.put(AGENT, {"timeout_minutes": 60})
+    await timeout_of_a_new_session(store)
+    before = await commands_seen(real_redis)
+
+    assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
+
+    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
+
+
+async def test_it_goes_in_one_round_trip(store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips = recorded(lane, monkeypatch)
+
+    await timeout_of_a_new_session(store)
+
+    assert len(trips) == 1
+
+
+async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
+    store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips = recorded(lane, monkeypatch)
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    ((_, *scripts),) = trips
+    assert [command[3] for command in scripts] == [KEYS.agent(AGENT), KEYS.user(USER), KEYS.session(session.id)]
+
+
+def recorded(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Command, ...]]:
+    """The commands of each trip from now on."""
+    trips: list[tuple[Command, ...]] = []
+    change = lane.change
+
+    async def change_on_record(*commands: Command) -> list[Reply]:
+        trips.append(commands)
+        return await change(*commands)
+
+    monkeypatch.setattr(lane, "change", change_on_record)
+    return trips
+
+
+async def test_what_was_created_under_another_policy_is_taken_back(
+    store: Store, policies: Policies, real_redis: Redis
+) -> None:
+    await policies.put(AGENT, {"timeout_minutes": 60})
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    assert sorted(await keys_in(real_redis)) == sorted(
+        [*KEYS.of(session.id), KEYS.user(USER), KEYS.agent(AGENT), POLICY_KEY]
+    )
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
+    assert await real_redis.zrange(KEYS.agent(AGENT), 0, -1) == [session.id.encode()]
+
+
+async def test_it_counts_as_one_creation_and_no_end(
+    lane: Lane, policies: Policies, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+    store = Store(lane, KEYS, Lifecycle(metrics), Policies(lane, KEYS, settings), retention_ms=1, lookup_life_ms=1)
+    await policies.put(AGENT, {"timeout_minutes": 60})
+
+    await store.create(AGENT, USER, {}, b"{}")
+
+    assert metrics.registry.get_sample_value("sessions_created_total") == 1
+    assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) is None
+
+
+async def test_a_policy_put_while_sessions_are_created_is_in_force_for_each_or_not_yet(
+    store: Store, policies: Policies, real_redis: Redis
+) -> None:
+    creations = [timeout_of_a_new_session(store) for _ in range(40)]
+    puts = [policies.put(AGENT, {"timeout_minutes": minutes}) for minutes in (40, 50, 60)]
+
+    timeouts = await asyncio.gather(*creations[:20], *puts, *creations[20:])
+
+    assert {timeout for timeout in timeouts if isinstance(timeout, TimeoutConfig)} <= {
+        DEFAULT._replace(timeout_minutes=minutes) for minutes in (30, 40, 50, 60)
+    }
+    assert await real_redis.zcard(KEYS.agent(AGENT)) == 40
+    assert str((await timeout_of_a_new_session(store)).timeout_minutes).encode() == (
+        (await policies.get(AGENT)).timeout_minutes
+    )
+
+
+async def test_creations_on_two_replicas_follow_every_change_of_the_policy(
+    lane: Lane, settings: Settings, policies: Policies
+) -> None:
+    one, other = store_on(lane, settings), store_on(lane, settings)
+
+    await policies.put(AGENT, {"timeout_minutes": 40})
+    first = await asyncio.gather(*(timeout_of_a_new_session(store) for store in [one, other] * 10))
+    await policies.put(AGENT, {"auto_renew": False})
+    second = await asyncio.gather(*(timeout_of_a_new_session(store) for store in [one, other] * 10))
+    await policies.delete(AGENT)
+    third = await asyncio.gather(*(timeout_of_a_new_session(store) for store in [one, other] * 10))
+
+    assert Counter(first) == {DEFAULT._replace(timeout_minutes=40): 20}
+    assert Counter(second) == {DEFAULT._replace(auto_renew=False): 20}
+    assert Counter(third) == {DEFAULT: 20}
+
+
+async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_nothing(
+    store: Store, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = lane.change
+
+    async def change_after_another(*commands: Command) -> list[Reply]:
+        await real_redis.hincrby(POLICY_KEY, "updatedAt", 1)
+        return await change(*commands)
+
+    monkeypatch.setattr(lane, "change", change_after_another)
+
+    with pytest.raises(StoreUnavailable):
+        await store.create(AGENT, USER, {}, b"{}")
+
+    assert await keys_in(real_redis) == [POLICY_KEY]
+    assert await real_redis.hget(POLICY_KEY, "updatedAt") == str(3 * MOST_TRIES).encode()
+
+
+async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
+    store: Store, policies: Policies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.policies.MAX_REMEMBERED", 2)
+    agents = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(4)]
+    await asyncio.gather(*(policies.put(agent, {"timeout_minutes": 60}) for agent in agents))
+
+    timeouts = [await timeout_of_a_new_session(store, agent) for agent in agents * 2]
+
+    assert timeouts == [DEFAULT._replace(timeout_minutes=60)] * 8
+
+
+async def test_the_agent_that_rested_longest_is_forgotten_first(
+    policies: Policies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.policies.MAX_REMEMBERED", 2)
+    policy = NO_POLICY._replace(updated_at=b"1")
+    policies.remember("first", policy)
+    policies.remember("second", policy)
+    await policies.supposed("first")
+
+    policies.remember("third", policy)
+
+    supposed = {agent: (await policies.supposed(agent)).policy for agent in ("first", "second", "third")}
+    assert supposed == {"first": policy, "second": NO_POLICY, "third": policy}
+
+
+async def test_where_agents_must_be_known_a_stranger_costs_a_read_and_nothing_is_written(
+    strict: Store, real_redis: Redis
+) -> None:
+    before = await commands_seen(real_redis)
+
+    with pytest.raises(AgentNotFound):
+        await strict.create(AGENT, USER, {}, b"{}")
+
+    assert await asked_of_redis(real_redis, before) == {"evalsha": 0, "hmget": 1, "del": 0, "zrem": 0}
+    assert await keys_in(real_redis) == []
+
+
+async def test_where_agents_must_be_known_a_policy_that_is_gone_takes_the_session_with_it(
+    strict: Store, policies: Policies, real_redis: Redis
+) -> None:
+    await policies.put(AGENT, {})
+    session = await strict.create(AGENT, USER, {}, b"{}")
+    await strict.delete(session.id)
+    await policies.delete(AGENT)
+
+    with pytest.raises(AgentNotFound):
+        await strict.create(AGENT, USER, {}, b"{}")
+
+    assert await keys_in(real_redis) == []
+
+
+async def test_a_policy_can_be_read_by_people(policies: Policies, real_redis: Redis) -> None:
+    await policies.put(AGENT, {"timeout_minutes": 7.5, "auto_renew": False, "max_duration_minutes": 240})
+    policy = await policies.put(AGENT, {"timeout_minutes": 7.5, "auto_renew": False})
+
+    assert await real_redis.hgetall(POLICY_KEY) == {
+        b"timeoutMinutes": b"7.5",
+        b"autoRenew": b"false",
+        b"updatedAt": policy.updated_at,
+    }
+
+
+async def test_twenty_policies_put_at_once_are_never_mixed(policies: Policies, real_redis: Redis) -> None:
+    puts = [policies.put(AGENT, {"timeout_minutes": 60}) for _ in range(10)]
+    others = [policies.put(AGENT, {"auto_renew": False}) for _ in range(10)]
+
+    answers = await asyncio.gather(*(put for pair in zip(puts, others, strict=True) for put in pair))
+
+    assert Counter(str(answer.timeout) for answer in answers) == {
+        "{'timeout_minutes': b'60'}": 10,
+        "{'auto_renew': b'false'}": 10,
+    }
+    assert await real_redis.hlen(POLICY_KEY) == 2
