@@ -14,6 +14,7 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
+from service.reconciler import Reconciler
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
 from service.single_calls import SingleCalls
@@ -23,6 +24,7 @@ from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
 
 SWEEP_TIMEOUT_SECONDS = 30
+RECONCILE_TIMEOUT_SECONDS = 60
 
 
 class Clients(NamedTuple):
@@ -40,7 +42,9 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     policies = Policies(clients.lane, keys, settings)
     health = Health(clients.side, keys, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
-    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds, metrics), keys, lifecycle)
+    beside = SingleCalls(clients.side, timeout_seconds, metrics)
+    sweeper = Sweeper(clients.side, beside, keys, lifecycle)
+    reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -50,6 +54,12 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
                 sweeper.round,
                 every_seconds=settings.session_sweep_interval_seconds,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+            ),
+            repeated(
+                "the reconciler",
+                reconciler.round,
+                every_seconds=settings.session_reconcile_interval_seconds,
+                timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
             ),
         ):
             yield

@@ -93,7 +93,7 @@ class Sweeper:
                     self._lifecycle.ended(session_id, reason.decode())
                 case [b"forgotten"]:
                     self._lifecycle.ended(session_id, "unknown")
-                case [b"missing"] | [b"living"]:
+                case [b"counted"] | [b"missing"] | [b"living"]:
                     pass
                 case _:
                     raise UnknownAnswer(repr(answer))

@@ -83,6 +83,18 @@ async def test_ends_are_counted_by_their_reason(
     assert counted(metrics.ended) == {"inactivity": 1, "max_duration": 1}
 
 
+async def test_a_session_that_was_counted_as_lost_is_not_counted_again(
+    sweeper: Sweeper, ended: Session, real_redis: Redis, metrics: Metrics
+) -> None:
+    await real_redis.hset(KEYS.tombstone(ended.id), "lostAt", ended.created_at_ms)
+
+    await sweeper.round()
+
+    assert counted(metrics.ended) == {}
+    assert sorted(await tombstone_of(real_redis, ended)) == ["expiresAt", "reason"]
+    assert await scores_of(real_redis, ended) == NOWHERE
+
+
 async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session) -> None:
     await sweeper.round()
     behind_ms = sweeper.lag_ms

@@ -75,9 +75,10 @@ ANNOTATE = load("annotate")
 DELETE = load("delete")
 SWEEP = load("sweep")
 PUT_POLICY = load("put_policy")
+LOSE = load("lose")
 
 
-_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, PUT_POLICY)
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, PUT_POLICY, LOSE)
 
 
 @cache
