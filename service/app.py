@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from service import api, documentation, probes
 from service.app_keys import HEALTH, METRICS, POLICIES, SETTINGS, STORE
+from service.degradation import Degradation
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
@@ -40,11 +41,12 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     timeout_seconds = settings.session_store_timeout_seconds
     lifecycle = Lifecycle(metrics)
     policies = Policies(clients.lane, keys, settings)
-    health = Health(clients.side, keys, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
     beside = SingleCalls(clients.side, timeout_seconds, metrics)
-    sweeper = Sweeper(clients.side, beside, keys, lifecycle)
+    sweeper = Sweeper(clients.side, beside, keys, lifecycle, metrics)
     reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
+    degradation = Degradation(clients.side, sweeper, lifecycle, settings.session_sweep_interval_seconds)
+    health = Health(clients.side, keys, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
