@@ -68,7 +68,7 @@ async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
     metrics = Metrics()
-    sweeper = Sweeper(client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics))
+    sweeper = Sweeper(client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics), metrics)
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()

@@ -8,7 +8,7 @@ import redis
 
 from benchmarks.load import Target
 from service import scripts
-from service.keys import Keys
+from service.keys import Keys, LookupKeys
 
 SESSIONS = "/api/messaging/sessions"
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -86,7 +86,7 @@ def stored(
 
 def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[scripts.Command]:
     user_id = str(uuid.uuid4())
-    lookups = [_Lookup(_KEYS.agent(AGENT)), _Lookup(_KEYS.user(user_id))]
+    lookups = [LookupKeys(_KEYS.agent(AGENT)), LookupKeys(_KEYS.user(user_id))]
     create = scripts.CREATE.command(
         _KEYS.of(session_id),
         id=session_id,
@@ -98,11 +98,9 @@ def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[sc
         **_TIMEOUTS,
     )
     return [
-        *[scripts.ENLIST.command(lookup, id=session_id, lookup_life_ms=LOOKUP_LIFE_MS) for lookup in lookups],
+        *[
+            scripts.ENLIST.command(lookup, id=session_id, lookup_life_ms=LOOKUP_LIFE_MS, created_at="")
+            for lookup in lookups
+        ],
         create,
     ]
-
-
-class _Lookup:
-    def __init__(self, lookup: str) -> None:
-        self.lookup = lookup

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from service import api, documentation, probes
 from service.app_keys import DIRECTORY, HEALTH, METRICS, POLICIES, REVOCATION, SETTINGS, STORE
 from service.census import Census
+from service.degradation import Degradation
 from service.directory import Directory
 from service.health import Health
 from service.keys import Keys
@@ -16,6 +17,7 @@ from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
+from service.reconciler import Reconciler
 from service.revocation import Revocation
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
@@ -26,6 +28,7 @@ from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
 
 SWEEP_TIMEOUT_SECONDS = 30
+RECONCILE_TIMEOUT_SECONDS = 60
 
 
 class Clients(NamedTuple):
@@ -43,9 +46,12 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     lifecycle = Lifecycle(metrics)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, settings)
-    health = Health(clients.side, keys, census, timeout_seconds)
     upkeep = Upkeep(clients.side, keys)
-    sweeper = Sweeper(clients.side, SingleCalls(clients.side, timeout_seconds, metrics), keys, lifecycle)
+    beside = SingleCalls(clients.side, timeout_seconds, metrics)
+    sweeper = Sweeper(clients.side, beside, keys, lifecycle, metrics)
+    reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
+    degradation = Degradation(clients.side, sweeper, lifecycle, settings.session_sweep_interval_seconds)
+    health = Health(clients.side, keys, census, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -55,6 +61,12 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
                 sweeper.round,
                 every_seconds=settings.session_sweep_interval_seconds,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+            ),
+            repeated(
+                "the reconciler",
+                reconciler.round,
+                every_seconds=settings.session_reconcile_interval_seconds,
+                timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
             ),
         ):
             yield

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.census import Census
+from service.degradation import Degradation, Reason
 from service.errors import StoreUnavailable
 from service.keys import LAYOUT_VERSION, Keys
 from service.lane import ScriptFault
@@ -26,10 +27,13 @@ class Counts(NamedTuple):
 class Health:
     """Looks at Redis from the side: `redis` is a client of its own, `timeout_seconds` bounds each look."""
 
-    def __init__(self, redis: Redis, keys: Keys, census: Census, timeout_seconds: float) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, census: Census, degradation: Degradation, timeout_seconds: float
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._census = census
+        self._degradation = degradation
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
         self._counts: Counts | None = None
@@ -57,6 +61,10 @@ class Health:
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
         return await self._look(self._counted_lately())
+
+    async def degradation(self) -> list[Reason]:
+        """Why the service, though it answers, is not well. Raises StoreUnavailable."""
+        return await self._look(self._degradation.reasons())
 
     async def aclose(self) -> None:
         await self._redis.aclose()

@@ -16,7 +16,9 @@ own clock.
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
 
-A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone keeps only what a 410 needs: expiresAt and reason.
+A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone
+keeps only what a 410 needs: expiresAt and reason. Where a session was found lost (its hash is gone before its end) its
+tombstone holds lostAt too, the instant when that was counted, until it is swept.
 
 A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
 creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
@@ -37,6 +39,12 @@ class SessionKeys(NamedTuple):
     expiry: str
     warning: str
     created: str
+
+
+class LookupKeys(NamedTuple):
+    """The key of one user's or one agent's lookup, which lies in a slot of its own."""
+
+    lookup: str
 
 
 class Keys:

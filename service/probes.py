@@ -1,6 +1,7 @@
 """What orchestrators and operators ask: is it alive, is it ready, how many sessions are there, how does it go."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -8,7 +9,9 @@ from prometheus_client.exposition import choose_encoder
 
 from service.api import SESSIONS
 from service.app_keys import HEALTH, METRICS
+from service.degradation import Reason
 from service.errors import StoreUnavailable
+from service.health import Counts, Health
 from service.wire import json_response
 
 routes = web.RouteTableDef()
@@ -31,10 +34,11 @@ async def readyz(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     health = request.app[HEALTH]
     try:
-        active, expiring_soon = await health.counts()
+        counts, reasons = await health.counts(), await health.degradation()
     except StoreUnavailable as error:
-        return json_response(_report("unhealthy", None, None, health.uptime_seconds), status=503, headers=error.headers)
-    return json_response(_report("healthy", active, expiring_soon, health.uptime_seconds))
+        reason = Reason(error.code, f"{error.message}; the log says why.")
+        return json_response(_report(health, "unhealthy", None, [reason]), status=503, headers=error.headers)
+    return json_response(_report(health, "degraded" if reasons else "healthy", counts, reasons))
 
 
 @routes.get("/metrics")
@@ -51,11 +55,12 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 
 
-def _report(status: str, active: int | None, expiring_soon: int | None, uptime_seconds: float) -> dict[str, object]:
+def _report(health: Health, status: str, counts: Counts | None, reasons: Sequence[Reason]) -> dict[str, object]:
     return {
         "status": status,
-        "activeSessions": active,
-        "expiringSoon": expiring_soon,
+        "reasons": [reason._asdict() for reason in reasons],
+        "activeSessions": counts and counts.active_sessions,
+        "expiringSoon": counts and counts.expiring_soon,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "uptime": round(uptime_seconds, 3),
+        "uptime": round(health.uptime_seconds, 3),
     }

@@ -13,7 +13,7 @@ from service.errors import (
     StoreUnavailable,
     TimeoutInThePast,
 )
-from service.keys import Keys
+from service.keys import Keys, LookupKeys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
 from service.metadata import Patch, patched
@@ -210,7 +210,9 @@ class Store:
         return _refusal(session_id, answer)
 
     def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
-        return scripts.ENLIST.command(_Lookup(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms)
+        return scripts.ENLIST.command(
+            LookupKeys(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms, created_at=""
+        )
 
     async def _delist(self, session_id: str, agent_id: str, user_id: str) -> None:
         """Take an ended session out of its lookups. Left behind it would do no harm, so trouble is not passed on."""
@@ -220,11 +222,6 @@ class Store:
             )
         except StoreUnavailable as error:
             _log.info("a deleted session stays in its lookups for now: %s", error.why)
-
-
-class _Lookup:
-    def __init__(self, lookup: str) -> None:
-        self.lookup = lookup
 
 
 def _require_issued(session_id: str) -> None:

@@ -6,6 +6,7 @@ ended: a sweeper that dies on the way leaves work to be done again, and two at o
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from service import scripts
 from service.keys import SHARDS, Keys
 from service.lane import Lane, ScriptFault, UnknownAnswer
 from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 
 BATCH_PER_SHARD = 100
 
@@ -33,24 +35,31 @@ class Ended(NamedTuple):
 class Sweeper:
     """Finds what has ended through `redis` and sweeps it through `lane`: neither is the requests' own."""
 
-    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle) -> None:
+    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self._redis = redis
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
+        self._gauge = metrics.sweeper_lag_seconds
         self.lag_ms = 0
         """How long ago that session ended which had waited longest when the last round began."""
+        self.last_look = time.monotonic()
+        """When that was, on the monotonic clock in seconds."""
 
     async def round(self) -> None:
         """Sweep a batch of every shard, the oldest first. Raises what redis-py raises, and StoreUnavailable."""
         now_ms = await self._now_ms()
         due = await self._due(now_ms)
-        self.lag_ms = max((now_ms - int(oldest[1]) for oldest, *_ in due), default=0)
+        self._measure(max((now_ms - int(oldest[1]) for oldest, *_ in due), default=0))
         for shard in random.sample(due, len(due)):
             try:
                 await self._sweep([session_id.decode() for session_id, _ in shard], now_ms)
             except (ResponseError, ScriptFault) as error:  # one shard that was tampered with holds up no other
                 _log.error("a shard cannot be swept: %s", error)
+
+    def _measure(self, lag_ms: int) -> None:
+        self.lag_ms, self.last_look = lag_ms, time.monotonic()
+        self._gauge.set(lag_ms / 1000)
 
     async def _sweep(self, session_ids: Sequence[str], now_ms: int) -> None:
         await self._delist(await self._proven_ended(session_ids, now_ms))
@@ -93,7 +102,7 @@ class Sweeper:
                     self._lifecycle.ended(session_id, reason.decode())
                 case [b"forgotten"]:
                     self._lifecycle.ended(session_id, "unknown")
-                case [b"missing"] | [b"living"]:
+                case [b"counted"] | [b"missing"] | [b"living"]:
                     pass
                 case _:
                     raise UnknownAnswer(repr(answer))

@@ -6,6 +6,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
+from service import server_checks
 from service.keys import LAYOUT_VERSION, SHARDS, Keys
 
 ROUND_SECONDS = 30
@@ -19,10 +20,14 @@ class Upkeep:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._server_was_checked = False
         self._hashes_were_large = False
 
     async def round(self) -> None:
         """One look at everything. Raises what redis-py raises."""
+        if not self._server_was_checked:
+            await server_checks.check(self._redis)
+            self._server_was_checked = True
         await self._redis.set(self._keys.layout, LAYOUT_VERSION, nx=True)
         if not self._hashes_were_large:
             await self._warn_of_large_hashes()

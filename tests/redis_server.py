@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -16,13 +17,16 @@ _START_SECONDS = 10
 class RedisServer:
     """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`.
 
-    It listens on a TCP `port` too, for servers that are to follow it.
+    It listens on a TCP `port` too, for servers that are to follow it. `settings` are its own, as in its configuration.
     """
 
-    def __init__(self, folder: Path, *, append_only: bool = False, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, append_only: bool = False, port: int = 0, settings: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
         self._append_only = append_only
         self.port = port
+        self._settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,6 +50,7 @@ class RedisServer:
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
             "appendfsync": "always",  # by default what it answered in its last second may be lost when it is killed
+            **self._settings,
         }
         self._process = subprocess.Popen(
             [get_binary_path(), *(word for name, value in options.items() for word in (f"--{name}", value)), *more],

@@ -387,7 +387,9 @@ class Turmoil:
             await self._store.renew(session_id)
         for session_id in self._random.sample(self.alive, len(self.alive) // 4):
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
-        await Sweeper(self._redis, SingleCalls(self._redis, 2, Metrics()), Keys(""), Lifecycle(Metrics())).round()
+        metrics = Metrics()
+        beside = SingleCalls(self._redis, 2, metrics)
+        await Sweeper(self._redis, beside, Keys(""), Lifecycle(metrics), metrics).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):

@@ -1,4 +1,4 @@
-"""What orchestrators and operators are told: alive, ready, and how many sessions there are."""
+"""What orchestrators and operators are told: alive, ready, how many sessions there are, and what is not well."""
 
 import asyncio
 import re
@@ -12,7 +12,13 @@ from redis.asyncio import Redis
 
 from service.app_keys import HEALTH
 from service.connect import client_for
+from service.degradation import Degradation
+from service.keys import Keys
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.settings import Settings
+from service.single_calls import SingleCalls
+from service.sweeper import Sweeper
 from tests.aging import age
 from tests.conftest import HttpClient, ServiceServer
 from tests.redis_server import RedisServer
@@ -37,6 +43,29 @@ def paused_redis(data_dir: Path) -> Iterator[RedisServer]:
 async def cut_off(paused_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     settings = Settings(session_store_timeout_seconds=0.2)
     return await aiohttp_client(ServiceServer(settings, client_for(paused_redis.url, 0.2)))
+
+
+@pytest.fixture
+def evicting(data_dir: Path) -> Iterator[RedisServer]:
+    """A server that drops keys when its memory is full."""
+    server = RedisServer(data_dir, settings={"maxmemory-policy": "volatile-lru"})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def lifecycle() -> Lifecycle:
+    return Lifecycle(Metrics())
+
+
+@pytest.fixture
+def sweeper(real_redis: Redis, lifecycle: Lifecycle) -> Sweeper:
+    return Sweeper(real_redis, SingleCalls(real_redis, 2, Metrics()), Keys(""), lifecycle, Metrics())
+
+
+def codes_in(report: dict[str, Any]) -> list[str]:
+    return [reason["code"] for reason in report["reasons"]]
 
 
 async def report_of(client: HttpClient) -> dict[str, Any]:
@@ -185,8 +214,9 @@ async def test_the_report_of_an_empty_store(client: HttpClient) -> None:
 
     report = await response.json()
     assert response.status == 200
-    assert sorted(report) == ["activeSessions", "expiringSoon", "status", "timestamp", "uptime"]
+    assert sorted(report) == ["activeSessions", "expiringSoon", "reasons", "status", "timestamp", "uptime"]
     assert (report["status"], report["activeSessions"], report["expiringSoon"]) == ("healthy", 0, 0)
+    assert report["reasons"] == []
 
 
 async def test_live_sessions_are_counted(client: HttpClient) -> None:
@@ -260,6 +290,7 @@ async def test_without_redis_the_numbers_are_unknown(cut_off: HttpClient) -> Non
     assert response.status == 503
     assert response.headers["Retry-After"] == "1"
     assert (report["status"], report["activeSessions"], report["expiringSoon"]) == ("unhealthy", None, None)
+    assert codes_in(report) == ["STORE_UNAVAILABLE"]
     assert INSTANT.fullmatch(report["timestamp"])
 
 
@@ -306,3 +337,97 @@ async def test_health_is_not_taken_for_the_id_of_a_session(client: HttpClient) -
 
     assert read.status == 200
     assert (renewed.status, (await renewed.json())["code"]) == (404, "SESSION_NOT_FOUND")
+
+
+# What is not well
+
+
+async def test_where_a_session_was_lost_it_is_degraded(client: HttpClient, redis: Redis) -> None:
+    session_id = await open_session(client)
+    await redis.delete(Keys("").session(session_id))
+    await client.get(f"{SESSIONS}/{session_id}")
+
+    response = await client.get(f"{SESSIONS}/health")
+
+    report = await response.json()
+    assert (response.status, report["status"], codes_in(report)) == (200, "degraded", ["SESSIONS_LOST"])
+    assert report["reasons"][0]["message"].startswith("In the last 15 minutes sessions were found gone")
+
+
+async def test_after_a_while_a_loss_is_no_news(
+    client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await open_session(client)
+    await redis.delete(Keys("").session(session_id))
+    await client.get(f"{SESSIONS}/{session_id}")
+
+    monkeypatch.setattr("service.degradation.LATELY_SECONDS", -1)
+
+    assert (await report_of(client))["status"] == "healthy"
+
+
+async def test_a_redis_that_evicts_is_degraded(evicting: RedisServer, aiohttp_client: AiohttpClient) -> None:
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), client_for(evicting.url, 2)))
+
+    report = await report_of(client)
+
+    assert (report["status"], codes_in(report), report["activeSessions"]) == ("degraded", ["REDIS_EVICTS"], 0)
+    assert "volatile-lru" in report["reasons"][0]["message"]
+
+
+async def test_a_redis_that_no_longer_evicts_is_healthy(evicting: RedisServer, aiohttp_client: AiohttpClient) -> None:
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), client_for(evicting.url, 2)))
+
+    evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    assert (await report_of(client))["status"] == "healthy"
+
+
+async def test_a_redis_that_does_not_tell_its_policy_is_healthy(
+    evicting: RedisServer, aiohttp_client: AiohttpClient
+) -> None:
+    evicting.command("ACL", "SETUSER", "default", "-info")
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), client_for(evicting.url, 2)))
+
+    assert (await report_of(client))["status"] == "healthy"
+
+
+async def test_a_sweeper_that_lags_is_degraded(
+    redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.degradation._LAG_SECONDS", -60)
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
+
+    report = await report_of(client)
+
+    assert (report["status"], codes_in(report)) == ("degraded", ["SWEEPER_LAGS"])
+
+
+async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, lifecycle: Lifecycle) -> None:
+    sweeper.lag_ms = 3_600_000
+    lifecycle.lost_met("an id")
+
+    async with client_for(evicting.url, 2) as redis:
+        reasons = await Degradation(redis, sweeper, lifecycle, 5).reasons()
+
+    assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_EVICTS"]
+
+
+@pytest.mark.parametrize(("lag_ms", "lags"), [(69_000, []), (71_000, ["SWEEPER_LAGS"])])
+async def test_a_sweeper_may_be_a_minute_and_two_rounds_behind(
+    real_redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle, lag_ms: int, lags: list[str]
+) -> None:
+    sweeper.lag_ms = lag_ms
+
+    reasons = await Degradation(real_redis, sweeper, lifecycle, 5).reasons()
+
+    assert [code for code, _ in reasons] == lags
+
+
+async def test_a_sweeper_that_does_not_look_lags(real_redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle) -> None:
+    sweeper.last_look -= 71
+
+    (reason,) = await Degradation(real_redis, sweeper, lifecycle, 5).reasons()
+
+    assert reason.code == "SWEEPER_LAGS"
+    assert "71 s behind" in reason.message

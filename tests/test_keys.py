@@ -10,9 +10,12 @@ from redis.asyncio import Redis
 from service import keys
 from service.keys import SHARDS, Keys
 from service.lane import Lane
+from service.metrics import Metrics
 from service.policies import Policies
+from service.scripts import LOSE
 from service.sessions import Session
 from service.settings import Settings
+from service.single_calls import SingleCalls
 from service.store import Store
 from tests.aging import age
 from tests.conftest import AGENT, USER
@@ -129,6 +132,17 @@ async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redi
     assert await found_in(real_redis) == rows_of(OF_A_SESSION - {"session:{ab}:<id>"})
 
 
+async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real_redis: Redis) -> None:
+    key = Keys("").of(session.id)
+    await real_redis.delete(key.session)
+
+    await SingleCalls(real_redis, 2, Metrics()).change(LOSE.command(key))
+
+    tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
+    assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}
+    assert "lostAt" in (keys.__doc__ or "")
+
+
 def test_the_layout_has_a_version() -> None:
     assert keys.LAYOUT_VERSION == "1"
 
@@ -150,6 +164,7 @@ def test_a_key_is_spelled_alike_alone_and_among_the_others() -> None:
     assert alone.tombstone(AN_ID) == alone.of(AN_ID).tombstone
     assert alone.expiry("ab") == alone.of(AN_ID).expiry
     assert alone.warning("ab") == alone.of(AN_ID).warning
+    assert alone.created("ab") == alone.of(AN_ID).created
 
 
 def test_there_is_a_shard_for_every_beginning_of_an_id() -> None:

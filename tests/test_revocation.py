@@ -65,7 +65,7 @@ class Birth:
         self._settings = settings
 
     async def enlist(self, lookup: str) -> None:
-        await self._redis.eval(ENLIST.text, 1, lookup, self.id, self._settings.lookup_life_ms)
+        await self._redis.eval(ENLIST.text, 1, lookup, self.id, self._settings.lookup_life_ms, "")
 
     async def come_to_life(self) -> str:
         command = CREATE.command(

@@ -19,6 +19,7 @@ from service.scripts import (
     DELETE,
     ENLIST,
     LIST,
+    LOSE,
     PUT_POLICY,
     RENEW,
     REVOKE,
@@ -49,14 +50,14 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "mark_life_ms": 10 * MINUTE_MS,
     "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY, LOSE]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
     "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, REVOKE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE], ids=lambda script: script.name
+    "script", [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE], ids=lambda script: script.name
 )
 
 
@@ -264,6 +265,29 @@ async def test_a_hash_that_is_gone_five_seconds_early_has_expired(script: Script
     await redis.delete(Keys("").session(AN_ID))
 
     assert await run_at(redis, END_MS - 5000, script) == [b"expired", str(END_MS).encode(), b"inactivity"]
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_session_is_lost_once(redis: Redis) -> None:
+    await redis.delete(Keys("").session(AN_ID))
+
+    answers = [await run_at(redis, THEN_MS, LOSE), await run_at(redis, END_MS - 5001, LOSE)]
+
+    assert answers == [[b"lost"], [b"known"]]
+    assert await redis.hget(Keys("").tombstone(AN_ID), "lostAt") == str(THEN_MS).encode()
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_session_that_is_gone_five_seconds_early_is_not_lost(redis: Redis) -> None:
+    await redis.delete(Keys("").session(AN_ID))
+
+    assert await run_at(redis, END_MS - 5000, LOSE) == [b"expired", str(END_MS).encode(), b"inactivity"]
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_session_that_lives_is_not_lost(redis: Redis) -> None:
+    assert await run_at(redis, THEN_MS, LOSE) == [b"living"]
+    assert await redis.hget(Keys("").tombstone(AN_ID), "lostAt") is None
 
 
 @pytest.mark.usefixtures("session_of_2100")

@@ -153,6 +153,7 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_KEY_PREFIX", "app\x00", "may not hold braces, blanks or control characters"),
         ("SESSION_STORE_TIMEOUT_SECONDS", "0", "greater than or equal to 0.05"),
         ("SESSION_STORE_TIMEOUT_SECONDS", "61", "less than or equal to 60"),
+        ("SESSION_RECONCILE_INTERVAL_SECONDS", "0", "greater than or equal to 0.01"),
         ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
     ],
 )

@@ -16,7 +16,7 @@ from service.sweeper import BATCH_PER_SHARD, Sweeper
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER
-from tests.counted import counted
+from tests.counted import counted, read_from
 from tests.store.evidence import KEYS, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -41,7 +41,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics))
+    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics), metrics)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
@@ -83,13 +83,26 @@ async def test_ends_are_counted_by_their_reason(
     assert counted(metrics.ended) == {"inactivity": 1, "max_duration": 1}
 
 
-async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session) -> None:
+async def test_a_session_that_was_counted_as_lost_is_not_counted_again(
+    sweeper: Sweeper, ended: Session, real_redis: Redis, metrics: Metrics
+) -> None:
+    await real_redis.hset(KEYS.tombstone(ended.id), "lostAt", ended.created_at_ms)
+
     await sweeper.round()
-    behind_ms = sweeper.lag_ms
+
+    assert counted(metrics.ended) == {}
+    assert sorted(await tombstone_of(real_redis, ended)) == ["expiresAt", "reason"]
+    assert await scores_of(real_redis, ended) == NOWHERE
+
+
+async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session, metrics: Metrics) -> None:
+    await sweeper.round()
+    behind_ms, behind_seconds = sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)
     await sweeper.round()
 
     assert behind_ms >= 1 * MINUTE_MS
-    assert sweeper.lag_ms == 0
+    assert behind_seconds == behind_ms / 1000
+    assert (sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)) == (0, 0)
 
 
 async def test_a_living_session_is_left_alone(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:

@@ -1,20 +1,37 @@
 """What goes on beside the requests."""
 
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from service.connect import client_for
 from service.keys import Keys
 from service.settings import Settings
 from service.store import Store
 from service.upkeep import Upkeep
 from tests.conftest import AGENT, USER
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
 def upkeep(real_redis: Redis) -> Upkeep:
     return Upkeep(real_redis, Keys(""))
+
+
+def said_by(logger: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == logger]
+
+
+@pytest.fixture
+def unborn_server(data_dir: Path) -> Iterator[RedisServer]:
+    """A server that is not started yet."""
+    server = RedisServer(data_dir)
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -45,8 +62,8 @@ async def test_hashes_larger_than_they_need_be_are_told_once(upkeep: Upkeep, cap
     await upkeep.round()
     await upkeep.round()
 
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "hash-max-listpack-value" in caplog.text
+    (told,) = said_by("service.upkeep", caplog)
+    assert "hash-max-listpack-value" in told
 
 
 async def test_small_hashes_are_not_told(
@@ -61,4 +78,20 @@ async def test_small_hashes_are_not_told(
 
     await upkeep.round()
 
-    assert caplog.records == []
+    assert said_by("service.upkeep", caplog) == []
+
+
+async def test_the_server_is_checked_once_as_soon_as_it_answers(
+    unborn_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client_for(unborn_server.url, 1) as client:
+        upkeep = Upkeep(client, Keys(""))
+        with pytest.raises(RedisError):
+            await upkeep.round()
+        unborn_server.start()
+
+        await upkeep.round()
+        await upkeep.round()
+
+    (told,) = said_by("service.server_checks", caplog)
+    assert "appendonly" in told

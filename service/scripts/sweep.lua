@@ -1,6 +1,6 @@
 -- Take a session that has ended out of its shard, and leave of its tombstone what a 410 needs.
--- returns {"swept", reason} | {"forgotten"} (its tombstone was gone too) | {"missing"} (swept already)
---       | {"living"} (it has not ended; the index is set right)
+-- returns {"swept", reason} | {"counted"} (as lost, when it was found so) | {"forgotten"} (its tombstone was gone too)
+--       | {"missing"} (swept already) | {"living"} (it has not ended; the index is set right)
 local keys = {
     session   = KEYS[1],   -- hash of the session; gone, unless someone kept it past its end
     tombstone = KEYS[2],   -- hash that outlives it, to say 410
@@ -21,11 +21,12 @@ if session then
     return {'living'}
 end
 
+local reason, lost_at = unpack(redis.call('HMGET', keys.tombstone, 'reason', 'lostAt'))
 redis.call('DEL', keys.session)
-redis.call('HDEL', keys.tombstone, 'agentId', 'userId')
+redis.call('HDEL', keys.tombstone, 'agentId', 'userId', 'lostAt')
 redis.call('ZREM', keys.created, args.id)
 redis.call('ZREM', keys.warning, args.id)
 redis.call('ZREM', keys.expiry, args.id)
-local reason = redis.call('HGET', keys.tombstone, 'reason')
 if not reason then return {'forgotten'} end
+if lost_at then return {'counted'} end
 return {'swept', reason}

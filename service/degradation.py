@@ -1,0 +1,60 @@
+"""Why a service that answers is not well: each reason has a code for programs and says what to do."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from service.lifecycle import Lifecycle
+from service.server_checks import evicting_policy, eviction_fault
+from service.sweeper import Sweeper
+
+LATELY_SECONDS = 15 * 60
+_LAG_SECONDS = 60
+
+
+class Reason(NamedTuple):
+    code: str
+    message: str
+
+
+class Degradation:
+    """Asks the sweeper, the memory of lost sessions and, through `redis`, the server's setting of eviction."""
+
+    def __init__(self, redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle, sweep_interval_seconds: float) -> None:
+        self._redis = redis
+        self._sweeper = sweeper
+        self._lifecycle = lifecycle
+        self._lag_limit_seconds = _LAG_SECONDS + 2 * sweep_interval_seconds
+
+    async def reasons(self) -> list[Reason]:
+        """All there are now, in no order of weight. Raises what redis-py raises."""
+        return [*self._of_the_sweeper(), *self._of_losses(), *await self._of_eviction()]
+
+    def _of_the_sweeper(self) -> Iterator[Reason]:
+        """A sweeper that does not come to look is as far behind as one that cannot keep up."""
+        lag_seconds = self._sweeper.lag_ms / 1000 + time.monotonic() - self._sweeper.last_look
+        if lag_seconds > self._lag_limit_seconds:
+            yield Reason(
+                "SWEEPER_LAGS",
+                f"This replica's sweeper is {lag_seconds:.0f} s behind; until then indexes and lookups keep what has "
+                "ended. The log says what holds it up; if nothing does, lower SESSION_SWEEP_INTERVAL_SECONDS.",
+            )
+
+    def _of_losses(self) -> Iterator[Reason]:
+        lost = self._lifecycle.last_lost
+        if lost is not None and time.monotonic() - lost <= LATELY_SECONDS:
+            yield Reason(
+                "SESSIONS_LOST",
+                f"In the last {LATELY_SECONDS // 60} minutes sessions were found gone before their end: evicted, lost "
+                "by their server or removed by hand. Set maxmemory-policy noeviction and appendonly yes in Redis.",
+            )
+
+    async def _of_eviction(self) -> list[Reason]:
+        try:
+            policy = evicting_policy(await self._redis.info("memory"))
+        except ResponseError:  # an account that may not ask; the start has said so
+            return []
+        return [Reason("REDIS_EVICTS", f"{eviction_fault(policy)}.")] if policy else []

@@ -1,0 +1,99 @@
+"""What a Redis server says of itself, in words for an operator: which it is, and what should be set there."""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+OLDEST_REDIS = (7, 0)
+CLOCK_MAY_DIFFER_BY_SECONDS = 5
+
+_log = logging.getLogger(__name__)
+
+Info = Mapping[str, Any]
+
+
+async def check(redis: Redis) -> None:
+    """Say in the log, in a line each, what should be set otherwise. Raises what redis-py raises, but for refusals."""
+    ahead_seconds = await _clock_ahead_seconds(redis)
+    try:
+        info: Info = await redis.info()
+    except ResponseError as refusal:
+        _log.warning(
+            "the version, eviction and persistence of the session store are not checked: it refuses INFO (%s)", refusal
+        )
+        faults = _clock_fault(ahead_seconds)
+    else:
+        faults = faults_of(info, await _save_points(redis), ahead_seconds)
+        if not faults:
+            _log.info("the session store is %s", name_of(info))
+    for fault in faults:
+        _log.warning("%s", fault)
+
+
+def name_of(info: Info) -> str:
+    """`Redis 7.2.4`, `Valkey 9.1.2`."""
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', 'of an unknown version')}"
+
+
+def evicting_policy(info: Info) -> str | None:
+    """The maxmemory-policy if it lets Redis drop sessions: they have a TTL, so any but noeviction does."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    return None if policy == "noeviction" else str(policy)
+
+
+def eviction_fault(policy: str) -> str:
+    return f"Redis drops live sessions when it is full (maxmemory-policy {policy}): set maxmemory-policy to noeviction"
+
+
+def faults_of(info: Info, save_points: str | None, clock_ahead_seconds: float) -> list[str]:
+    """What is wrong with a server, a sentence each. `save_points` is its setting `save`, None if that is not told."""
+    policy = evicting_policy(info)
+    return [
+        *_version_fault(info),
+        *([eviction_fault(policy)] if policy else []),
+        *_persistence_fault(info, save_points),
+        *_clock_fault(clock_ahead_seconds),
+    ]
+
+
+def _version_fault(info: Info) -> list[str]:
+    version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
+    if "valkey_version" in info or version is None or (int(version[1]), int(version[2])) >= OLDEST_REDIS:
+        return []
+    return [f"{name_of(info)} is too old for this service: use Redis 7.0 or newer, or Valkey"]
+
+
+def _persistence_fault(info: Info, save_points: str | None) -> list[str]:
+    """Only its save points tell whether a server without an append-only file keeps anything: INFO does not."""
+    if info.get("aof_enabled") != 0 or save_points != "":
+        return []
+    return ["Redis keeps nothing on disk, so its restart loses every session: set appendonly to yes"]
+
+
+def _clock_fault(ahead_seconds: float) -> list[str]:
+    if abs(ahead_seconds) <= CLOCK_MAY_DIFFER_BY_SECONDS:
+        return []
+    where = "ahead of" if ahead_seconds > 0 else "behind"
+    return [
+        f"Redis's clock is {abs(ahead_seconds):.0f} s {where} this replica's: sessions live by Redis's alone, but "
+        "times in logs will not agree; let NTP set both"
+    ]
+
+
+async def _clock_ahead_seconds(redis: Redis) -> float:
+    seconds, microseconds = await redis.time()
+    return float(seconds + microseconds / 1_000_000 - time.time())
+
+
+async def _save_points(redis: Redis) -> str | None:
+    try:
+        return cast(dict[str, str], await redis.config_get("save")).get("save")
+    except ResponseError:
+        return None
