@@ -7,7 +7,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service import api, documentation, probes
-from service.app_keys import DIRECTORY, HEALTH, METRICS, POLICIES, REVOCATION, SETTINGS, STORE
+from service.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.census import Census
 from service.degradation import Degradation
 from service.directory import Directory
@@ -15,7 +15,6 @@ from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
 from service.policies import Policies
 from service.reconciler import Reconciler
 from service.revocation import Revocation
@@ -26,6 +25,7 @@ from service.store import Store
 from service.sweeper import Sweeper
 from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
+from service.watch import Watch
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60
@@ -39,10 +39,11 @@ class Clients(NamedTuple):
     side: Redis
 
 
-def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Application:
-    """The service over the given clients, which it closes when it is cleaned up."""
+def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Application:
+    """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep."""
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
+    metrics = watch.metrics
     lifecycle = Lifecycle(metrics)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, settings)
@@ -70,6 +71,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
             ),
         ):
             yield
+        watch.tell()
         await health.aclose()
         await clients.wide.aclose()
         await clients.lane.aclose()
@@ -77,7 +79,7 @@ def create_app(settings: Settings, clients: Clients, metrics: Metrics) -> web.Ap
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[HEALTH] = health
-    app[METRICS] = metrics
+    app[WATCH] = watch
     app[POLICIES] = policies
     app[STORE] = Store(
         clients.lane,

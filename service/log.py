@@ -94,12 +94,13 @@ class Lines:
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     request_id = REQUEST_ID.get(None)
     if request_id is not None:
-        event["request_id"] = request_id
+        event.setdefault("request_id", request_id)
     return event
 
 
 def _with_timestamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    event["timestamp"] = iso(time.time_ns() // 1_000_000)
+    if "timestamp" not in event:
+        event["timestamp"] = iso(time.time_ns() // 1_000_000)
     return event
 
 

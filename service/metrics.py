@@ -16,6 +16,10 @@ _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
 
+TRIGGERS = ("activity", "manual")
+REASONS = ("inactivity", "max_duration", "deleted", "revoked", "lost", "unknown")
+ERRORS = ("timeout", "connection", "refused", "demoted", "other")
+
 
 class Metrics:
     """The instruments of one replica, in a registry of their own."""
@@ -30,12 +34,8 @@ class Metrics:
         histogram = partial(Histogram, namespace="sessions", registry=self.registry)
 
         self.created = counter("created", "Sessions created")
-        self.renewed = counter("renewed", "Renewals by trigger: activity, manual", ["trigger"])
-        self.ended = counter(
-            "ended",
-            "Sessions found ended by reason: inactivity, max_duration, deleted, revoked, lost, unknown",
-            ["reason"],
-        )
+        self.renewed = counter("renewed", "Renewals by trigger", ["trigger"])
+        self.ended = counter("ended", "Sessions found ended by reason", ["reason"])
         self.lost_met = counter("lost_met", "Requests that met a session lost before its end")
         self.active = gauge("active", "Sessions that live, in all of Redis")
         self.near_expiration = gauge("near_expiration", "Sessions within their warning threshold, in all of Redis")
@@ -56,6 +56,7 @@ class Metrics:
         self.batch_requests = histogram(
             "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
         )
-        self.store_errors = counter(
-            "store_errors", "Failures of Redis by kind: timeout, connection, refused, demoted, other", ["kind"]
-        )
+        self.store_errors = counter("store_errors", "Failures of Redis by kind", ["kind"])
+        for instrument, values in ((self.renewed, TRIGGERS), (self.ended, REASONS), (self.store_errors, ERRORS)):
+            for value in values:  # what has not happened yet reads 0
+                instrument.labels(value)

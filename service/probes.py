@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from service.api import SESSIONS
-from service.app_keys import HEALTH, METRICS
+from service.app_keys import HEALTH, WATCH
 from service.degradation import Reason
 from service.errors import StoreUnavailable
 from service.health import Counts, Health
@@ -44,7 +44,9 @@ async def health(request: web.Request) -> web.Response:
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
     """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
-    metrics = request.app[METRICS]
+    watch = request.app[WATCH]
+    watch.tell()
+    metrics = watch.metrics
     try:
         counts: tuple[float, float] = await request.app[HEALTH].counts()
     except StoreUnavailable:

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from service.app_keys import WATCH
 from service.errors import InternalError, MalformedRequest, Refusal
 from service.middleware import Handle, refusals
 from service.watch import Watch
@@ -20,7 +21,7 @@ def as_it_is(handle: Handle) -> Handle:
 
 
 class Runner(web.AppRunner):
-    """Runs an application; `error_format` is the shape of its refusals, and `watch` is kept over its requests.
+    """Runs an application; `error_format` is the shape of its refusals; its watch is kept over its requests.
 
     What is given as `around` goes between the two.
     """
@@ -29,13 +30,12 @@ class Runner(web.AppRunner):
         self,
         app: web.Application,
         error_format: str,
-        watch: Watch,
         around: Callable[[Handle], Handle] = as_it_is,
         **options: Any,
     ) -> None:
         super().__init__(app, access_log=None, **options)
         self._error_format = error_format
-        self._watch = watch
+        self._watch = app[WATCH]
         self._around = around
 
     async def _make_server(self) -> web.Server:

@@ -88,9 +88,8 @@ async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: 
         clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
         around = tracing.over
     return Runner(
-        create_app(settings, clients, metrics),
+        create_app(settings, clients, Watch(metrics, request_log)),
         settings.session_error_format,
-        Watch(metrics, request_log),
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
 from pydantic.alias_generators import to_camel
 
 from service.directory import Page
@@ -15,8 +14,6 @@ from service.policies import Policy
 from service.reply import Reply
 from service.revocation import Revoked
 from service.sessions import Session
-
-_HEADERS = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
 
 _SESSION = (
     b'{"sessionId":"%b","agentId":"%b","userId":"%b","createdAt":"%b","lastActivity":"%b","expiresAt":"%b"'
@@ -47,7 +44,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> web.Response:
-    return Reply(body=session_json(session), headers=_HEADERS)
+    return Reply(session_json(session))
 
 
 def created_response(session: Session, location: str) -> web.Response:
@@ -69,7 +66,7 @@ def page_response(page: Page, next_cursor: str | None) -> web.Response:
         "expiredSessions": page.stats.ended,
     }
     rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
-    return Reply(body=b'{"sessions":[%b],%b' % (sessions, rest[1:]), headers=_HEADERS)
+    return Reply(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
 
 
 def revoked_response(revoked: Revoked) -> web.Response:
@@ -99,4 +96,4 @@ def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return Reply(body=orjson.dumps(body), status=status, headers=CIMultiDict(_HEADERS, **(headers or {})))
+    return Reply(orjson.dumps(body), status, headers)

@@ -51,12 +51,12 @@ class ServiceServer(TestServer):
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, metrics))
+        watch = Watch(metrics, RequestLog())
+        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, watch))
         self._settings = settings
-        self._metrics = metrics
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, self._settings.session_error_format, Watch(self._metrics, RequestLog()), **options)
+        return Runner(self.app, self._settings.session_error_format, **options)
 
 
 def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:

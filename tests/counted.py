@@ -4,8 +4,13 @@ from prometheus_client import Counter, Gauge
 
 
 def counted(counter: Counter) -> dict[str, int]:
-    """By the value of its one label; `""` for a counter without labels."""
-    samples = [sample for family in counter.collect() for sample in family.samples if sample.name.endswith("_total")]
+    """What there is more than none of, by the value of its one label; `""` for a counter without labels."""
+    samples = [
+        sample
+        for family in counter.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.value
+    ]
     return {next(iter(sample.labels.values()), ""): int(sample.value) for sample in samples}
 
 

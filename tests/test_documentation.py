@@ -34,7 +34,9 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.metrics import Metrics
+from service.request_log import RequestLog
 from service.settings import MAX_BODY_BYTES, Settings
+from service.watch import Watch
 from service.wire import refusal_response
 from tests.conftest import AGENT, HttpClient, ServiceServer, clients_of
 
@@ -122,7 +124,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
     metrics = Metrics()
-    return create_app(settings, clients_of(fake_redis, 2, metrics), metrics)
+    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, RequestLog()))
 
 
 @pytest.fixture

@@ -62,4 +62,4 @@ async def test_a_connection_that_is_to_be_closed_is_closed(client: HttpClient, a
 
 def test_a_header_that_would_break_the_head_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
-        Reply(body=b"", headers={"X-Split": "a\r\nX-Smuggled: b"})._head()
+        Reply(b"", headers={"X-Split": "a\r\nX-Smuggled: b"})._whole()

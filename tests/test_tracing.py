@@ -18,11 +18,9 @@ from redis.asyncio import Redis
 from service.connect import client_for
 from service.lifecycle import hashed
 from service.metrics import Metrics
-from service.request_log import RequestLog
 from service.runner import Runner
 from service.settings import Settings
 from service.tracing import Tracing
-from service.watch import Watch
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica, clients_of
 from tests.redis_server import RedisServer
 
@@ -52,7 +50,7 @@ class TracedServer(ServiceServer):
         self._tracing = tracing
 
     async def _make_runner(self, **options: object) -> Runner:
-        return Runner(self.app, "schema", Watch(Metrics(), RequestLog()), self._tracing.over, **options)
+        return Runner(self.app, "schema", self._tracing.over, **options)
 
 
 @pytest.fixture

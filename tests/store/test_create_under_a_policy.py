@@ -119,7 +119,7 @@ async def test_it_counts_as_one_creation_and_no_end(
     await store.create(AGENT, USER, {}, b"{}")
 
     assert metrics.registry.get_sample_value("sessions_created_total") == 1
-    assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) is None
+    assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) == 0
 
 
 async def test_a_policy_put_while_sessions_are_created_is_in_force_for_each_or_not_yet(
