@@ -66,10 +66,14 @@ class Session(NamedTuple):
     def timeout(self) -> TimeoutConfig:
         return TimeoutConfig(
             minutes_from(self.stored.timeout_minutes),
-            self.stored.auto_renew == b"true",
+            self.renews_itself,
             minutes_from(self.stored.max_duration_minutes),
             minutes_from(self.stored.warning_threshold_minutes),
         )
+
+    @property
+    def renews_itself(self) -> bool:
+        return self.stored.auto_renew == b"true"
 
     @property
     def renewal_count(self) -> int:

@@ -100,7 +100,7 @@ class Store:
     async def touch(self, session_id: str) -> Session:
         """The session after an activity: renewed too where it renews itself and has time left to gain."""
         session = await self._change(scripts.TOUCH, session_id, retention_ms=self._retention_ms)
-        if session.stored.renewed_at == session.stored.last_activity:
+        if session.renews_itself and session.stored.renewed_at == session.stored.last_activity:
             self._lifecycle.renewed_by_activity(session_id)
         return session
 

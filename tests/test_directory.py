@@ -105,16 +105,17 @@ async def test_a_last_page_that_is_full_has_no_next(directory: Directory, store:
     assert (await directory.page(ANYONE, 3)).next is None
 
 
-async def test_of_a_user_only_its_sessions_are_listed_the_oldest_first(directory: Directory, store: Store) -> None:
+async def test_of_a_user_only_its_sessions_are_listed_in_the_order_of_its_lookup(
+    directory: Directory, store: Store, real_redis: Redis
+) -> None:
     sessions = await create(store, 7)
     await create(store, 3, user_id=OTHER_USER)
 
-    pages = await walk(directory, Wanted(user_id=USER))
+    listed = shown(await walk(directory, Wanted(user_id=USER)))
 
-    assert Counter(shown(pages)) == Counter(ids(sessions))
-    assert [session.created_at_ms for page in pages for session in page.sessions] == [
-        session.created_at_ms for session in sessions
-    ]
+    lookup = await real_redis.zrange(KEYS.user(USER), 0, -1)
+    assert [session_id.encode() for session_id in listed] == lookup
+    assert sorted(listed) == sorted(ids(sessions))
 
 
 async def test_of_an_agent_only_its_sessions_are_listed(directory: Directory, store: Store) -> None:
