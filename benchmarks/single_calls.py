@@ -8,6 +8,7 @@ from aiohttp import web
 
 from service.app import Clients, create_app
 from service.connect import client_for
+from service.later import Later
 from service.metrics import Metrics
 from service.request_log import RequestLog
 from service.runner import Runner
@@ -20,7 +21,7 @@ async def serve() -> None:
     client = client_for(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
     calls = SingleCalls(client, 2, metrics)
-    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), Watch(metrics, RequestLog()))
+    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), Watch(metrics, RequestLog(), Later()))
     runner = Runner(app, "schema")
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()

@@ -18,6 +18,7 @@ from service.app_keys import HEALTH
 from service.connect import client_for
 from service.dial import Dialer
 from service.embedded import embedded_server
+from service.later import Later
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.request_log import RequestLog
@@ -88,7 +89,7 @@ async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: 
         clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
         around = tracing.over
     return Runner(
-        create_app(settings, clients, Watch(metrics, request_log)),
+        create_app(settings, clients, Watch(metrics, request_log, Later())),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit

@@ -33,6 +33,7 @@ from service.errors import (
     TimeoutInThePast,
     UnsupportedMediaType,
 )
+from service.later import Later
 from service.metrics import Metrics
 from service.request_log import RequestLog
 from service.settings import MAX_BODY_BYTES, Settings
@@ -124,7 +125,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
     metrics = Metrics()
-    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, RequestLog()))
+    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, RequestLog(), Later()))
 
 
 @pytest.fixture

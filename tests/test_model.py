@@ -41,6 +41,7 @@ from service.connect import client_for
 from service.dial import Dialer
 from service.errors import Refusal
 from service.keys import Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -131,7 +132,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._store = Store(
             self._lane,
             self._keys,
-            Lifecycle(Metrics()),
+            Lifecycle(Metrics(), Later()),
             Policies(self._lane, self._keys, Settings()),
             retention_ms=RETENTION_MS,
             lookup_life_ms=LOOKUP_LIFE_MS,

@@ -14,6 +14,7 @@ from service.errors import SessionRevoked, StoreUnavailable
 from service.indexes import end_of
 from service.keys import Keys
 from service.lane import Lane, Reply
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.revocation import MARK_LIFE_MS, Revocation, Revoked, Whose
@@ -45,7 +46,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def revocation(lane: Lane, metrics: Metrics) -> Revocation:
-    return Revocation(lane, Keys(""), Lifecycle(metrics))
+    return Revocation(lane, Keys(""), Lifecycle(metrics, Later()))
 
 
 async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from service.keys import Keys
 from service.lane import Lane
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, TimeoutConfig
@@ -41,7 +42,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics), metrics)
+    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics, Later()), metrics)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
