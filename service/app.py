@@ -44,7 +44,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
-    lifecycle = Lifecycle(metrics, watch.later)
+    lifecycle = Lifecycle(metrics, watch.log, watch.later)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, settings)
     upkeep = Upkeep(clients.side, keys)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from prometheus_client import Histogram
 
+from service.event_log import Event, EventLog, Write
 from service.later import Later
 from service.log import REQUEST_ID
 from service.metrics import Metrics
 from service.middleware import PROBES, Handle
-from service.request_log import Line, RequestLog, Write
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
@@ -27,10 +27,10 @@ _Resource = web.AbstractResource | str
 class Watch:
     """Keeps an eye on the requests of one application."""
 
-    def __init__(self, metrics: Metrics, log: RequestLog, later: Later) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
         self.metrics = metrics
         self.later = later
-        self._log = log
+        self.log = log
         self._kinds: dict[tuple[str, _Resource, int], _Kind] = {}
         self._prefix = secrets.token_hex(8)
         self._numbers = count(1)
@@ -49,8 +49,8 @@ class Watch:
             response = await handle(request)
             response.headers[REQUEST_ID_HEADER] = request_id
             match = request.match_info
-            line = (time.time(), request_id, time.perf_counter() - started, match.get("session_id"))
-            later.do(self._tell, request.method, match.route.resource or "unmatched", response.status, line)
+            event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
+            later.do(self._tell, request.method, match.route.resource or "unmatched", response.status, event)
             return response
 
         return answer
@@ -58,13 +58,13 @@ class Watch:
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
         response.headers[REQUEST_ID_HEADER] = request_id = self._new_id()
-        self.later.do(self._tell, "other", "unread", response.status, (time.time(), request_id, 0, None))
+        self.later.do(self._tell, "other", "unread", response.status, Event(time.time(), request_id, None, 0))
 
-    def _tell(self, method: str, resource: _Resource, status: int, line: Line) -> None:
+    def _tell(self, method: str, resource: _Resource, status: int, event: Event) -> None:
         kind = self._kind(method, resource, status)
-        kind.seconds.observe(line[2])
+        kind.seconds.observe(event.took_seconds or 0)
         if kind.write is not None:
-            kind.write(line)
+            kind.write(event)
 
     def _kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
         if method not in _METHODS:
@@ -75,7 +75,7 @@ class Watch:
     def _new_kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
         route = resource if isinstance(resource, str) else resource.canonical
         level = "warning" if status >= 500 else "debug" if route in PROBES else "info"
-        write = self._log.of(level, method=method, route=route, status=status)
+        write = self.log.of(level, "request", method=method, route=route, status=status)
         return _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)
 
     def _new_id(self) -> str:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from service.app_keys import HEALTH
 from service.connect import client_for
 from service.degradation import Degradation
+from service.event_log import EventLog
 from service.keys import Keys
 from service.later import Later
 from service.lifecycle import Lifecycle
@@ -57,7 +58,7 @@ def evicting(data_dir: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def lifecycle() -> Lifecycle:
-    return Lifecycle(Metrics(), Later())
+    return Lifecycle(Metrics(), EventLog(), Later())
 
 
 @pytest.fixture

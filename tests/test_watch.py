@@ -11,7 +11,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from structlog.testing import capture_logs
 
 from service.connect import client_for
-from service.lifecycle import hashed
+from service.log import hashed
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer

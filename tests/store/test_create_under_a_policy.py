@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, StoreUnavailable
+from service.event_log import EventLog
 from service.keys import Keys
 from service.lane import Lane, Reply
 from service.later import Later
@@ -115,7 +116,12 @@ async def test_it_counts_as_one_creation_and_no_end(
 ) -> None:
     metrics = Metrics()
     store = Store(
-        lane, KEYS, Lifecycle(metrics, Later()), Policies(lane, KEYS, settings), retention_ms=1, lookup_life_ms=1
+        lane,
+        KEYS,
+        Lifecycle(metrics, EventLog(), Later()),
+        Policies(lane, KEYS, settings),
+        retention_ms=1,
+        lookup_life_ms=1,
     )
     await policies.put(AGENT, {"timeout_minutes": 60})
 
