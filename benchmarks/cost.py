@@ -15,6 +15,7 @@ from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.single_calls import SingleCalls
+from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 
 _SENT_FOR_CHANGES = ("evalsha", "eval", "zrem")
@@ -71,7 +72,7 @@ async def _swept(url: str) -> None:
     client = client_for(url, 10)
     metrics = Metrics()
     sweeper = Sweeper(
-        client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics
+        client, SingleCalls(client, 10, StoreWatch(metrics)), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics
     )
     await sweeper.round()
     while sweeper.lag_ms:

@@ -16,16 +16,18 @@ from service.metrics import Metrics
 from service.runner import Runner
 from service.settings import Settings
 from service.single_calls import SingleCalls
+from service.store_watch import StoreWatch
 from service.watch import Watch
 
 
 async def serve() -> None:
     client = client_for(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
-    calls = SingleCalls(client, 2, metrics)
+    watch = StoreWatch(metrics)
+    calls = SingleCalls(client, 2, watch)
     app = create_app(
         Settings(),
-        Clients(lane=calls, wide=calls, side=client),
+        Clients(lane=calls, wide=calls, side=client, watch=watch),
         Watch(metrics, EventLog(log.configure("json", "info", sys.stderr)), Later()),
     )
     runner = Runner(app, "schema")

@@ -22,6 +22,7 @@ from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
@@ -32,11 +33,15 @@ RECONCILE_TIMEOUT_SECONDS = 60
 
 
 class Clients(NamedTuple):
-    """Ways to one Redis: the requests' own, one for work on many sessions, and a client that looks from the side."""
+    """Ways to one Redis: the requests' own, one for work on many sessions, and a client that looks from the side.
+
+    The watch is over all of them.
+    """
 
     lane: Lane
     wide: Lane
     side: Redis
+    watch: StoreWatch
 
 
 def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Application:
@@ -46,12 +51,14 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     metrics = watch.metrics
     lifecycle = Lifecycle(metrics, watch.log, watch.later)
     census = Census(clients.wide, keys)
-    policies = Policies(clients.lane, keys, settings)
-    upkeep = Upkeep(clients.side, keys)
-    beside = SingleCalls(clients.side, timeout_seconds, metrics)
+    policies = Policies(clients.lane, keys, lifecycle, settings)
+    upkeep = Upkeep(clients.side, keys, lifecycle)
+    beside = SingleCalls(clients.side, timeout_seconds, clients.watch)
     sweeper = Sweeper(clients.side, beside, keys, lifecycle, metrics)
     reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
-    degradation = Degradation(clients.side, sweeper, lifecycle, settings.session_sweep_interval_seconds)
+    degradation = Degradation(
+        clients.side, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
+    )
     health = Health(clients.side, keys, census, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:

@@ -9,10 +9,12 @@ from redis.exceptions import ResponseError
 
 from service.lifecycle import Lifecycle
 from service.server_checks import evicting_policy, eviction_fault
+from service.store_watch import Trouble
 from service.sweeper import Sweeper
 
 LATELY_SECONDS = 15 * 60
 _LAG_SECONDS = 60
+_REFUSED_LATELY_SECONDS = 60
 
 
 class Reason(NamedTuple):
@@ -21,17 +23,25 @@ class Reason(NamedTuple):
 
 
 class Degradation:
-    """Asks the sweeper, the memory of lost sessions and, through `redis`, the server's setting of eviction."""
+    """Asks the sweeper, what was seen of the store and, through `redis`, the server's setting of eviction."""
 
-    def __init__(self, redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle, sweep_interval_seconds: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        sweeper: Sweeper,
+        lifecycle: Lifecycle,
+        refusals: Trouble,
+        sweep_interval_seconds: float,
+    ) -> None:
         self._redis = redis
         self._sweeper = sweeper
         self._lifecycle = lifecycle
+        self._refusals = refusals
         self._lag_limit_seconds = _LAG_SECONDS + 2 * sweep_interval_seconds
 
     async def reasons(self) -> list[Reason]:
         """All there are now, in no order of weight. Raises what redis-py raises."""
-        return [*self._of_the_sweeper(), *self._of_losses(), *await self._of_eviction()]
+        return [*self._of_the_sweeper(), *self._of_losses(), *self._of_refusals(), *await self._of_eviction()]
 
     def _of_the_sweeper(self) -> Iterator[Reason]:
         """A sweeper that does not come to look is as far behind as one that cannot keep up."""
@@ -50,6 +60,14 @@ class Degradation:
                 "SESSIONS_LOST",
                 f"In the last {LATELY_SECONDS // 60} minutes sessions were found gone before their end: evicted, lost "
                 "by their server or removed by hand. Set maxmemory-policy noeviction and appendonly yes in Redis.",
+            )
+
+    def _of_refusals(self) -> Iterator[Reason]:
+        if self._refusals.was_seen_within(_REFUSED_LATELY_SECONDS):
+            yield Reason(
+                "REDIS_REFUSES",
+                f"In the last minute Redis refused what it was asked: {self._refusals.why} Sessions that cannot be "
+                "renewed end at their timeouts. If it is out of memory, raise maxmemory or end sessions.",
             )
 
     async def _of_eviction(self) -> list[Reason]:

@@ -3,14 +3,10 @@
 StoreUnavailable says that Redis did not do what was asked; ScriptFault that a script of ours broke.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import Counter
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
 from service.scripts import Command, with_text
@@ -20,8 +16,6 @@ _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CL
 Reply = Any
 Fields = tuple[bytes, ...]
 Send = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
-
-_log = logging.getLogger(__name__)
 
 
 class ScriptFault(Exception):  # noqa: N818  (it is answered 500)
@@ -56,41 +50,6 @@ class Lane(Protocol):
         """Let go of the connections."""
 
 
-class TroubleLog:
-    """Says once that trouble with the store has begun and once that it is over; `errors` counts it by kind."""
-
-    def __init__(self, begun: str, over: str, errors: Counter | None = None) -> None:
-        self._begun = begun
-        self._over = over
-        self._errors = errors
-        self._in_trouble = False
-
-    def begins(self, error: Exception) -> StoreUnavailable:
-        """What the caller is told of it."""
-        if self._errors is not None:
-            self._errors.labels(_kind(error)).inc()
-        why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
-        if not self._in_trouble:
-            self._in_trouble = True
-            _log.warning("%s: %s", self._begun, why)
-        return StoreUnavailable(why)
-
-    def is_over(self) -> None:
-        if self._in_trouble:
-            self._in_trouble = False
-            _log.info("%s", self._over)
-
-
-def outage_log(errors: Counter) -> TroubleLog:
-    return TroubleLog("the session store does not answer", "the session store answers again", errors)
-
-
-def refusal_log(errors: Counter) -> TroubleLog:
-    return TroubleLog(
-        "the session store refuses what it is asked", "the session store does what it is asked again", errors
-    )
-
-
 async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
     """The replies to `commands`; a script that the server did not know is sent once more, as text.
 
@@ -120,21 +79,6 @@ def named(error: ResponseError) -> Exception:
     if message.startswith("WRONGTYPE") or ("user_script:" in message and not _says_outage(error)):
         return ScriptFault(message)
     return StoreRefused(message)
-
-
-def _kind(error: Exception) -> str:
-    """The name under which a failure of Redis is counted."""
-    match error:
-        case ServerDemoted():
-            return "demoted"
-        case StoreRefused():
-            return "refused"
-        case TimeoutError() | RedisTimeoutError():
-            return "timeout"
-        case OSError() | RedisConnectionError():
-            return "connection"
-        case _:
-            return "other"
 
 
 def _says_outage(error: ResponseError) -> bool:

@@ -2,10 +2,14 @@
 
 import time
 
+import structlog
+
 from service.event_log import Event, EventLog, Write
 from service.later import Later
-from service.log import REQUEST_ID
+from service.log import REQUEST_ID, hashed
 from service.metrics import REASONS, TRIGGERS, Metrics
+
+_log = structlog.get_logger("service.lifecycle")
 
 
 class Lifecycle:
@@ -18,7 +22,7 @@ class Lifecycle:
         self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
         self._changed = {what: log.of("info", "session changed", what=what) for what in ("timeout", "metadata")}
-        self._ended = {reason: log.of("info", "session ended", reason=reason) for reason in REASONS}
+        self._ended = {reason: log.of(_level(reason), "session ended", reason=reason) for reason in REASONS}
         self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
         self.last_lost: float | None = None
@@ -53,6 +57,27 @@ class Lifecycle:
         self.last_lost = time.monotonic()
         self._say(self._lost_met, session_id)
 
+    def all_lost(self) -> None:
+        """The data is gone as a whole: the server came back without it, or someone flushed it."""
+        self.last_lost = time.monotonic()
+        _log.warning("the session store was emptied: every session it held is lost")
+
+    def revoked(self, agent_id: str | None, user_id: str | None, number: int, *, more: bool) -> None:
+        """A call ended so many sessions of an agent, of a user, or between the two; more may be left."""
+        _log.info("sessions revoked", **_hashes(agent=agent_id, user=user_id), number=number, more=more)
+
+    def policy_changed(self, agent_id: str, how: str) -> None:
+        """`how` is `put` or `deleted`."""
+        _log.info("policy changed", **_hashes(agent=agent_id), how=how)
+
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:
             self._later.do(write, Event(time.time(), REQUEST_ID.get(None), session_id))
+
+
+def _level(reason: str) -> str:
+    return "warning" if reason == "lost" else "info"
+
+
+def _hashes(**ids: str | None) -> dict[str, str]:
+    return {name: hashed(given) for name, given in ids.items() if given is not None}

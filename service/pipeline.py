@@ -17,9 +17,9 @@ from redis.exceptions import ResponseError
 from service.batch import Batch, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
-from service.metrics import Metrics
+from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named
 from service.scripts import Command
+from service.store_watch import StoreWatch
 
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
@@ -34,7 +34,7 @@ class Pipeline:
     reads in flight go again once and changes in flight are StoreUnavailable; what had not left goes on the next one.
     """
 
-    def __init__(self, dial: Dial, timeout_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, dial: Dial, timeout_seconds: float, watch: StoreWatch) -> None:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
@@ -46,9 +46,9 @@ class Pipeline:
         self._flush_is_due = False
         self._watch: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._metrics = metrics
-        self._outage = outage_log(metrics.store_errors)
-        self._refusals = refusal_log(metrics.store_errors)
+        self._store_watch = watch
+        self._outage = watch.outage
+        self._refusals = watch.refusals
 
     async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         name = key.encode()
@@ -108,9 +108,7 @@ class Pipeline:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
 
     def _settled(self, batch: Batch) -> None:
-        self._metrics.round_trip_seconds.observe(perf_counter() - batch.sent_at)
-        self._metrics.batch_requests.observe(len(batch.requests))
-        self._outage.is_over()
+        self._store_watch.round_trip(perf_counter() - batch.sent_at, len(batch.requests))
         if not batch.given_up:
             self._waiting -= len(batch.requests)
 

@@ -12,6 +12,7 @@ from service import scripts
 from service.errors import AgentNotFound, AgentPolicyNotFound
 from service.keys import Keys
 from service.lane import Lane, UnknownAnswer
+from service.lifecycle import Lifecycle
 from service.scripts import Argument
 from service.sessions import TimeoutConfig, as_stored
 from service.settings import Settings
@@ -50,9 +51,10 @@ class Supposed(NamedTuple):
 class Policies:
     """Agents' policies in Redis. Every method that is awaited raises StoreUnavailable."""
 
-    def __init__(self, lane: Lane, keys: Keys, settings: Settings) -> None:
+    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle, settings: Settings) -> None:
         self._lane = lane
         self._keys = keys
+        self._lifecycle = lifecycle
         self._agents_must_be_known = settings.session_require_known_agent
         self._none = Supposed(NO_POLICY, {**as_stored(settings.default_timeout._asdict())})
         self._remembered: OrderedDict[str, Supposed] = OrderedDict()
@@ -63,6 +65,7 @@ class Policies:
         (answer,) = await self._lane.change(scripts.PUT_POLICY.command(_Key(self._keys.policy(agent_id)), **given))
         match answer:
             case [b"put", values]:
+                self._lifecycle.policy_changed(agent_id, "put")
                 return policy_from(values)
             case _:
                 raise UnknownAnswer(repr(answer))
@@ -79,6 +82,7 @@ class Policies:
         (deleted,) = await self._lane.change(("DEL", self._keys.policy(agent_id)))
         if not deleted:
             raise AgentPolicyNotFound(agent_id)
+        self._lifecycle.policy_changed(agent_id, "deleted")
 
     async def supposed(self, agent_id: str) -> Supposed:
         """What a session is to be created with, if it is still so. Raises AgentNotFound where agents must be known."""

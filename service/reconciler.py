@@ -128,7 +128,7 @@ class Reconciler:
         )
 
     async def _count_lost(self, session_ids: Sequence[str]) -> None:
-        commands = [scripts.LOSE.command(self._keys.of(session_id)) for session_id in session_ids]
+        commands = [scripts.LOSE.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
         for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
             match answer:
                 case [b"lost"]:

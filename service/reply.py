@@ -17,6 +17,8 @@ class Reply(web.Response):
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(body=body, status=status, headers=headers)
+        self.code: str | None = None
+        """The code of the refusal that it tells of."""
         self._bytes = body
         self._left = False
 

@@ -48,6 +48,11 @@ class Revocation:
 
     async def revoke(self, whose: Whose) -> Revoked:
         """End what is listed now; what is listed later is left alone."""
+        revoked = await self._revoke(whose)
+        self._lifecycle.revoked(*whose, revoked.number, more=revoked.more)
+        return revoked
+
+    async def _revoke(self, whose: Whose) -> Revoked:
         lookup = self._keys.lookups(*whose)[0]
         end = await end_of(self._lane, lookup)
         number, place = 0, BEGINNING

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
-from service.lane import TroubleLog
+from service.store_watch import Trouble
 
 _FIRST_PAUSE_SECONDS = 0.05  # by then a start that cannot be is over
 _RETRY_SECONDS = 1
@@ -27,7 +27,7 @@ async def repeated(
     `name` is what the log calls it.
     """
     stopped = asyncio.Event()
-    trouble = TroubleLog(f"{name} is held up by the session store", f"{name} goes on")
+    trouble = Trouble(f"{name} is held up by the session store", f"{name} goes on")
     rounds = asyncio.create_task(_rounds(round_, every_seconds, timeout_seconds, trouble, stopped))
     try:
         yield
@@ -41,7 +41,7 @@ async def _rounds(
     round_: Callable[[], Awaitable[None]],
     every_seconds: float,
     timeout_seconds: float,
-    trouble: TroubleLog,
+    trouble: Trouble,
     stopped: asyncio.Event,
 ) -> None:
     pause = _FIRST_PAUSE_SECONDS
@@ -56,7 +56,7 @@ async def _stopped_within(stopped: asyncio.Event, seconds: float) -> bool:
     return stopped.is_set()
 
 
-async def _done(round_: Awaitable[None], timeout_seconds: float, trouble: TroubleLog) -> bool:
+async def _done(round_: Awaitable[None], timeout_seconds: float, trouble: Trouble) -> bool:
     try:
         async with asyncio.timeout(timeout_seconds):
             await round_

@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
+from service.store_watch import StoreWatch
 from service.watch import Watch
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
             "and options are those of redis-py."
         ) from None
     dial = Dialer(client)
-    lane, wide = Pipeline(dial, timeout_seconds, metrics), Pipeline(dial, timeout_seconds, metrics)
-    return Clients(lane, wide, side=client)
+    watch = StoreWatch(metrics)
+    lane, wide = Pipeline(dial, timeout_seconds, watch), Pipeline(dial, timeout_seconds, watch)
+    return Clients(lane, wide, side=client, watch=watch)
 
 
 async def _runner(settings: Settings, url: str, event_log: EventLog, stack: AsyncExitStack) -> Runner:

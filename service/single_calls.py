@@ -5,6 +5,7 @@ Tests run on it too, over fakes; and it is what a Redis Cluster will need.
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from time import perf_counter
 from typing import TypeVar
 
 from redis.asyncio import Redis
@@ -12,9 +13,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
-from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
-from service.metrics import Metrics
+from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named
 from service.scripts import Command
+from service.store_watch import StoreWatch
 
 _T = TypeVar("_T")
 
@@ -22,12 +23,12 @@ _T = TypeVar("_T")
 class SingleCalls:
     """A call to Redis for each request; `timeout_seconds` bounds it with all its waiting."""
 
-    def __init__(self, client: Redis, timeout_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, client: Redis, timeout_seconds: float, watch: StoreWatch) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self._metrics = metrics
-        self._outage = outage_log(metrics.store_errors)
-        self._refusals = refusal_log(metrics.store_errors)
+        self._watch = watch
+        self._outage = watch.outage
+        self._refusals = watch.refusals
 
     async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         try:
@@ -55,8 +56,9 @@ class SingleCalls:
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        with self._metrics.round_trip_seconds.time():
-            replies: list[Reply] = await pipeline.execute(raise_on_error=False)
+        started = perf_counter()
+        replies: list[Reply] = await pipeline.execute(raise_on_error=False)
+        self._watch.round_trip(perf_counter() - started, 1)
         return replies
 
     async def _told(self, answer: Awaitable[_T]) -> _T:
@@ -74,9 +76,11 @@ class SingleCalls:
                 replies = await answer
         except RedisConnectionError as error:
             raise _ConnectionLost(self._outage.begins(error).why) from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
+            overdue = TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
+            raise self._outage.begins(overdue) from error
+        except (RedisError, OSError) as error:
             raise self._outage.begins(error) from error
-        self._outage.is_over()
         return replies
 
 

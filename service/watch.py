@@ -14,6 +14,7 @@ from service.later import Later
 from service.log import REQUEST_ID
 from service.metrics import Metrics
 from service.middleware import PROBES, Handle
+from service.reply import Reply
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
@@ -23,6 +24,9 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _Resource = web.AbstractResource | str
 """What a request was routed to; a word where it was to nothing."""
 
+_Named = tuple[str, _Resource, int, str | None]
+"""What requests of one kind have in common: method, resource, status, and the code of a refusal."""
+
 
 class Watch:
     """Keeps an eye on the requests of one application."""
@@ -31,7 +35,7 @@ class Watch:
         self.metrics = metrics
         self.later = later
         self.log = log
-        self._kinds: dict[tuple[str, _Resource, int], _Kind] = {}
+        self._kinds: dict[_Named, _Kind] = {}
         self._prefix = secrets.token_hex(8)
         self._numbers = count(1)
 
@@ -50,7 +54,9 @@ class Watch:
             response.headers[REQUEST_ID_HEADER] = request_id
             match = request.match_info
             event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
-            later.do(self._tell, request.method, match.route.resource or "unmatched", response.status, event)
+            method = request.method if request.method in _METHODS else "other"
+            kind = (method, match.route.resource or "unmatched", response.status, _code_of(response))
+            later.do(self._tell, kind, event)
             return response
 
         return answer
@@ -58,25 +64,23 @@ class Watch:
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
         response.headers[REQUEST_ID_HEADER] = request_id = self._new_id()
-        self.later.do(self._tell, "other", "unread", response.status, Event(time.time(), request_id, None, 0))
+        event = Event(time.time(), request_id, None, 0)
+        self.later.do(self._tell, ("other", "unread", response.status, _code_of(response)), event)
 
-    def _tell(self, method: str, resource: _Resource, status: int, event: Event) -> None:
-        kind = self._kind(method, resource, status)
+    def _tell(self, named: "_Named", event: Event) -> None:
+        kind = self._kinds.get(named) or self._new_kind(named)
         kind.seconds.observe(event.took_seconds or 0)
         if kind.write is not None:
             kind.write(event)
 
-    def _kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
-        if method not in _METHODS:
-            method = "other"
-        kind = self._kinds.get((method, resource, status))
-        return kind or self._kinds.setdefault((method, resource, status), self._new_kind(method, resource, status))
-
-    def _new_kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
+    def _new_kind(self, named: "_Named") -> "_Kind":
+        method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
         level = "warning" if status >= 500 else "debug" if route in PROBES else "info"
-        write = self.log.of(level, "request", method=method, route=route, status=status)
-        return _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)
+        refused = {"code": code} if code else {}
+        write = self.log.of(level, "request", method=method, route=route, status=status, **refused)
+        kind = _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)
+        return self._kinds.setdefault(named, kind)
 
     def _new_id(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
@@ -87,3 +91,7 @@ class _Kind(NamedTuple):
 
     seconds: Histogram
     write: Write | None
+
+
+def _code_of(response: web.StreamResponse) -> str | None:
+    return response.code if isinstance(response, Reply) else None

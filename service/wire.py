@@ -84,7 +84,7 @@ def policy_deleted_response(agent_id: str) -> web.Response:
     return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
-def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
+def refusal_response(refusal: Refusal, error_format: str) -> Reply:
     """A refusal in one of the contract's two shapes: `flat` is its example, `schema` its OpenAPI schema and more."""
     body: dict[str, Any] = {"code": refusal.code, "details": refusal.details}
     if error_format == "flat":
@@ -92,7 +92,9 @@ def refusal_response(refusal: Refusal, error_format: str) -> web.Response:
     else:
         error = {"code": refusal.code, "message": refusal.message, "details": refusal.sentence}
         body = {"success": False, "error": error, **body}
-    return json_response(body, status=refusal.status, headers=refusal.headers)
+    reply = Reply(orjson.dumps(body), refusal.status, refusal.headers)
+    reply.code = refusal.code
+    return reply
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

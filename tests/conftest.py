@@ -28,6 +28,7 @@ from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.watch import Watch
 from tests.redis_server import RedisServer
 from tests.replica import Replica
@@ -62,19 +63,28 @@ class ServiceServer(TestServer):
 
 def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
+    watch = StoreWatch(metrics)
     if isinstance(redis, FakeAsyncRedis):
-        calls = SingleCalls(redis, timeout_seconds, metrics)
-        return Clients(lane=calls, wide=calls, side=redis)
-    lane, wide = (Pipeline(Dialer(redis), timeout_seconds, metrics) for _ in range(2))
-    return Clients(lane, wide, side=redis)
+        calls = SingleCalls(redis, timeout_seconds, watch)
+        return Clients(lane=calls, wide=calls, side=redis, watch=watch)
+    lane, wide = (Pipeline(Dialer(redis), timeout_seconds, watch) for _ in range(2))
+    return Clients(lane, wide, side=redis, watch=watch)
+
+
+def policies_on(lane: Lane, settings: Settings) -> Policies:
+    return Policies(lane, Keys(""), lifecycle_into(Metrics()), settings)
+
+
+def lifecycle_into(metrics: Metrics) -> Lifecycle:
+    return Lifecycle(metrics, EventLog(), Later())
 
 
 def store_on(lane: Lane, settings: Settings) -> Store:
     return Store(
         lane,
         Keys(""),
-        Lifecycle(Metrics(), EventLog(), Later()),
-        Policies(lane, Keys(""), settings),
+        lifecycle_into(Metrics()),
+        policies_on(lane, settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
     )
@@ -129,8 +139,8 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 @pytest.fixture(params=["pipeline", "single calls"])
 async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """Each way to the real server in turn: what the store promises, it promises over both."""
-    single_calls = SingleCalls(client_for(redis_server.url, 2), 2, Metrics())
-    lane = Pipeline(Dialer(real_redis), 2, Metrics()) if request.param == "pipeline" else single_calls
+    single_calls = SingleCalls(client_for(redis_server.url, 2), 2, StoreWatch(Metrics()))
+    lane = Pipeline(Dialer(real_redis), 2, StoreWatch(Metrics())) if request.param == "pipeline" else single_calls
     yield lane
     await lane.aclose()
     await single_calls.aclose()

@@ -11,18 +11,16 @@ from redis.asyncio import Redis
 from service import directory as rooms
 from service.census import Census, Tally
 from service.directory import START, Directory, Page, Position, Wanted
-from service.event_log import EventLog
 from service.keys import SHARDS, Keys
 from service.lane import Lane
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, new_session_id
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from tests.aging import age
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, lifecycle_into
 from tests.store.evidence import KEYS, commands_seen, contents
 
 MINUTE_MS = 60_000
@@ -391,8 +389,8 @@ class Turmoil:
         for session_id in self._random.sample(self.alive, len(self.alive) // 4):
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
-        beside = SingleCalls(self._redis, 2, metrics)
-        await Sweeper(self._redis, beside, Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics).round()
+        beside = SingleCalls(self._redis, 2, StoreWatch(metrics))
+        await Sweeper(self._redis, beside, Keys(""), lifecycle_into(metrics), metrics).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):

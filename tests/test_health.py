@@ -13,16 +13,16 @@ from redis.asyncio import Redis
 from service.app_keys import HEALTH
 from service.connect import client_for
 from service.degradation import Degradation
-from service.event_log import EventLog
 from service.keys import Keys
-from service.later import Later
+from service.lane import StoreRefused
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
 from service.single_calls import SingleCalls
+from service.store_watch import StoreWatch, Trouble
 from service.sweeper import Sweeper
 from tests.aging import age
-from tests.conftest import HttpClient, ServiceServer
+from tests.conftest import HttpClient, ServiceServer, lifecycle_into
 from tests.redis_server import RedisServer
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
@@ -58,12 +58,12 @@ def evicting(data_dir: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def lifecycle() -> Lifecycle:
-    return Lifecycle(Metrics(), EventLog(), Later())
+    return lifecycle_into(Metrics())
 
 
 @pytest.fixture
 def sweeper(real_redis: Redis, lifecycle: Lifecycle) -> Sweeper:
-    return Sweeper(real_redis, SingleCalls(real_redis, 2, Metrics()), Keys(""), lifecycle, Metrics())
+    return Sweeper(real_redis, SingleCalls(real_redis, 2, StoreWatch(Metrics())), Keys(""), lifecycle, Metrics())
 
 
 def codes_in(report: dict[str, Any]) -> list[str]:
@@ -408,11 +408,13 @@ async def test_a_sweeper_that_lags_is_degraded(
 async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, lifecycle: Lifecycle) -> None:
     sweeper.lag_ms = 3_600_000
     lifecycle.lost_met("an id")
+    refusals = Trouble("", "")
+    refusals.begins(StoreRefused("OOM command not allowed when used memory > 'maxmemory'."))
 
     async with client_for(evicting.url, 2) as redis:
-        reasons = await Degradation(redis, sweeper, lifecycle, 5).reasons()
+        reasons = await Degradation(redis, sweeper, lifecycle, refusals, 5).reasons()
 
-    assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_EVICTS"]
+    assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]
 
 
 @pytest.mark.parametrize(("lag_ms", "lags"), [(69_000, []), (71_000, ["SWEEPER_LAGS"])])
@@ -421,7 +423,7 @@ async def test_a_sweeper_may_be_a_minute_and_two_rounds_behind(
 ) -> None:
     sweeper.lag_ms = lag_ms
 
-    reasons = await Degradation(real_redis, sweeper, lifecycle, 5).reasons()
+    reasons = await Degradation(real_redis, sweeper, lifecycle, Trouble("", ""), 5).reasons()
 
     assert [code for code, _ in reasons] == lags
 
@@ -429,7 +431,7 @@ async def test_a_sweeper_may_be_a_minute_and_two_rounds_behind(
 async def test_a_sweeper_that_does_not_look_lags(real_redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle) -> None:
     sweeper.last_look -= 71
 
-    (reason,) = await Degradation(real_redis, sweeper, lifecycle, 5).reasons()
+    (reason,) = await Degradation(real_redis, sweeper, lifecycle, Trouble("", ""), 5).reasons()
 
     assert reason.code == "SWEEPER_LAGS"
     assert "71 s behind" in reason.message

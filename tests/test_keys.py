@@ -11,14 +11,14 @@ from service import keys
 from service.keys import SHARDS, Keys
 from service.lane import Lane
 from service.metrics import Metrics
-from service.policies import Policies
 from service.scripts import LOSE
 from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from tests.aging import age
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, policies_on
 from tests.store.evidence import keys_in
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -115,7 +115,7 @@ async def test_a_verb_leaves_what_the_table_says(store: Store, session: Session,
 async def test_a_policy_leaves_what_the_table_says(lane: Lane, settings: Settings, real_redis: Redis) -> None:
     whole = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
 
-    await Policies(lane, Keys(""), settings).put(AGENT, whole)
+    await policies_on(lane, settings).put(AGENT, whole)
 
     assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
 
@@ -136,7 +136,7 @@ async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real
     key = Keys("").of(session.id)
     await real_redis.delete(key.session)
 
-    await SingleCalls(real_redis, 2, Metrics()).change(LOSE.command(key))
+    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(LOSE.command(key, id=session.id))
 
     tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
     assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}

@@ -5,8 +5,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.lane import ScriptFault, ServerDemoted, StoreRefused, named, outage_log
+from service.lane import ScriptFault, ServerDemoted, StoreRefused, named
 from service.metrics import Metrics
+from service.store_watch import StoreWatch
 from tests.counted import counted
 
 IN_A_SCRIPT = " script: 1234, on @user_script:7."
@@ -60,6 +61,6 @@ def test_a_server_that_takes_no_changes_was_demoted() -> None:
 def test_trouble_is_counted_by_its_kind(error: Exception, kind: str) -> None:
     metrics = Metrics()
 
-    outage_log(metrics.store_errors).begins(error)
+    StoreWatch(metrics).outage.begins(error)
 
     assert counted(metrics.store_errors) == {kind: 1}

@@ -40,18 +40,17 @@ from redis.asyncio import Redis
 from service.connect import client_for
 from service.dial import Dialer
 from service.errors import Refusal
-from service.event_log import EventLog
 from service.keys import Keys
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.policies import Policies
 from service.sessions import Session, TimeoutConfig
 from service.settings import Settings
 from service.store import Store
+from service.store_watch import StoreWatch
 from tests import model
 from tests.aging import age
+from tests.conftest import lifecycle_into
 from tests.model import Answer, Deleted, Life, Outcome, Refused, Stored
 from tests.redis_server import RedisServer
 
@@ -133,8 +132,8 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._store = Store(
             self._lane,
             self._keys,
-            Lifecycle(Metrics(), EventLog(), Later()),
-            Policies(self._lane, self._keys, Settings()),
+            lifecycle_into(Metrics()),
+            Policies(self._lane, self._keys, lifecycle_into(Metrics()), Settings()),
             retention_ms=RETENTION_MS,
             lookup_life_ms=LOOKUP_LIFE_MS,
         )
@@ -346,7 +345,7 @@ def new_id_in_one_shard() -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(redis), 2, Metrics())
+    return Pipeline(Dialer(redis), 2, StoreWatch(Metrics()))
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

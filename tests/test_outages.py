@@ -21,6 +21,7 @@ from service.connect import client_for
 from service.metrics import Metrics
 from service.settings import Settings
 from service.single_calls import SingleCalls
+from service.store_watch import StoreWatch
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import RedisServer, free_port
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
@@ -62,7 +63,7 @@ def own_redis(lasting_redis: RedisServer) -> RedisServer:
 async def service(request: pytest.FixtureRequest, own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     """The service over each kind of lane: what holds in an outage holds for both."""
     redis = client_for(own_redis.url, STORE_TIMEOUT_SECONDS)
-    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS, Metrics()) if request.param == "single calls" else None
+    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS, StoreWatch(Metrics())) if request.param == "single calls" else None
     return await aiohttp_client(ServiceServer(patient(), redis, lane=lane))
 
 

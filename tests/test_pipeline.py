@@ -11,6 +11,7 @@ from service.connection import Connection
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.store_watch import StoreWatch
 
 TIME = b"*1\r\n$4\r\nTIME\r\n"
 NO_HASH_AT_5000_MS = b"*1\r\n_\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n"
@@ -67,7 +68,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def pipeline(lines: Lines, metrics: Metrics) -> Pipeline:
-    return Pipeline(lines.dial, 1, metrics)
+    return Pipeline(lines.dial, 1, StoreWatch(metrics))
 
 
 async def some_turns() -> None:
@@ -191,7 +192,7 @@ async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -
     async def dial(*_: object) -> Connection:
         raise ValueError("no such TLS version")
 
-    pipeline = Pipeline(cast(Callable[..., object], dial), 60, Metrics())  # type: ignore[arg-type]
+    pipeline = Pipeline(cast(Callable[..., object], dial), 60, StoreWatch(Metrics()))  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable) as told:
         await pipeline.read("a", X)

@@ -8,10 +8,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.event_log import EventLog
 from service.keys import SHARDS, Keys
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.reconciler import PAGE, Reconciler
 from service.scripts import Command
@@ -19,11 +16,12 @@ from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, lifecycle_into
 from tests.counted import counted, read_from
-from tests.store.evidence import KEYS, contents, tombstone_of
+from tests.store.evidence import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
 MINUTE_MS = 60_000
@@ -72,9 +70,9 @@ async def endless(session: Session, real_redis: Redis) -> AsyncIterator[Session]
 
 def reconciler_on(redis: Redis, metrics: Metrics) -> Reconciler:
     return Reconciler(
-        SingleCalls(redis, 2, metrics),
+        SingleCalls(redis, 2, StoreWatch(metrics)),
         Keys(""),
-        Lifecycle(metrics, EventLog(), Later()),
+        lifecycle_into(metrics),
         metrics,
         lookup_life_ms=LOOKUP_LIFE_MS,
     )
@@ -235,14 +233,16 @@ async def test_an_end_is_no_loss(reconciler: Reconciler, session: Session, real_
     assert counted(metrics.ended) == {}
 
 
-async def test_what_has_no_tombstone_is_no_loss(
-    reconciler: Reconciler, lost: Session, real_redis: Redis, metrics: Metrics
+@pytest.mark.usefixtures("reconciler")
+async def test_what_was_lost_with_its_tombstone_is_counted_once_and_leaves_its_shard(
+    lost: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
     await real_redis.delete(KEYS.tombstone(lost.id))
 
-    await reconciler.round()
+    await asyncio.gather(*(reconciler_on(real_redis, metrics).round() for _ in range(10)))
 
-    assert counted(metrics.ended) == {}
+    assert counted(metrics.ended) == {"lost": 1}
+    assert await scores_of(real_redis, lost) == {"expiry": None, "warning": None, "created": None}
     assert await real_redis.exists(KEYS.tombstone(lost.id)) == 0
 
 
@@ -304,7 +304,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.reconciler.SHARDS", ("zz", session.id[:2]))
-    await SingleCalls(real_redis, 2, Metrics()).change(*tampering, ("DEL", KEYS.user(USER)))
+    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(*tampering, ("DEL", KEYS.user(USER)))
 
     await reconciler.round()
     await reconciler.round()

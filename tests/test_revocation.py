@@ -11,12 +11,9 @@ from redis.asyncio import Redis
 from service import keys
 from service import revocation as room
 from service.errors import SessionRevoked, StoreUnavailable
-from service.event_log import EventLog
 from service.indexes import end_of
 from service.keys import Keys
 from service.lane import Lane, Reply
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.revocation import MARK_LIFE_MS, Revocation, Revoked, Whose
 from service.scripts import CREATE, ENLIST, Command
@@ -25,7 +22,7 @@ from service.settings import Settings
 from service.store import Store
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient
+from tests.conftest import AGENT, USER, HttpClient, lifecycle_into
 from tests.counted import counted
 from tests.store.evidence import KEYS, contents, keys_in, scores_of
 from tests.test_bad_input import fields_refused
@@ -47,7 +44,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def revocation(lane: Lane, metrics: Metrics) -> Revocation:
-    return Revocation(lane, Keys(""), Lifecycle(metrics, EventLog(), Later()))
+    return Revocation(lane, Keys(""), lifecycle_into(metrics))
 
 
 async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:

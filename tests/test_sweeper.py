@@ -5,19 +5,17 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from service.event_log import EventLog
 from service.keys import Keys
 from service.lane import Lane
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, TimeoutConfig
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.sweeper import BATCH_PER_SHARD, Sweeper
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, lifecycle_into
 from tests.counted import counted, read_from
 from tests.store.evidence import KEYS, fields_of, scores_of, tombstone_of
 
@@ -43,7 +41,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics)
+    return Sweeper(redis, SingleCalls(redis, 2, StoreWatch(metrics)), Keys(""), lifecycle_into(metrics), metrics)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:

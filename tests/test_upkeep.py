@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from service.connect import client_for
 from service.keys import Keys
+from service.metrics import Metrics
 from service.settings import Settings
 from service.store import Store
 from service.upkeep import Upkeep
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
 
 
 @pytest.fixture
 def upkeep(real_redis: Redis) -> Upkeep:
-    return Upkeep(real_redis, Keys(""))
+    return Upkeep(real_redis, Keys(""), lifecycle_into(Metrics()))
 
 
 def said_by(logger: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -55,6 +57,21 @@ async def test_a_round_leaves_the_mark_of_another_version_alone(upkeep: Upkeep, 
     assert await real_redis.get("sessions:layout") == b"2"
 
 
+async def test_a_store_that_was_emptied_is_noticed(real_redis: Redis) -> None:
+    lifecycle = lifecycle_into(Metrics())
+    upkeep = Upkeep(real_redis, Keys(""), lifecycle)
+    await upkeep.round()
+    at_first = lifecycle.last_lost
+    await real_redis.flushall()
+
+    with capture_logs() as told:
+        await upkeep.round()
+
+    assert at_first is None
+    assert lifecycle.last_lost is not None
+    assert [line["log_level"] for line in told] == ["warning"]
+
+
 @pytest.mark.usefixtures("large_session")
 async def test_hashes_larger_than_they_need_be_are_told_once(upkeep: Upkeep, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
@@ -85,7 +102,7 @@ async def test_the_server_is_checked_once_as_soon_as_it_answers(
     unborn_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client_for(unborn_server.url, 1) as client:
-        upkeep = Upkeep(client, Keys(""))
+        upkeep = Upkeep(client, Keys(""), lifecycle_into(Metrics()))
         with pytest.raises(RedisError):
             await upkeep.round()
         unborn_server.start()

@@ -186,6 +186,29 @@ def test_the_log_is_json_with_a_line_for_each_request(start_replica: StartReplic
     assert created["request_id"] == posted["request_id"] != read["request_id"]
 
 
+def test_the_line_of_a_refusal_has_its_code(start_replica: StartReplica, redis_server: RedisServer) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url)
+
+    replica.call("GET", f"{SESSIONS}/{UNKNOWN}")
+
+    assert '"code":"SESSION_NOT_FOUND"' in replica.line_with('"status":404')
+
+
+def test_ends_in_bulk_and_changes_of_policy_are_told(start_replica: StartReplica, redis_server: RedisServer) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url)
+    replica.call("POST", SESSIONS, NEW_SESSION)
+
+    replica.call("PUT", f"/api/messaging/agents/{AGENT}/timeout", {"timeoutMinutes": 60})
+    replica.call("DELETE", f"/api/messaging/agents/{AGENT}/timeout")
+    replica.call("DELETE", f"{SESSIONS}?userId={USER}")
+
+    put, deleted = json.loads(replica.line_with('"how":"put"')), json.loads(replica.line_with('"how":"deleted"'))
+    revoked = json.loads(replica.line_with('"sessions revoked"'))
+    assert put["agent"] == deleted["agent"] == hashed(AGENT)
+    assert (revoked["user"], revoked["more"]) == (hashed(USER), False)
+    assert revoked["number"] >= 1
+
+
 def test_neither_ids_nor_metadata_reach_the_log(start_replica: StartReplica, redis_server: RedisServer) -> None:
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_LOG_LEVEL="debug")
     _, session = replica.call("POST", SESSIONS, NEW_SESSION)

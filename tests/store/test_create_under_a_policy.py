@@ -7,18 +7,14 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, StoreUnavailable
-from service.event_log import EventLog
-from service.keys import Keys
 from service.lane import Lane, Reply
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import NO_POLICY, Policies
 from service.scripts import Command
 from service.sessions import TimeoutConfig
 from service.settings import Settings
 from service.store import MOST_TRIES, Store
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
 from tests.store.evidence import KEYS, commands_seen, keys_in
 
 DEFAULT = TimeoutConfig(30, True, 720, 5)
@@ -28,7 +24,7 @@ POLICY_KEY = KEYS.policy(AGENT)
 @pytest.fixture
 def policies(lane: Lane, settings: Settings) -> Policies:
     """Those of another replica: what is put here, the store has not seen."""
-    return Policies(lane, Keys(""), settings)
+    return policies_on(lane, settings)
 
 
 @pytest.fixture
@@ -118,8 +114,8 @@ async def test_it_counts_as_one_creation_and_no_end(
     store = Store(
         lane,
         KEYS,
-        Lifecycle(metrics, EventLog(), Later()),
-        Policies(lane, KEYS, settings),
+        lifecycle_into(metrics),
+        policies_on(lane, settings),
         retention_ms=1,
         lookup_life_ms=1,
     )
