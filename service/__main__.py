@@ -1,25 +1,40 @@
-"""`python -m service`: the service as a process, set up by its environment."""
+"""`python -m service`: the service as a process, or a command of its operator's, set up by the environment."""
 
 import asyncio
 import sys
 
 import uvloop
 
-from service import log
+from service import command_line, log
 from service.request_log import RequestLog
 from service.serve import serve
-from service.settings import CannotStart, load_settings
+from service.settings import CannotStart, Settings, load_settings
 
 
 def main() -> None:
+    asked = command_line.parse(sys.argv[1:])
     try:
         settings = load_settings()
-        lines = log.configure(settings.session_log_format, settings.session_log_level, sys.stderr)
-        readable = log.is_readable(settings.session_log_format, sys.stderr)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, RequestLog(None if readable else lines)))
+        if isinstance(asked, command_line.Serve):
+            _serve(settings)
+        else:
+            sys.exit(_command(asked, settings))
     except CannotStart as error:
         sys.exit(str(error))
+
+
+def _serve(settings: Settings) -> None:
+    lines = log.configure(settings.session_log_format, settings.session_log_level, sys.stderr)
+    readable = log.is_readable(settings.session_log_format, sys.stderr)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, RequestLog(None if readable else lines)))
+
+
+def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settings) -> int:
+    from service import terminal  # only here: serving needs none of it
+
+    log.configure("console", "error", sys.stderr)  # of what it meets, a command speaks itself
+    return terminal.run(asked, settings, terminal.here())
 
 
 if __name__ == "__main__":

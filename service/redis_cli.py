@@ -19,3 +19,10 @@ def redis_cli(url: str, *command: str) -> str:
     if named.get("db"):
         words += ["-n", str(named["db"])]
     return shlex.join([*words, *command])
+
+
+def summed_over_shards(url: str, command: str, key: str, *arguments: str) -> str:
+    """The line that adds up what `command` answers in all shards; in `key` a blank stands for the shard."""
+    key = key.replace("\\", "\\\\").replace("%", "%%").replace("{ }", "{%02x}")
+    asked = shlex.quote(" ".join([command, key, *arguments]) + "\\n")
+    return f"printf {asked} $(seq 0 255) | {redis_cli(url)} | awk '{{ n += $1 }} END {{ print n }}'"
