@@ -1,6 +1,7 @@
 """`python -m service`: the service as a process, or a command of its operator's, set up by the environment."""
 
 import asyncio
+import os
 import sys
 
 import uvloop
@@ -8,7 +9,7 @@ import uvloop
 from service import command_line, log
 from service.request_log import RequestLog
 from service.serve import serve
-from service.settings import CannotStart, Settings, load_settings
+from service.settings import CannotStart, Settings, load_settings, unknown_variables
 
 
 def main() -> None:
@@ -34,7 +35,10 @@ def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settin
     from service import terminal  # only here: serving needs none of it
 
     log.configure("console", "error", sys.stderr)  # of what it meets, a command speaks itself
-    return terminal.run(asked, settings, terminal.here())
+    here = terminal.here()
+    for name in unknown_variables(os.environ):
+        here.complain(f"{name} is not a setting of this service")
+    return terminal.run(asked, settings, here)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What an operator is shown, as JSON for scripts: sessions by the API's names, instants in ISO 8601."""
 
+import re
 from typing import Any
 
 import orjson
@@ -9,9 +10,13 @@ from service.instants import iso
 from service.sessions import Session
 from service.wire import policy_document, session_json
 
+_CONTROLS = re.compile(r"[\x7f-\x9f]")
 
-def document(looked: Looked, url: str) -> bytes:
-    return orjson.dumps({**_members(looked), "redisCli": looked.redis_cli_lines(url)})
+
+def document(looked: Looked, url: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    whole = orjson.dumps({**_members(looked), "redisCli": looked.redis_cli_lines(url)}).decode()
+    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", whole)
 
 
 def _members(looked: Looked) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class _Command:
 
     def _print(self, asked: Inspect, looked: Looked) -> None:
         if asked.as_json:
-            self._out.out(document(looked, self._access.url).decode(), highlight=False)
+            self._out.out(document(looked, self._access.url), highlight=False)
             return
         self._out.print(tables.looked_at(looked, self._out.width))
         self._out.print()
@@ -163,10 +163,12 @@ class _Command:
 
     def _ended(self, whose: Whose) -> int:
         """End all, call by call; how many were ended."""
-        number, more = 0, True
-        while more:
+        revoked = self._wait_for(self._access.revocation.revoke(whose))
+        number = revoked.number
+        while revoked.more:
+            self._say(f"{_sessions(number)} ended so far.")
             revoked = self._wait_for(self._access.revocation.revoke(whose))
-            number, more = number + revoked.number, revoked.more
+            number += revoked.number
         return number
 
     def _say(self, sentence: str) -> None:

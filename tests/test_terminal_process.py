@@ -69,6 +69,12 @@ def test_it_starts_no_server_of_its_own(data_dir: Path) -> None:
     assert list(data_dir.iterdir()) == []
 
 
+def test_a_variable_that_no_knob_reads_is_told() -> None:
+    ended = typed("inspect", REDIS_URL="unix:///nowhere/redis.sock", SESSION_KEY_PREFX="staging:")
+
+    assert ended.stderr.startswith("SESSION_KEY_PREFX is not a setting of this service\n")
+
+
 @pytest.mark.parametrize("words", ["inspect", f"inspect {UNKNOWN}", f"revoke --user {USER} --yes"])
 def test_a_redis_that_is_away_is_told_in_one_line_without_its_password(words: str) -> None:
     ended = typed(words, REDIS_URL="unix://user:hunter2@/nowhere/redis.sock")
@@ -100,52 +106,57 @@ def test_serving_needs_none_of_it() -> None:
     assert said == "[]\n"
 
 
-# Watching
+# On a terminal
 
 
-class Watching:
-    """An `inspect --watch` under way, whose output is read from `descriptor`."""
+class UnderWay:
+    """A command under way, whose output is read from `descriptor`."""
 
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
         self._process = process
         self._descriptor = descriptor
         self.output = ""
 
-    def until(self, words: str, times: int) -> None:
+    def until(self, words: str, times: int = 1) -> None:
         """Read on until these words were said so many times."""
         latest = time.monotonic() + SOON
         while self.output.count(words) < times:
             assert select.select([self._descriptor], [], [], max(latest - time.monotonic(), 0))[0], self.output
             self.output += os.read(self._descriptor, 65536).decode()
 
-    def interrupted(self) -> int:
-        """The exit code after a Ctrl-C."""
+    def type(self, words: str) -> None:
+        os.write(self._descriptor, words.encode())
+
+    def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """The exit code."""
         return self._process.wait(SOON)
 
 
-Watch = Callable[..., Watching]
+Start = Callable[..., UnderWay]
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
-    """Starts `inspect --watch`, on a terminal or into a pipe."""
+def start() -> Iterator[Start]:
+    """Starts commands, on a terminal or into a pipe."""
     started: list[tuple[subprocess.Popen[bytes], int]] = []
 
-    def start(url: str, terminal: tuple[int, int]) -> Watching:
-        reading, writing = terminal
+    def start(words: str, url: str, ends: tuple[int, int]) -> UnderWay:
+        reading, writing = ends
         process = subprocess.Popen(
-            [*COMMAND, "inspect", "--watch", "0.1"],
+            [*COMMAND, *words.split()],
             cwd=Path(__file__).parent.parent,
             env={"PATH": os.environ["PATH"], "REDIS_URL": url, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
-            stdin=subprocess.DEVNULL,
+            stdin=writing if os.isatty(writing) else subprocess.DEVNULL,
             stdout=writing,
             stderr=writing,
             start_new_session=True,
         )
         os.close(writing)
         started.append((process, reading))
-        return Watching(process, reading)
+        return UnderWay(process, reading)
 
     yield start
     for process, reading in started:
@@ -154,34 +165,66 @@ def watch() -> Iterator[Watch]:
         os.close(reading)
 
 
+async def test_it_asks_before_it_ends_anything(
+    redis_server: RedisServer, session: Session, real_redis: Redis, start: Start
+) -> None:
+    command = start(f"revoke {session.id}", redis_server.url, pty.openpty())
+
+    command.until("Revoke? [y/N]")
+    there_while_it_asks = await real_redis.exists(KEYS.session(session.id))
+    command.type("y\n")
+    command.until("The session has ended.")
+
+    assert command.wait() == 0
+    assert (there_while_it_asks, await real_redis.exists(KEYS.session(session.id))) == (1, 0)
+
+
+async def test_interrupted_while_it_asks_it_ends_nothing(
+    redis_server: RedisServer, session: Session, real_redis: Redis, start: Start
+) -> None:
+    command = start(f"revoke {session.id}", redis_server.url, pty.openpty())
+
+    command.until("Revoke? [y/N]")
+    command.interrupt()
+
+    assert command.wait() == 130
+    assert await real_redis.exists(KEYS.session(session.id))
+
+
+# Watching
+
+
 @pytest.mark.usefixtures("real_redis")
-def test_on_a_terminal_it_refreshes_in_place(redis_server: RedisServer, watch: Watch) -> None:
-    watching = watch(redis_server.url, pty.openpty())
+def test_on_a_terminal_it_refreshes_in_place(redis_server: RedisServer, start: Start) -> None:
+    command = start("inspect --watch 0.1", redis_server.url, pty.openpty())
 
-    watching.until("no sessions", 3)
+    command.until("no sessions", 3)
+    command.interrupt()
 
-    assert watching.interrupted() == 0
-    assert watching.output.count("\x1b[2K") > 10
+    assert command.wait() == 0
+    assert command.output.count("\x1b[2K") > 10
 
 
 @pytest.mark.usefixtures("real_redis")
-def test_into_a_pipe_it_is_printed_anew(redis_server: RedisServer, watch: Watch) -> None:
-    watching = watch(redis_server.url, os.pipe())
+def test_into_a_pipe_it_is_printed_anew(redis_server: RedisServer, start: Start) -> None:
+    command = start("inspect --watch 0.1", redis_server.url, os.pipe())
 
-    watching.until("no sessions", 3)
+    command.until("no sessions", 3)
+    command.interrupt()
 
-    assert watching.interrupted() == 0
-    assert "\x1b" not in watching.output
+    assert command.wait() == 0
+    assert "\x1b" not in command.output
 
 
-def test_it_goes_on_through_an_outage(data_dir: Path, watch: Watch) -> None:
+def test_it_goes_on_through_an_outage(data_dir: Path, start: Start) -> None:
     server = RedisServer(data_dir)
-    watching = watch(server.url, os.pipe())
+    command = start("inspect --watch 0.1", server.url, os.pipe())
 
-    watching.until("Redis is not available", 2)
+    command.until("Redis is not available", 2)
     server.start()
-    watching.until("no sessions", 2)
+    command.until("no sessions", 2)
     server.stop()
-    watching.until("Redis is not available", watching.output.count("Redis is not available") + 1)
+    command.until("Redis is not available", command.output.count("Redis is not available") + 1)
+    command.interrupt()
 
-    assert watching.interrupted() == 0
+    assert command.wait() == 0
