@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -39,6 +39,9 @@ SOON = 20
 INSTANT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
+Ask = Callable[[str], str]
+
+
 class Outcome(NamedTuple):
     """What a command ended with."""
 
@@ -59,11 +62,10 @@ def console(stream: io.StringIO, width: int) -> Console:
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def commanded(settings: Settings, words: str, width: int, answer: str | None) -> Outcome:
+def commanded(settings: Settings, words: str, width: int, ask: Ask | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     asked = command_line.parse(words.split())
     assert not isinstance(asked, command_line.Serve)
-    ask = None if answer is None else lambda _: answer
     code = terminal.run(asked, settings, Terminal(console(out, width), console(err, width), ask))
     return Outcome(code, out.getvalue(), err.getvalue())
 
@@ -74,9 +76,9 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    async def types(self, words: str, *, width: int = WIDE, answer: str | None = None) -> Outcome:
+    async def types(self, words: str, *, width: int = WIDE, ask: Ask | None = None) -> Outcome:
         """A command has an event loop of its own, so it runs in a thread of its own."""
-        return await asyncio.to_thread(commanded, self.settings, words, width, answer)
+        return await asyncio.to_thread(commanded, self.settings, words, width, ask)
 
 
 @pytest.fixture
@@ -432,7 +434,7 @@ async def test_a_prefix_is_in_every_line(session: Session, operator: Operator, m
 
 
 async def test_one_is_ended_once_that_is_confirmed(operator: Operator, session: Session) -> None:
-    outcome = await operator.types(f"revoke {session.id}", answer="y")
+    outcome = await operator.types(f"revoke {session.id}", ask=lambda _: "y")
 
     assert outcome.code == 0
     assert outcome.lines[0].startswith(f"A session of agent {AGENT} and user {USER} that lives and ends in ")
@@ -445,9 +447,27 @@ async def test_one_is_ended_once_that_is_confirmed(operator: Operator, session: 
 async def test_nothing_is_ended_that_is_not_confirmed(
     operator: Operator, session: Session, whose: str | None, answer: str
 ) -> None:
-    outcome = await operator.types(f"revoke {whose or session.id}", answer=answer)
+    outcome = await operator.types(f"revoke {whose or session.id}", ask=lambda _: answer)
 
     assert (outcome.code, outcome.lines[-1]) == (1, "Nothing was ended.")
+    assert (await operator.types(f"inspect {session.id}")).code == 0
+
+
+def gone(_: str) -> str:
+    raise EOFError
+
+
+def interrupted(_: str) -> str:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("ask", "code", "said"), [(gone, 1, ["Nothing was ended."]), (interrupted, 130, [])])
+async def test_nothing_is_ended_where_whoever_is_asked_leaves(
+    operator: Operator, session: Session, ask: Ask, code: int, said: list[str]
+) -> None:
+    outcome = await operator.types(f"revoke {session.id}", ask=ask)
+
+    assert (outcome.code, outcome.lines[1:]) == (code, said)
     assert (await operator.types(f"inspect {session.id}")).code == 0
 
 

@@ -179,18 +179,6 @@ async def test_it_asks_before_it_ends_anything(
     assert (there_while_it_asks, await real_redis.exists(KEYS.session(session.id))) == (1, 0)
 
 
-async def test_interrupted_while_it_asks_it_ends_nothing(
-    redis_server: RedisServer, session: Session, real_redis: Redis, start: Start
-) -> None:
-    command = start(f"revoke {session.id}", redis_server.url, pty.openpty())
-
-    command.until("Revoke? [y/N]")
-    command.interrupt()
-
-    assert command.wait() == 130
-    assert await real_redis.exists(KEYS.session(session.id))
-
-
 # Watching
 
 
