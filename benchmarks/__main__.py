@@ -9,12 +9,14 @@ from pathlib import Path
 
 from benchmarks import report, runs
 from benchmarks.machine import MissingTool, redis_server, require
+from service import log
 
 _RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     options = _options()
+    log.configure("json", "error", sys.stderr)
     try:
         require("wrk", "apt-get install wrk")
         require("taskset", "apt-get install util-linux")

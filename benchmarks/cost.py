@@ -9,7 +9,9 @@ import redis
 from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
 from service.connect import client_for
+from service.event_log import EventLog
 from service.keys import Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.single_calls import SingleCalls
@@ -68,7 +70,9 @@ async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
     metrics = Metrics()
-    sweeper = Sweeper(client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics), metrics)
+    sweeper = Sweeper(
+        client, SingleCalls(client, 10, metrics), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics
+    )
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()

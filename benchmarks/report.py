@@ -39,14 +39,14 @@ def _memory(rows: Sequence[Results]) -> str:
 
 
 def _stored(rows: Sequence[Results]) -> str:
-    head = ("request", "stored sessions", "req/s", "share of bare", "least to most", "p99 ms")
+    head = ("request", "stored sessions", "req/s", "share of bare", "least to most", "p99 ms", "replica µs", "Redis µs")
     return _table(head, (_one_stored(row) for row in rows))
 
 
 def _one_stored(row: Results) -> list[str]:
     shares = f"{row['share_least']:.2f} to {row['share_greatest']:.2f}"
     cells = [row["what"], f"{row['stored']:,}", f"{row['per_second']:.0f}", f"{row['share_of_bare']:.2f}"]
-    return [*cells, shares, f"{row['p99_ms']:.2f}"]
+    return [*cells, shares, f"{row['p99_ms']:.2f}", f"{row['replica_cpu_us']:.0f}", f"{row['redis_cpu_us']:.0f}"]
 
 
 def _peers(rows: Sequence[Results]) -> str:

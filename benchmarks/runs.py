@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -43,7 +43,11 @@ class Plan(NamedTuple):
 def verbs(plan: Plan) -> list[Row]:
     """Each verb at each number of connections, as a share of the bare handler in the same round."""
     rounds: dict[tuple[str, int], list[Row]] = {}
-    with _bare() as bare, _replica(plan) as (url, pid), _single_calls(plan) as single_calls:
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare())
+        url, pid = stack.enter_context(_replica(plan))
+        quiet, quiet_pid = stack.enter_context(_replica(plan, SESSION_LOG_LEVEL="warning"))
+        single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
             for connections in CONNECTIONS:
@@ -53,7 +57,9 @@ def verbs(plan: Plan) -> list[Row]:
                 for name, target in targets(url, plan.client).items():
                     row = _costed(plan, url, pid, target, connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
-                reading = Target([f"{SESSIONS}/{opened(single_calls)}"])
+                reading = Target([f"{SESSIONS}/{opened(url)}"])
+                row = _costed(plan, quiet, quiet_pid, reading, connections, alone)
+                rounds.setdefault(("get 200, no line in the log", connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
                 rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
         resident = resident_mib(pid)
@@ -74,7 +80,7 @@ def stored_sessions(plan: Plan) -> list[Row]:
     client = plan.client
     client.flushall()
     session_ids: list[str] = []
-    with _bare() as bare, _replica(plan) as (url, _):
+    with _bare() as bare, _replica(plan) as (url, pid):
         for number in STORED:
             session_ids += stored(client, number - len(session_ids))
             drawn = random.choices(session_ids, k=_ASKED_FOR)
@@ -82,7 +88,7 @@ def stored_sessions(plan: Plan) -> list[Row]:
                 found = []
                 for _ in range(plan.rounds):
                     alone = plan.run(bare, _BARE, connections)
-                    found.append(_row(plan.run(url, target, connections), alone))
+                    found.append(_costed(plan, url, pid, target, connections, alone))
                 rows.append({"what": name, "stored": number, **_middle(found)})
     client.flushall()
     return rows
@@ -159,8 +165,9 @@ def _bare() -> Iterator[str]:
 
 
 @contextmanager
-def _replica(plan: Plan) -> Iterator[tuple[str, int]]:
-    with http_server(python("-m", "service"), "/readyz", environment={"REDIS_URL": plan.redis_url}) as server:
+def _replica(plan: Plan, **settings: str) -> Iterator[tuple[str, int]]:
+    environment = {"REDIS_URL": plan.redis_url, **settings}
+    with http_server(python("-m", "service"), "/readyz", environment=environment) as server:
         yield server
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import sys
 
 import uvloop
 from aiohttp import web
 
+from service import log
 from service.app import Clients, create_app
 from service.connect import client_for
+from service.event_log import EventLog
+from service.later import Later
 from service.metrics import Metrics
-from service.request_log import RequestLog
 from service.runner import Runner
 from service.settings import Settings
 from service.single_calls import SingleCalls
@@ -20,7 +23,11 @@ async def serve() -> None:
     client = client_for(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
     calls = SingleCalls(client, 2, metrics)
-    app = create_app(Settings(), Clients(lane=calls, wide=calls, side=client), Watch(metrics, RequestLog()))
+    app = create_app(
+        Settings(),
+        Clients(lane=calls, wide=calls, side=client),
+        Watch(metrics, EventLog(log.configure("json", "info", sys.stderr)), Later()),
+    )
     runner = Runner(app, "schema")
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()

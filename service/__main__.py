@@ -7,7 +7,7 @@ import sys
 import uvloop
 
 from service import command_line, log
-from service.request_log import RequestLog
+from service.event_log import EventLog
 from service.serve import serve
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
 
@@ -28,7 +28,7 @@ def _serve(settings: Settings) -> None:
     lines = log.configure(settings.session_log_format, settings.session_log_level, sys.stderr)
     readable = log.is_readable(settings.session_log_format, sys.stderr)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, RequestLog(None if readable else lines)))
+        runner.run(serve(settings, EventLog(None if readable else lines)))
 
 
 def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settings) -> int:

@@ -8,8 +8,10 @@ from service.census import Census
 from service.connect import client_of_the_settings
 from service.directory import Directory
 from service.embedded import url_of_the_running
+from service.event_log import EventLog
 from service.inspection import Inspection
 from service.keys import Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
@@ -35,7 +37,8 @@ async def opened(settings: Settings) -> Access:
     url = await _redis_url(settings)
     client = client_of_the_settings(url, settings.session_store_timeout_seconds)
     metrics, keys = Metrics(), Keys(settings.session_key_prefix)
-    lane, lifecycle = SingleCalls(client, settings.session_store_timeout_seconds, metrics), Lifecycle(metrics)
+    lane = SingleCalls(client, settings.session_store_timeout_seconds, metrics)
+    lifecycle = Lifecycle(metrics, EventLog(), Later())
     policies, census = Policies(lane, keys, settings), Census(lane, keys)
     directory = Directory(lane, keys, census)
     store = Store(

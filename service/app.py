@@ -44,7 +44,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
-    lifecycle = Lifecycle(metrics)
+    lifecycle = Lifecycle(metrics, watch.log, watch.later)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, settings)
     upkeep = Upkeep(clients.side, keys)
@@ -71,7 +71,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
             ),
         ):
             yield
-        watch.tell()
+        watch.later.catch_up()
         await health.aclose()
         await clients.wide.aclose()
         await clients.lane.aclose()

@@ -1,17 +1,18 @@
 """A batch: requests that leave for Redis in one write, and how their replies find them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
+from service.scripts import Command
 
 FULL = 32
 """How much work for Redis fills a batch. A full one leaves at once: Redis is busy while the replica reads on."""
 
-_READ_WORK, _CHANGE_WORK = 1, 4
+_SCRIPT_WORK = 4
 _TIME = b"*1\r\n$4\r\nTIME\r\n"
 
 
@@ -21,7 +22,13 @@ class Request(NamedTuple):
     future: asyncio.Future[Any]
     packed: bytes
     commands: int
+    work: int
     reads: bool
+
+
+def work_of(commands: Sequence[Command]) -> int:
+    """How much work for Redis commands are, where reading a session is 1."""
+    return sum([_SCRIPT_WORK if command[0] == "EVALSHA" else 1 for command in commands])
 
 
 class Batch:
@@ -53,11 +60,8 @@ class Batch:
 
     def add(self, request: Request) -> None:
         self.requests.append(request)
-        if request.reads:
-            self.reads = True
-            self.work += _READ_WORK
-        else:
-            self.work += _CHANGE_WORK * request.commands
+        self.work += request.work
+        self.reads = self.reads or request.reads
 
     def pack(self) -> tuple[bytes, int]:
         """What goes out, and how many replies come in."""
@@ -71,7 +75,7 @@ class Batch:
     def settle(self) -> None:
         now_ms = _instant(self.replies.pop()) if self.reads else None
         replies = iter(self.replies)
-        for future, _, commands, reads in self.requests:
+        for future, _, commands, _, reads in self.requests:
             reply = (next(replies), now_ms) if reads else [next(replies) for _ in range(commands)]
             if not future.done():  # whoever asked may have gone, or been told that it took too long
                 future.set_result(reply)

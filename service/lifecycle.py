@@ -1,57 +1,58 @@
 """What happens to sessions, said once and told to the log and the metrics."""
 
-import hashlib
-import logging
 import time
 
-import structlog
-
-from service.metrics import TRIGGERS, Metrics
+from service.event_log import Event, EventLog, Write
+from service.later import Later
+from service.log import REQUEST_ID
+from service.metrics import REASONS, TRIGGERS, Metrics
 
 
 class Lifecycle:
     """Told of every turn in a session's life. Ids reach the log only as a short hash, metadata never."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
         self._metrics = metrics
+        self._later = later
+        self._created = log.of("info", "session created")
+        self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
+        self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
+        self._changed = {what: log.of("info", "session changed", what=what) for what in ("timeout", "metadata")}
+        self._ended = {reason: log.of("info", "session ended", reason=reason) for reason in REASONS}
+        self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
-        self._log = structlog.get_logger("service.lifecycle")
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
 
     def created(self, session_id: str) -> None:
         self._metrics.created.inc()
-        self._log.info("session created", session=hashed(session_id))
+        self._say(self._created, session_id)
 
     def renewed_by_hand(self, session_id: str) -> None:
         self._renewals["manual"].inc()
-        self._log.info("session renewed", session=hashed(session_id), trigger="manual")
+        self._say(self._renewed_by_hand, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
         self._renewals["activity"].inc()
-        if self._log.is_enabled_for(logging.DEBUG):  # thousands a second
-            self._log.debug("session renewed", session=hashed(session_id), trigger="activity")
+        self._say(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
         """`what` is `timeout` or `metadata`."""
-        self._log.info("session changed", session=hashed(session_id), what=what)
+        self._say(self._changed[what], session_id)
 
     def ended(self, session_id: str, reason: str) -> None:
         """`reason`: inactivity, max_duration, deleted, revoked, lost, or unknown where its tombstone is gone."""
         self._metrics.ended.labels(reason).inc()
         if reason == "lost":
             self.last_lost = time.monotonic()
-        self._log.info("session ended", session=hashed(session_id), reason=reason)
+        self._say(self._ended[reason], session_id)
 
     def lost_met(self, session_id: str) -> None:
         """A request asked for a session that is gone before its end: its hash was evicted, lost or removed by hand."""
         self._metrics.lost_met.inc()
         self.last_lost = time.monotonic()
-        self._log.warning(
-            "a session is gone before its end: evicted, lost or removed by hand", session=hashed(session_id)
-        )
+        self._say(self._lost_met, session_id)
 
-
-def hashed(session_id: str) -> str:
-    """Twelve hex digits that stand for an id in logs and traces: their readers must not be able to use it."""
-    return hashlib.blake2b(session_id.encode(), digest_size=6).hexdigest()
+    def _say(self, write: Write | None, session_id: str) -> None:
+        if write is not None:
+            self._later.do(write, Event(time.time(), REQUEST_ID.get(None), session_id))

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import hashlib
 import logging
 import time
 from contextvars import ContextVar
@@ -55,6 +56,11 @@ def configure(format_: Format, level: Level, stream: TextIO) -> "Lines":
 def number_of(level: str) -> int:
     """The standard library's number of a level."""
     return logging.getLevelNamesMapping()[level.upper()]
+
+
+def hashed(session_id: str) -> str:
+    """Twelve hex digits that stand for an id in logs and traces: their readers must not be able to use it."""
+    return hashlib.blake2b(session_id.encode(), digest_size=6).hexdigest()
 
 
 class Lines:

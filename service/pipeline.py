@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from service.batch import Batch, Request
+from service.batch import Batch, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
 from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named, outage_log, refusal_log
@@ -52,7 +52,7 @@ class Pipeline:
 
     async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
         name = key.encode()
-        values, now_ms = await self._submit(_hmget(fields) % (len(name), name), 1, reads=True)
+        values, now_ms = await self._submit(_hmget(fields) % (len(name), name), 1, 1, reads=True)
         if isinstance(values, ResponseError) or isinstance(now_ms, ResponseError):
             raise self._told(named(values if isinstance(values, ResponseError) else now_ms))
         return values, now_ms
@@ -86,16 +86,16 @@ class Pipeline:
         return self._refusals.begins(error) if isinstance(error, StoreRefused) else error
 
     def _send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
-        return self._submit(packed(commands), len(commands), reads=False)
+        return self._submit(packed(commands), len(commands), work_of(commands), reads=False)
 
-    def _submit(self, packed: bytes, commands: int, *, reads: bool) -> asyncio.Future[Any]:
+    def _submit(self, packed: bytes, commands: int, work: int, *, reads: bool) -> asyncio.Future[Any]:
         if self._waiting >= MAX_WAITING or self._stopping:
             raise StoreUnavailable("the service is stopping" if self._stopping else "too many requests wait already")
         self._waiting += 1
         if not self._queue or self._queue[-1].is_full:
             self._begin_batch()
         batch = self._queue[-1]
-        request = Request(self._loop.create_future(), packed, commands, reads)
+        request = Request(self._loop.create_future(), packed, commands, work, reads)
         batch.add(request)
         if batch.is_full and self._connection is not None:
             self._flush()

@@ -45,7 +45,7 @@ async def health(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
     watch = request.app[WATCH]
-    watch.tell()
+    watch.later.catch_up()
     metrics = watch.metrics
     try:
         counts: tuple[float, float] = await request.app[HEALTH].counts()

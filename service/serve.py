@@ -15,10 +15,11 @@ from service.app_keys import HEALTH
 from service.connect import client_of_the_settings
 from service.dial import Dialer
 from service.embedded import embedded_server
+from service.event_log import EventLog
+from service.later import Later
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.redis_cli import redis_cli
-from service.request_log import RequestLog
 from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
 from service.watch import Watch
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, request_log: RequestLog) -> None:
+async def serve(settings: Settings, event_log: EventLog) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
     for name in unknown_variables(os.environ):
         _log.warning("%s is not a setting of this service", name)
     stopped = _stop_signal()
     async with AsyncExitStack() as stack:
         url = await _redis_url(settings, stack)
-        runner = await _runner(settings, url, request_log, stack)
+        runner = await _runner(settings, url, event_log, stack)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         address = await _listen(runner, settings)
@@ -69,7 +70,7 @@ def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
     return Clients(lane, wide, side=client)
 
 
-async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: AsyncExitStack) -> Runner:
+async def _runner(settings: Settings, url: str, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     metrics = Metrics()
     clients = _clients(url, settings.session_store_timeout_seconds, metrics)
     around = as_it_is
@@ -79,7 +80,7 @@ async def _runner(settings: Settings, url: str, request_log: RequestLog, stack: 
         clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
         around = tracing.over
     return Runner(
-        create_app(settings, clients, Watch(metrics, request_log)),
+        create_app(settings, clients, Watch(metrics, event_log, Later())),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit

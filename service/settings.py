@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     session_data_dir: Path = Field(default_factory=lambda: _state_home() / "session-service")
     session_store_timeout_seconds: float = Field(2, ge=0.05, le=60, allow_inf_nan=False)
     session_sweep_interval_seconds: float = Field(5, ge=0.01, le=3600, allow_inf_nan=False)
-    session_reconcile_interval_seconds: float = Field(3.5, ge=0.01, le=3600, allow_inf_nan=False)
+    session_reconcile_interval_seconds: float = Field(14, ge=0.01, le=3600, allow_inf_nan=False)
     session_drain_pause_seconds: float = Field(0, ge=0, le=600, allow_inf_nan=False)
     session_drain_timeout_seconds: float = Field(10, ge=0, le=600, allow_inf_nan=False)
     session_log_level: log.Level = "info"

@@ -19,8 +19,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from service import scripts
 from service.errors import StoreUnavailable
 from service.lane import Fields, Lane, Reply
-from service.lifecycle import hashed
-from service.log import REQUEST_ID
+from service.log import REQUEST_ID, hashed
 from service.middleware import PROBES, Handle, route_of
 from service.scripts import Command
 

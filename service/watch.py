@@ -1,9 +1,5 @@
-"""Every request under watch: it is given an id, and the log and the metrics are told how it went.
+"""Every request under watch: it is given an id, and a moment later the log and the metrics are told how it went."""
 
-In passing it is only noted. A moment later many are told of at once, which costs each a third of what it would alone.
-"""
-
-import asyncio
 import re
 import secrets
 import time
@@ -13,38 +9,36 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from prometheus_client import Histogram
 
+from service.event_log import Event, EventLog, Write
+from service.later import Later
 from service.log import REQUEST_ID
 from service.metrics import Metrics
 from service.middleware import PROBES, Handle
-from service.request_log import Line, RequestLog, Write
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _ACCEPTED_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_NOTED_SECONDS = 0.05
-_MOST_NOTED = 100
 
 _Resource = web.AbstractResource | str
 """What a request was routed to; a word where it was to nothing."""
-
-_Answered = tuple[str, _Resource, int, Line]
-"""Method, resource, status, and what varies from line to line."""
 
 
 class Watch:
     """Keeps an eye on the requests of one application."""
 
-    def __init__(self, metrics: Metrics, log: RequestLog) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
         self.metrics = metrics
-        self._log = log
+        self.later = later
+        self.log = log
         self._kinds: dict[tuple[str, _Resource, int], _Kind] = {}
-        self._noted: list[_Answered] = []
         self._prefix = secrets.token_hex(8)
         self._numbers = count(1)
 
     def over(self, handle: Handle) -> Handle:
         """The same, under watch. `handle` finds a route for every request and raises nothing."""
+
+        later = self.later
 
         async def answer(request: Any) -> web.StreamResponse:
             started = time.perf_counter()
@@ -55,8 +49,8 @@ class Watch:
             response = await handle(request)
             response.headers[REQUEST_ID_HEADER] = request_id
             match = request.match_info
-            line = (time.time(), request_id, time.perf_counter() - started, match.get("session_id"))
-            self._note((request.method, match.route.resource or "unmatched", response.status, line))
+            event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
+            later.do(self._tell, request.method, match.route.resource or "unmatched", response.status, event)
             return response
 
         return answer
@@ -64,23 +58,13 @@ class Watch:
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
         response.headers[REQUEST_ID_HEADER] = request_id = self._new_id()
-        self._note(("other", "unread", response.status, (time.time(), request_id, 0, None)))
+        self.later.do(self._tell, "other", "unread", response.status, Event(time.time(), request_id, None, 0))
 
-    def tell(self) -> None:
-        """Tell log and metrics of every request that was noted."""
-        noted, self._noted = self._noted, []
-        for method, resource, status, line in noted:
-            kind = self._kind(method, resource, status)
-            kind.seconds.observe(line[2])
-            if kind.write is not None:
-                kind.write(line)
-
-    def _note(self, answered: _Answered) -> None:
-        self._noted.append(answered)
-        if len(self._noted) == 1:
-            asyncio.get_running_loop().call_later(_NOTED_SECONDS, self.tell)
-        elif len(self._noted) == _MOST_NOTED:
-            self.tell()
+    def _tell(self, method: str, resource: _Resource, status: int, event: Event) -> None:
+        kind = self._kind(method, resource, status)
+        kind.seconds.observe(event.took_seconds or 0)
+        if kind.write is not None:
+            kind.write(event)
 
     def _kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
         if method not in _METHODS:
@@ -91,7 +75,7 @@ class Watch:
     def _new_kind(self, method: str, resource: _Resource, status: int) -> "_Kind":
         route = resource if isinstance(resource, str) else resource.canonical
         level = "warning" if status >= 500 else "debug" if route in PROBES else "info"
-        write = self._log.of(level, method=method, route=route, status=status)
+        write = self.log.of(level, "request", method=method, route=route, status=status)
         return _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)
 
     def _new_id(self) -> str:

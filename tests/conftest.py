@@ -15,13 +15,14 @@ from redis.asyncio import Redis
 from service.app import Clients, create_app
 from service.connect import client_for
 from service.dial import Dialer
+from service.event_log import EventLog
 from service.keys import Keys
 from service.lane import Lane
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.policies import Policies
-from service.request_log import RequestLog
 from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
@@ -51,7 +52,7 @@ class ServiceServer(TestServer):
     def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        watch = Watch(metrics, RequestLog())
+        watch = Watch(metrics, EventLog(), Later())
         super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, watch))
         self._settings = settings
 
@@ -72,7 +73,7 @@ def store_on(lane: Lane, settings: Settings) -> Store:
     return Store(
         lane,
         Keys(""),
-        Lifecycle(Metrics()),
+        Lifecycle(Metrics(), EventLog(), Later()),
         Policies(lane, Keys(""), settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,

@@ -11,8 +11,10 @@ from redis.asyncio import Redis
 from service import directory as rooms
 from service.census import Census, Tally
 from service.directory import START, Directory, Page, Position, Wanted
+from service.event_log import EventLog
 from service.keys import SHARDS, Keys
 from service.lane import Lane
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, new_session_id
@@ -390,7 +392,7 @@ class Turmoil:
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
         beside = SingleCalls(self._redis, 2, metrics)
-        await Sweeper(self._redis, beside, Keys(""), Lifecycle(metrics), metrics).round()
+        await Sweeper(self._redis, beside, Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):

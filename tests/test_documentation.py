@@ -33,8 +33,9 @@ from service.errors import (
     TimeoutInThePast,
     UnsupportedMediaType,
 )
+from service.event_log import EventLog
+from service.later import Later
 from service.metrics import Metrics
-from service.request_log import RequestLog
 from service.settings import MAX_BODY_BYTES, Settings
 from service.watch import Watch
 from service.wire import refusal_response
@@ -124,7 +125,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
     metrics = Metrics()
-    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, RequestLog()))
+    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, EventLog(), Later()))
 
 
 @pytest.fixture

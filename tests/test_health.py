@@ -13,7 +13,9 @@ from redis.asyncio import Redis
 from service.app_keys import HEALTH
 from service.connect import client_for
 from service.degradation import Degradation
+from service.event_log import EventLog
 from service.keys import Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
@@ -56,7 +58,7 @@ def evicting(data_dir: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def lifecycle() -> Lifecycle:
-    return Lifecycle(Metrics())
+    return Lifecycle(Metrics(), EventLog(), Later())
 
 
 @pytest.fixture

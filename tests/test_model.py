@@ -40,7 +40,9 @@ from redis.asyncio import Redis
 from service.connect import client_for
 from service.dial import Dialer
 from service.errors import Refusal
+from service.event_log import EventLog
 from service.keys import Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -131,7 +133,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._store = Store(
             self._lane,
             self._keys,
-            Lifecycle(Metrics()),
+            Lifecycle(Metrics(), EventLog(), Later()),
             Policies(self._lane, self._keys, Settings()),
             retention_ms=RETENTION_MS,
             lookup_life_ms=LOOKUP_LIFE_MS,

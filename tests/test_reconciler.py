@@ -8,7 +8,9 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
+from service.event_log import EventLog
 from service.keys import SHARDS, Keys
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.reconciler import PAGE, Reconciler
@@ -70,7 +72,11 @@ async def endless(session: Session, real_redis: Redis) -> AsyncIterator[Session]
 
 def reconciler_on(redis: Redis, metrics: Metrics) -> Reconciler:
     return Reconciler(
-        SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics), metrics, lookup_life_ms=LOOKUP_LIFE_MS
+        SingleCalls(redis, 2, metrics),
+        Keys(""),
+        Lifecycle(metrics, EventLog(), Later()),
+        metrics,
+        lookup_life_ms=LOOKUP_LIFE_MS,
     )
 
 

@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 from service import keys
 from service import revocation as room
 from service.errors import SessionRevoked, StoreUnavailable
+from service.event_log import EventLog
 from service.indexes import end_of
 from service.keys import Keys
 from service.lane import Lane, Reply
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.revocation import MARK_LIFE_MS, Revocation, Revoked, Whose
@@ -45,7 +47,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def revocation(lane: Lane, metrics: Metrics) -> Revocation:
-    return Revocation(lane, Keys(""), Lifecycle(metrics))
+    return Revocation(lane, Keys(""), Lifecycle(metrics, EventLog(), Later()))
 
 
 async def create(store: Store, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:

@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from service.event_log import EventLog
 from service.keys import Keys
 from service.lane import Lane
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.sessions import Session, TimeoutConfig
@@ -41,7 +43,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics), metrics)
+    return Sweeper(redis, SingleCalls(redis, 2, metrics), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from service import command_line, terminal
 from service.connect import client_for
+from service.event_log import EventLog
 from service.lane import Lane
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
@@ -343,7 +345,7 @@ async def test_one_that_is_lost_is_said_to_be(operator: Operator, session: Sessi
 async def test_a_mark_is_said_to_be_one(operator: Operator, lane: Lane, real_redis: Redis) -> None:
     await real_redis.zadd(KEYS.user(USER), {UNKNOWN: 1})
     await real_redis.pexpire(KEYS.user(USER), MINUTE_MS)
-    await Revocation(lane, KEYS, Lifecycle(Metrics())).revoke(Whose(None, USER))
+    await Revocation(lane, KEYS, Lifecycle(Metrics(), EventLog(), Later())).revoke(Whose(None, USER))
 
     outcome = await operator.types(f"inspect {UNKNOWN}")
 

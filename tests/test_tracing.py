@@ -16,7 +16,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.connect import client_for
-from service.lifecycle import hashed
+from service.log import hashed
 from service.metrics import Metrics
 from service.runner import Runner
 from service.settings import Settings

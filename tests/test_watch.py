@@ -11,7 +11,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from structlog.testing import capture_logs
 
 from service.connect import client_for
-from service.lifecycle import hashed
+from service.log import hashed
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
@@ -157,10 +157,11 @@ async def test_without_redis_the_metrics_say_what_fails(aiohttp_client: AiohttpC
 
 async def test_a_turn_in_a_life_is_told_with_the_request_that_made_it(client: HttpClient) -> None:
     with capture_logs() as told:
-        session_id = await opened(client)
+        session_id = await opened(client, **{"X-Request-ID": "mine"})
+        await client.get("/metrics")
 
     (created,) = [line for line in told if line["event"] == "session created"]
-    assert created == {"event": "session created", "session": hashed(session_id), "log_level": "info"}
+    assert (created["session"], created["log_level"], created["request_id"]) == (hashed(session_id), "info", "mine")
 
 
 def test_the_log_is_json_with_a_line_for_each_request(start_replica: StartReplica, redis_server: RedisServer) -> None:

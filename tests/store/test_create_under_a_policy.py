@@ -7,8 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, StoreUnavailable
+from service.event_log import EventLog
 from service.keys import Keys
 from service.lane import Lane, Reply
+from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import NO_POLICY, Policies
@@ -113,7 +115,14 @@ async def test_it_counts_as_one_creation_and_no_end(
     lane: Lane, policies: Policies, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = Metrics()
-    store = Store(lane, KEYS, Lifecycle(metrics), Policies(lane, KEYS, settings), retention_ms=1, lookup_life_ms=1)
+    store = Store(
+        lane,
+        KEYS,
+        Lifecycle(metrics, EventLog(), Later()),
+        Policies(lane, KEYS, settings),
+        retention_ms=1,
+        lookup_life_ms=1,
+    )
     await policies.put(AGENT, {"timeout_minutes": 60})
 
     await store.create(AGENT, USER, {}, b"{}")
