@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from service.indexes import BEGINNING, Stretch, entries_of
 from service.instants import instant_of
 from service.keys import SHARDS, Keys
 from service.lane import Lane
@@ -53,6 +54,13 @@ class Census:
         warned = await self._lane.change(*begun)
         # a sweeper that came between takes from the warned what is still among the ended
         return [max(number - tally.ended, 0) for number, tally in zip(warned, counted.shards, strict=True)]
+
+    async def oldest_end_ms(self, counted: Counted) -> int | None:
+        """When that session ended which has waited longest to be swept; None where none waits."""
+        waiting = [shard for shard, tally in zip(SHARDS, counted.shards, strict=True) if tally.ended]
+        fronts = await entries_of(self._lane, [Stretch(self._keys.expiry(shard), BEGINNING, 1) for shard in waiting])
+        ends = [int(float(entry.score)) for front in fronts for entry in front]
+        return min((end for end in ends if end <= counted.at_ms), default=None)
 
     def _counts(self, now_ms: int) -> Iterator[Command]:
         for shard in SHARDS:

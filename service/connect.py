@@ -3,7 +3,10 @@
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
+
+from service.settings import CannotStart
 
 MAX_CONNECTIONS = 64
 
@@ -23,3 +26,16 @@ def client_for(url: str, timeout_seconds: float) -> Redis:
     pool.connection_kwargs.update(bounded)  # the URL's options may not lift these
     pool.timeout = timeout_seconds
     return Redis.from_pool(pool)
+
+
+def client_of_the_settings(url: str, timeout_seconds: float) -> Redis:
+    """The same for the URL that was set. Raises CannotStart, in words of our own: others may hold the password."""
+    try:
+        client = client_for(url, timeout_seconds)
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisError):
+        raise CannotStart(
+            "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
+            "and options are those of redis-py."
+        ) from None
+    return client

@@ -51,6 +51,14 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
         await server.stop()
 
 
+async def url_of_the_running(data_dir: Path) -> str:
+    """The URL of the server that a service runs over the data in `data_dir`. Raises CannotStart where there is none."""
+    server = EmbeddedServer(data_dir)
+    if not await server.runs():
+        raise CannotStart(f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.")
+    return server.url
+
+
 class EmbeddedServer:
     """One server process, the socket it listens on, and the lock on its data."""
 
@@ -63,6 +71,10 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         return f"unix://{quote(str(self._socket))}"
+
+    async def runs(self) -> bool:
+        """Whether it can be connected to, whoever started it."""
+        return await _accepts(self._socket)
 
     async def start(self) -> None:
         """Start it and wait until it can be connected to; it may still be loading its data then."""

@@ -32,7 +32,7 @@ def is_readable(format_: Format, stream: TextIO) -> bool:
 def configure(format_: Format, level: Level, stream: TextIO) -> "Lines":
     """Set up structlog, and the standard library's logging to look alike; both write into the lines returned."""
     readable = is_readable(format_, stream)
-    rendering = [structlog.dev.ConsoleRenderer(colors=stream.isatty())] if readable else [_with_exception, _JSON]
+    rendering = [_console(stream)] if readable else [_with_exception, _JSON]
     threshold = number_of(level)
     lines = Lines(stream)
     atexit.register(lines.write_out)
@@ -95,6 +95,11 @@ class Lines:
         held, self._held = self._held, []
         self._stream.write("".join(held))
         self._stream.flush()
+
+
+def _console(stream: TextIO) -> Processor:
+    """Tracebacks are plain: structlog would use rich where that is installed, and show locals, metadata among them."""
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -3,25 +3,23 @@
 import asyncio
 import logging
 import os
-import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from redis.asyncio.connection import parse_url
-from redis.exceptions import RedisError
 
 from service.app import Clients, create_app
 from service.app_keys import HEALTH
-from service.connect import client_for
+from service.connect import client_of_the_settings
 from service.dial import Dialer
 from service.embedded import embedded_server
 from service.event_log import EventLog
 from service.later import Later
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.redis_cli import redis_cli
 from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
 from service.store_watch import StoreWatch
@@ -67,14 +65,7 @@ async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
 
 
 def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
-    try:
-        client = client_for(url, timeout_seconds)
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, RedisError):  # whose words may hold the password
-        raise CannotStart(
-            "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
-            "and options are those of redis-py."
-        ) from None
+    client = client_of_the_settings(url, timeout_seconds)
     dial = Dialer(client)
     watch = StoreWatch(metrics)
     lane, wide = Pipeline(dial, timeout_seconds, watch), Pipeline(dial, timeout_seconds, watch)
@@ -124,21 +115,5 @@ def _banner(address: str, url: str, settings: Settings) -> str:
         f"Session service listening on {address}\n"
         f"  documentation  {address}/docs\n"
         f"  data           {data}\n"
-        f"  look inside    {_redis_cli(url)}\n"
+        f"  look inside    {redis_cli(url)}\n"
     )
-
-
-def _redis_cli(url: str) -> str:
-    """The line that looks into the same Redis; a password stays out of it."""
-    named = parse_url(url)
-    if "path" in named:
-        words = ["redis-cli", "-s", named["path"]]
-    else:
-        words = ["redis-cli", "-h", named.get("host", "localhost"), "-p", str(named.get("port", 6379))]
-    if url.startswith("rediss"):
-        words.append("--tls")
-    if named.get("username"):
-        words += ["--user", named["username"]]
-    if named.get("db"):
-        words += ["-n", str(named["db"])]
-    return shlex.join(words)

@@ -74,10 +74,14 @@ def revoked_response(revoked: Revoked) -> web.Response:
 
 
 def policy_response(agent_id: str, policy: Policy) -> web.Response:
+    return json_response(policy_document(agent_id, policy))
+
+
+def policy_document(agent_id: str, policy: Policy) -> dict[str, object]:
     timeout = {to_camel(member): orjson.Fragment(value) for member, value in policy.timeout.items()}
     assert policy.updated_at is not None
     updated_at = iso(int(policy.updated_at))
-    return json_response({"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at})
+    return {"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at}
 
 
 def policy_deleted_response(agent_id: str) -> web.Response:

@@ -81,6 +81,19 @@ def test_a_failure_is_one_line_with_its_traceback(stream: io.StringIO) -> None:
     assert json.loads(line)["exception"].endswith("LookupError: nowhere")
 
 
+def test_a_traceback_for_people_does_not_show_what_variables_held(stream: io.StringIO) -> None:
+    configure("console", "info", stream)
+    metadata = "told in " + "confidence"
+
+    try:
+        raise LookupError(len(metadata))
+    except LookupError:
+        logging.getLogger("here").exception("failed")
+
+    assert "LookupError: 18" in stream.getvalue()
+    assert "told in confidence" not in stream.getvalue()
+
+
 async def answer(request_id: str) -> None:
     REQUEST_ID.set(request_id)
     await asyncio.sleep(0)
