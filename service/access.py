@@ -19,6 +19,7 @@ from service.revocation import Revocation
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 
 
 class Access(NamedTuple):
@@ -37,9 +38,9 @@ async def opened(settings: Settings) -> Access:
     url = await _redis_url(settings)
     client = client_of_the_settings(url, settings.session_store_timeout_seconds)
     metrics, keys = Metrics(), Keys(settings.session_key_prefix)
-    lane = SingleCalls(client, settings.session_store_timeout_seconds, metrics)
+    lane = SingleCalls(client, settings.session_store_timeout_seconds, StoreWatch(metrics))
     lifecycle = Lifecycle(metrics, EventLog(), Later())
-    policies, census = Policies(lane, keys, settings), Census(lane, keys)
+    policies, census = Policies(lane, keys, lifecycle, settings), Census(lane, keys)
     directory = Directory(lane, keys, census)
     store = Store(
         lane,

@@ -15,10 +15,7 @@ from rich.console import Console
 
 from service import command_line, terminal
 from service.connect import client_for
-from service.event_log import EventLog
 from service.lane import Lane
-from service.later import Later
-from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
 from service.revocation import MAX_REVOKED, Revocation, Revoked, Whose
@@ -26,9 +23,10 @@ from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.terminal import Terminal
 from tests.aging import age
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
 from tests.store.evidence import KEYS, contents
 
@@ -92,7 +90,7 @@ def operator(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Oper
 @pytest.fixture
 async def lane(redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """One is enough: what is shown does not hang on the lane that sessions came by."""
-    lane = SingleCalls(client_for(redis_server.url, 2), 2, Metrics())
+    lane = SingleCalls(client_for(redis_server.url, 2), 2, StoreWatch(Metrics()))
     yield lane
     await lane.aclose()
 
@@ -237,7 +235,9 @@ async def test_a_listing_goes_on_over_those_that_have_ended(
 
 
 async def test_with_an_agent_comes_its_policy(operator: Operator, lane: Lane) -> None:
-    await Policies(lane, KEYS, operator.settings).put(AGENT, {"timeout_minutes": 60, "auto_renew": False})
+    await Policies(lane, KEYS, lifecycle_into(Metrics()), operator.settings).put(
+        AGENT, {"timeout_minutes": 60, "auto_renew": False}
+    )
 
     outcome = await operator.types(f"inspect --agent {AGENT}")
     document = (await operator.types(f"inspect --agent {AGENT} --json")).document
@@ -345,7 +345,7 @@ async def test_one_that_is_lost_is_said_to_be(operator: Operator, session: Sessi
 async def test_a_mark_is_said_to_be_one(operator: Operator, lane: Lane, real_redis: Redis) -> None:
     await real_redis.zadd(KEYS.user(USER), {UNKNOWN: 1})
     await real_redis.pexpire(KEYS.user(USER), MINUTE_MS)
-    await Revocation(lane, KEYS, Lifecycle(Metrics(), EventLog(), Later())).revoke(Whose(None, USER))
+    await Revocation(lane, KEYS, lifecycle_into(Metrics())).revoke(Whose(None, USER))
 
     outcome = await operator.types(f"inspect {UNKNOWN}")
 
@@ -400,7 +400,7 @@ async def test_the_lines_show_the_same_session(operator: Operator, session: Sess
 async def test_the_lines_show_the_same_listing_and_policy(
     operator: Operator, lane: Lane, session: Session, redis_server: RedisServer
 ) -> None:
-    await Policies(lane, KEYS, operator.settings).put(AGENT, {"timeout_minutes": 60})
+    await Policies(lane, KEYS, lifecycle_into(Metrics()), operator.settings).put(AGENT, {"timeout_minutes": 60})
 
     lines = (await operator.types(f"inspect --user {USER} --agent {AGENT}")).lines[-3:]
     of_user, of_agent, policy = [shown_by(line, redis_server) for line in lines]
