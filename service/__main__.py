@@ -32,13 +32,13 @@ def _serve(settings: Settings) -> None:
 
 
 def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settings) -> int:
-    from service import terminal  # only here: serving needs none of it
+    from service.terminal import commands  # only here: serving needs none of it
 
     log.configure("console", "error", sys.stderr)  # of what it meets, a command speaks itself
-    here = terminal.here()
+    here = commands.here()
     for name in unknown_variables(os.environ):
         here.complain(f"{name} is not a setting of this service")
-    return terminal.run(asked, settings, here)
+    return commands.run(asked, settings, here)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.durations import human, relative
+from service.terminal.durations import human, relative
 
 
 @pytest.mark.parametrize(

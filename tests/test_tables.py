@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from service.directory import Wanted
-from service.inspection import Listing
 from service.sessions import Session, session_from
-from service.tables import WIDE, looked_at
+from service.terminal.inspection import Listing
+from service.terminal.tables import WIDE, looked_at
 from tests.conftest import AGENT, USER
 
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from rich.console import Console
 
-from service import command_line, terminal
+from service import command_line
 from service.connect import client_for
 from service.lane import Lane
 from service.metrics import Metrics
@@ -24,7 +24,8 @@ from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
-from service.terminal import Terminal
+from service.terminal import commands as terminal
+from service.terminal.commands import Terminal
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer

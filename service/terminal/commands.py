@@ -12,16 +12,16 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from service import access, tables
 from service.command_line import Inspect, Revoke
 from service.directory import Wanted
-from service.documents import document
-from service.durations import human
 from service.errors import Refusal, StoreUnavailable
-from service.inspection import Found, Looked
 from service.lane import ScriptFault
 from service.revocation import Whose
 from service.settings import CannotStart, Settings
+from service.terminal import access, tables
+from service.terminal.documents import document
+from service.terminal.durations import human
+from service.terminal.inspection import Found, Looked
 
 DONE, NOT_DONE, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 

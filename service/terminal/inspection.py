@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 from service.census import Census, Tally
 from service.directory import Directory, Wanted
-from service.durations import human
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound, StoreUnavailable
 from service.instants import instant_of
 from service.keys import Keys
@@ -15,6 +14,7 @@ from service.redis_cli import redis_cli, summed_over_shards
 from service.server_checks import name_of
 from service.sessions import Session, is_issued_id
 from service.store import Store
+from service.terminal.durations import human
 
 INSTANTS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
 """Fields of a session's hashes that hold one."""

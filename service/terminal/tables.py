@@ -11,11 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.durations import human, relative
-from service.inspection import INSTANTS, Found, Hash, Listing, Looked, Overview, Place, State
 from service.instants import iso
 from service.policies import Policy
 from service.sessions import Session
+from service.terminal.durations import human, relative
+from service.terminal.inspection import INSTANTS, Found, Hash, Listing, Looked, Overview, Place, State
 
 WIDE = 200
 """Columns in which a session fits on one line; with fewer it takes three."""

@@ -9,7 +9,6 @@ from service.connect import client_of_the_settings
 from service.directory import Directory
 from service.embedded import url_of_the_running
 from service.event_log import EventLog
-from service.inspection import Inspection
 from service.keys import Keys
 from service.later import Later
 from service.lifecycle import Lifecycle
@@ -20,6 +19,7 @@ from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
+from service.terminal.inspection import Inspection
 
 
 class Access(NamedTuple):

@@ -1,0 +1,1 @@
+"""Looks at sessions, and ends them, from a terminal: `python -m service inspect` and `revoke`."""
