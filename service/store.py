@@ -5,39 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from service import scripts
-from service.errors import (
-    RenewalFailed,
-    SessionExpired,
-    SessionNotFound,
-    SessionRevoked,
-    StoreUnavailable,
-    TimeoutInThePast,
-)
+from service.answers import LOST, MISSING, REVOKED, answer_of_tombstone, refusal_of
+from service.errors import SessionNotFound, SessionRevoked, StoreUnavailable
 from service.keys import Keys, LookupKeys
-from service.lane import Lane, Reply, UnknownAnswer
+from service.lane import Lane, Reply
 from service.lifecycle import Lifecycle
 from service.metadata import Patch, patched
 from service.policies import Policies, Policy, policy_from
 from service.scripts import Argument
-from service.sessions import (
-    Session,
-    TimeoutConfig,
-    as_stored,
-    is_issued_id,
-    minutes_from,
-    new_session_id,
-    session_from,
-)
-
-CLOCK_TOLERANCE_MS = 5000
-"""As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
+from service.sessions import Session, TimeoutConfig, as_stored, is_issued_id, new_session_id, session_from
 
 MOST_TRIES = 64
 """How often a change is begun anew where others come between: more than will meet at one session."""
 
-_LOST = [b"lost"]
-_MISSING = [b"missing"]
-_REVOKED = [b"revoked"]
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
@@ -91,7 +71,7 @@ class Store:
         """The session, unmoved: reading is no activity."""
         _require_issued(session_id)
         found = await self._look(session_id)
-        if found == _LOST:  # or a renewal came between the looks at the hash and at the tombstone
+        if found == LOST:  # or a renewal came between the looks at the hash and at the tombstone
             found = await self._look(session_id)
         if isinstance(found, Session):
             return found
@@ -168,7 +148,7 @@ class Store:
                 **config,
             ),
         )
-        if answer == _REVOKED:
+        if answer == REVOKED:
             await self._delist(session_id, agent_id, user_id)
             raise SessionRevoked(agent_id, user_id)
         return policy_from(policy), self._session(session_id, answer)
@@ -177,7 +157,7 @@ class Store:
         """Delete a session whose id nobody was told; only a bulk revocation can have come upon it."""
         (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session.id), id=session.id))
         await self._delist(session.id, session.agent_id, session.user_id)
-        if answer == _MISSING:
+        if answer == MISSING:
             raise SessionRevoked(session.agent_id, session.user_id)
 
     async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
@@ -194,7 +174,7 @@ class Store:
             if session.time_remaining_ms > 0:
                 return session
         (expires_at, reason), now_ms = await self._lane.read(self._keys.tombstone(session_id), _OF_A_TOMBSTONE)
-        return _answer_of(expires_at, reason, now_ms)
+        return answer_of_tombstone(expires_at, reason, now_ms)
 
     def _session(self, session_id: str, answer: Sequence[Reply]) -> Session:
         match answer:
@@ -204,10 +184,9 @@ class Store:
                 raise self._refusal(session_id, answer)
 
     def _refusal(self, session_id: str, answer: Sequence[Reply]) -> Exception:
-        if answer == _LOST:
+        if answer == LOST:
             self._lifecycle.lost_met(session_id)
-            return SessionNotFound(session_id)
-        return _refusal(session_id, answer)
+        return refusal_of(session_id, answer)
 
     def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
         return scripts.ENLIST.command(
@@ -227,31 +206,3 @@ class Store:
 def _require_issued(session_id: str) -> None:
     if not is_issued_id(session_id):
         raise SessionNotFound(session_id)
-
-
-def _answer_of(expires_at: bytes | None, reason: bytes | None, now_ms: int) -> Sequence[Reply]:
-    """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
-    if expires_at is None:
-        return [b"missing"]
-    if int(expires_at) > now_ms + CLOCK_TOLERANCE_MS:
-        return _LOST
-    return [b"expired", expires_at, reason]
-
-
-def _refusal(session_id: str, answer: Sequence[Reply]) -> Exception:
-    match answer:
-        case [b"missing"]:
-            return SessionNotFound(session_id)
-        case [b"expired", expires_at_ms, reason]:
-            return SessionExpired(session_id, int(expires_at_ms), reason.decode())
-        case [b"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms]:
-            return RenewalFailed(
-                session_id,
-                created_at_ms=int(created_at_ms),
-                max_duration_minutes=minutes_from(max_duration_minutes),
-                expires_at_ms=int(expires_at_ms),
-            )
-        case [b"in_the_past", expires_at_ms]:
-            return TimeoutInThePast(session_id, int(expires_at_ms))
-        case _:
-            return UnknownAnswer(repr(answer))

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from service import scripts
+from service.answers import CLOCK_TOLERANCE_MS
 from service.keys import Keys
 from service.metrics import Metrics
 from service.scripts import (
@@ -28,7 +29,7 @@ from service.scripts import (
     Script,
 )
 from service.settings import Settings
-from service.store import CLOCK_TOLERANCE_MS, Store
+from service.store import Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, clients_of, store_on
