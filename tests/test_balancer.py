@@ -167,16 +167,16 @@ def test_a_replica_that_becomes_ready_is_used(balance: Balance, start_replica: S
     assert answer.status == 200
 
 
-def test_an_id_of_a_request_goes_through_and_comes_back(balancer: Balancer) -> None:
-    answer = balancer.call("GET", UNKNOWN, X_Request_ID="mine-1")
+def test_an_id_of_a_request_goes_through_and_comes_back(balance: Balance, replicas: list[Replica]) -> None:
+    answer = balance(address_of(replicas[0])).call("GET", UNKNOWN, X_Request_ID="mine-1")
 
     assert answer.headers["X-Request-ID"] == "mine-1"
+    assert replicas[0].line_with('"mine-1"')
 
 
 @pytest.mark.parametrize("named", [{}, {"X_Request_ID": "no blanks"}], ids=["none", "unfit"])
-def test_a_request_without_an_id_is_given_one(
-    balancer: Balancer, replicas: list[Replica], named: dict[str, str]
-) -> None:
-    answer = balancer.call("GET", UNKNOWN, **named)
+def test_a_request_without_an_id_is_given_one(balance: Balance, replicas: list[Replica], named: dict[str, str]) -> None:
+    answer = balance(address_of(replicas[0])).call("GET", UNKNOWN, **named)
 
     assert len(answer.headers["X-Request-ID"]) == 36
+    assert replicas[0].line_with(answer.headers["X-Request-ID"])
