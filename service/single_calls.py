@@ -67,8 +67,15 @@ class SingleCalls:
             return await self._bounded(answer)
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted):
-                await self._client.connection_pool.disconnect()
+                await self._leave_server()
             raise self._refusals.begins(refusal) from refusal
+
+    async def _leave_server(self) -> None:
+        """Close every connection, those in use once they are not: redis-py breaks over one closed while it connects."""
+        pool = self._client.connection_pool
+        for connection in pool._in_use_connections:
+            connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+        await pool.disconnect(inuse_connections=False)
 
     async def _bounded(self, answer: Awaitable[_T]) -> _T:
         try:
