@@ -1,4 +1,4 @@
-"""A JSON response that leaves in one write, head and body together, in a third of the time that aiohttp's own takes."""
+"""A JSON response that leaves in one write, head and body together: much less work than aiohttp's own way to it."""
 
 from collections.abc import Mapping
 from email.utils import formatdate
