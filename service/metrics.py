@@ -1,5 +1,6 @@
 """What is counted and measured, by the names that Prometheus reads; no label takes an unbounded value."""
 
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from prometheus_client import (
@@ -8,6 +9,7 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
 )
@@ -21,11 +23,25 @@ REASONS = ("inactivity", "max_duration", "deleted", "revoked", "lost", "unknown"
 ERRORS = ("timeout", "connection", "refused", "demoted", "other")
 
 
+class _Arrears:
+    """Collects first of all and nothing itself: who counts by the thousand brings the instruments up to date."""
+
+    def __init__(self) -> None:
+        self.functions: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterable[Metric]:
+        for function in self.functions:
+            function()
+        return []
+
+
 class Metrics:
     """The instruments of one replica, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._arrears = _Arrears()
+        self.registry.register(self._arrears)
         ProcessCollector(registry=self.registry)
         PlatformCollector(self.registry)
         GCCollector(self.registry)
@@ -60,3 +76,7 @@ class Metrics:
         for instrument, values in ((self.renewed, TRIGGERS), (self.ended, REASONS), (self.store_errors, ERRORS)):
             for value in values:  # what has not happened yet reads 0
                 instrument.labels(value)
+
+    def before_collecting(self, function: Callable[[], None]) -> None:
+        """Have `function` called each time before the instruments are read."""
+        self._arrears.functions.append(function)

@@ -34,6 +34,7 @@ class Watch:
     def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
         self.metrics = metrics
         self.later = later
+        metrics.before_collecting(later.catch_up)
         self.log = log
         self._kinds: dict[_Named, _Kind] = {}
         self._prefix = secrets.token_hex(8)
