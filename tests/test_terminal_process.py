@@ -140,8 +140,9 @@ Start = Callable[..., UnderWay]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts commands, on a terminal or into a pipe."""
+    """Starts commands, on a terminal or into a pipe; they hear SIGINT, even where this process was told not to."""
     started: list[tuple[subprocess.Popen[bytes], int]] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(words: str, url: str, ends: tuple[int, int]) -> UnderWay:
         reading, writing = ends
@@ -159,6 +160,7 @@ def start() -> Iterator[Start]:
         return UnderWay(process, reading)
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for process, reading in started:
         process.kill()
         process.wait()
