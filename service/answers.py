@@ -40,4 +40,4 @@ def refusal_of(session_id: str, answer: Sequence[Reply]) -> Exception:
         case [b"in_the_past", expires_at_ms]:
             return TimeoutInThePast(session_id, int(expires_at_ms))
         case _:
-            return UnknownAnswer(repr(answer))
+            return UnknownAnswer(repr(answer[:1]))

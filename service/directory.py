@@ -99,15 +99,13 @@ class Directory:
         lookups = self._keys.lookups(wanted.agent_id, wanted.user_id)
         sizes: list[int] = await self._lane.change(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
         near = await self._census.near_expiration(counted) if wanted.near_expiration is not None else []
-        walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(wanted, counted, near)
+        walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(counted)
         sessions, position = await self._sessions(walk, wanted, limit, after, counted.at_ms)
         total = min([_of_all(wanted, counted.total.active, sum(near)), *sizes])
         return Page(wanted, sessions, total, counted.total, position)
 
-    def _all_shards(self, wanted: Wanted, counted: Counted, near: Sequence[int]) -> Walk:
+    def _all_shards(self, counted: Counted) -> Walk:
         sizes = [tally.listed for tally in counted.shards]
-        if wanted.near_expiration:
-            sizes = [size if number else 0 for size, number in zip(sizes, near, strict=True)]
         return Walk([self._keys.created(shard) for shard in SHARDS], sizes)
 
     async def _sessions(
@@ -179,4 +177,4 @@ def _of_all(wanted: Wanted, active: int, near: int) -> int:
         case True:
             return near
         case False:
-            return active - near
+            return max(active - near, 0)

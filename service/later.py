@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 _WAITS_SECONDS = 0.05
@@ -24,11 +25,16 @@ class Later:
     def catch_up(self) -> None:
         """Do now all that waits."""
         waiting, self._waiting = self._waiting, []
-        for function, arguments in waiting:
-            function(*arguments)
+        Context().run(_call_all, waiting)
 
     def _come_back(self) -> None:
         try:
             asyncio.get_running_loop().call_later(_WAITS_SECONDS, self.catch_up)
         except RuntimeError:
             self.catch_up()
+
+
+def _call_all(waiting: list[tuple[Callable[..., None], Any]]) -> None:
+    """In a context of nobody's: what waits was not asked for by whoever happens to come back to it."""
+    for function, arguments in waiting:
+        function(*arguments)

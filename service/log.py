@@ -5,6 +5,7 @@ import atexit
 import hashlib
 import logging
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Literal, TextIO, cast
 
@@ -93,8 +94,9 @@ class Lines:
     def write_out(self) -> None:
         self._is_due = False
         held, self._held = self._held, []
-        self._stream.write("".join(held))
-        self._stream.flush()
+        with suppress(OSError):  # a full disk costs lines of the log, and no request
+            self._stream.write("".join(held))
+            self._stream.flush()
 
 
 def _console(stream: TextIO) -> Processor:

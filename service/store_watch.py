@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextvars import Context
 
 from prometheus_client import Counter
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -40,14 +41,14 @@ class Trouble:
         self._last_seen = time.monotonic()
         if not self._lasts:
             self._lasts = True
-            _log.warning("%s: %s", self._begun, self.why)
+            Context().run(_log.warning, "%s: %s", self._begun, self.why)  # of no request in particular
         return StoreUnavailable(self.why)
 
     def is_over(self) -> None:
         """Something went well."""
         if self._lasts and not self.was_seen_within(self._quiet_seconds):
             self._lasts = False
-            _log.info("%s", self._over)
+            Context().run(_log.info, "%s", self._over)
 
     def was_seen_within(self, seconds: float) -> bool:
         return time.monotonic() - self._last_seen < seconds

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from service import scripts
 from service.keys import SHARDS, Keys
@@ -20,6 +19,8 @@ from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 
 BATCH_PER_SHARD = 100
+
+_PROOF = ("agentId", "userId", "expiresAt")
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Sweeper:
         for shard in random.sample(due, len(due)):
             try:
                 await self._sweep([session_id.decode() for session_id, _ in shard], now_ms)
-            except (ResponseError, ScriptFault) as error:  # one shard that was tampered with holds up no other
+            except ScriptFault as error:  # one shard that was tampered with holds up no other
                 _log.error("a shard cannot be swept: %s", error)
 
     def _measure(self, lag_ms: int) -> None:
@@ -77,22 +78,23 @@ class Sweeper:
         return [due for due in await pipeline.execute() if due]
 
     async def _proven_ended(self, session_ids: Sequence[str], now_ms: int) -> list[Ended]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for session_id in session_ids:
-            pipeline.hmget(self._keys.tombstone(session_id), ["agentId", "userId", "expiresAt"])
-        tombstones = zip(session_ids, await pipeline.execute(), strict=True)
+        tombstones = await self._lane.change(
+            *[("HMGET", self._keys.tombstone(session_id), *_PROOF) for session_id in session_ids]
+        )
         return [
             Ended(session_id, agent_id.decode(), user_id.decode())
-            for session_id, (agent_id, user_id, expires_at_ms) in tombstones
+            for session_id, (agent_id, user_id, expires_at_ms) in zip(session_ids, tombstones, strict=True)
             if agent_id and user_id and int(expires_at_ms) <= now_ms
         ]
 
     async def _delist(self, sessions: Sequence[Ended]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for session in sessions:
-            pipeline.zrem(self._keys.user(session.user_id), session.id)
-            pipeline.zrem(self._keys.agent(session.agent_id), session.id)
-        await pipeline.execute()
+        lookups = [
+            (lookup, session.id)
+            for session in sessions
+            for lookup in self._keys.lookups(session.agent_id, session.user_id)
+        ]
+        if lookups:
+            await self._lane.change(*[("ZREM", lookup, session_id) for lookup, session_id in lookups])
 
     async def _take_out(self, session_ids: Sequence[str]) -> None:
         commands = [scripts.SWEEP.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]

@@ -117,3 +117,17 @@ def test_below_its_level_nothing_is_written(stream: io.StringIO) -> None:
     structlog.get_logger().warning("unheard")
 
     assert stream.getvalue() == ""
+
+
+class FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+    lines = Lines(FullDisk())
+
+    lines.write("lost")
+    lines.flush()
+
+    assert lines._held == []

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from service.errors import StoreUnavailable
 from service.keys import Keys
 from service.lane import Lane
 from service.metrics import Metrics
@@ -211,3 +212,18 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
 
     assert await scores_of(real_redis, ended) == NOWHERE
     assert "a shard cannot be swept" in caplog.text
+
+
+async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(
+    sweeper: Sweeper, ended: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await real_redis.config_set("min-replicas-to-write", 1)
+
+    with pytest.raises(StoreUnavailable) as refused:
+        await sweeper.round()
+    await real_redis.config_set("min-replicas-to-write", 0)
+
+    told = caplog.text + refused.value.why
+    assert "NOREPLICAS" in told
+    assert ended.id not in told
+    assert USER not in told
