@@ -37,7 +37,7 @@ class Degradation:
         self._sweeper = sweeper
         self._lifecycle = lifecycle
         self._refusals = refusals
-        self._lag_limit_seconds = _LAG_SECONDS + 2 * sweep_interval_seconds
+        self._lag_limit_seconds = _LAG_SECONDS + 3 * sweep_interval_seconds
 
     async def reasons(self) -> list[Reason]:
         """All there are now, in no order of weight. Raises what redis-py raises."""
