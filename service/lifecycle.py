@@ -25,8 +25,6 @@ class Lifecycle:
         self._ended = {reason: log.of(_level(reason), "session ended", reason=reason) for reason in REASONS}
         self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
-        self._activity_renewals = 0
-        metrics.before_collecting(self._count_activity_renewals)
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
 
@@ -39,9 +37,8 @@ class Lifecycle:
         self._say(self._renewed_by_hand, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
-        self._activity_renewals += 1
-        if self._renewed_by_activity is not None:
-            self._say(self._renewed_by_activity, session_id)
+        self._later.do(self._renewals["activity"].inc)  # they come by the thousand
+        self._say(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
         """`what` is `timeout` or `metadata`."""
@@ -72,11 +69,6 @@ class Lifecycle:
     def policy_changed(self, agent_id: str, how: str) -> None:
         """`how` is `put` or `deleted`."""
         _log.info("policy changed", **_hashes(agent=agent_id), how=how)
-
-    def _count_activity_renewals(self) -> None:
-        """They come by the thousand: they are counted here, and told when someone reads the metrics."""
-        self._renewals["activity"].inc(self._activity_renewals)
-        self._activity_renewals = 0
 
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:

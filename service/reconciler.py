@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from service import scripts
+from service.instants import instant_of
 from service.keys import SHARDS, Keys, LookupKeys
 from service.lane import Lane, ScriptFault, UnknownAnswer
 from service.lifecycle import Lifecycle
@@ -83,8 +84,8 @@ class Reconciler:
 
     async def _read(self, session_ids: Sequence[str]) -> Page:
         commands = [command for session_id in session_ids for command in self._looks_at(session_id)]
-        *replies, (seconds, microseconds) = await self._lane.change(*commands, ("TIME",))
-        now_ms = seconds * 1000 + microseconds // 1000
+        *replies, time = await self._lane.change(*commands, ("TIME",))
+        now_ms = instant_of(time)
         page = Page([], [], [])
         looks = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
         for session_id, fields, session_ttl, tombstone_ttl in looks:

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
+from service.instants import instant_of
 from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named
 from service.scripts import Command
 from service.store_watch import StoreWatch
@@ -35,7 +36,7 @@ class SingleCalls:
             values, now = await self._told(self._asked(key, fields))
         except _ConnectionLost:
             values, now = await self._told(self._asked(key, fields))
-        return values, now[0] * 1000 + now[1] // 1000
+        return values, instant_of(now)
 
     async def change(self, *commands: Command) -> list[Reply]:
         replies = await self._told(carried_out(self._send, commands))

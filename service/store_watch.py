@@ -10,12 +10,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
 from service.lane import ServerDemoted, StoreRefused
+from service.later import Later
 from service.metrics import Metrics
 
 QUIET_SECONDS = 10
 """How long nothing may have been refused before refusals are over: while some changes are refused, others are done."""
-
-_MOST_MEASURED = 100
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +58,8 @@ class StoreWatch:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._measured: list[tuple[float, int]] = []
-        metrics.before_collecting(self._tell)
+        self._later = Later()
+        metrics.before_collecting(self._later.catch_up)
         errors = metrics.store_errors
         self.outage = Trouble("the session store does not answer", "the session store answers again", errors)
         self.refusals = Trouble(
@@ -72,17 +71,12 @@ class StoreWatch:
 
     def round_trip(self, seconds: float, requests: int) -> None:
         """So many requests were answered together."""
-        self._measured.append((seconds, requests))
-        if len(self._measured) == _MOST_MEASURED:
-            self._tell()
+        self._later.do(self._measure, seconds, requests)
         self.outage.is_over()
 
-    def _tell(self) -> None:
-        """Many at once: between other work it would cost each several times as much."""
-        measured, self._measured = self._measured, []
-        for seconds, requests in measured:
-            self._metrics.round_trip_seconds.observe(seconds)
-            self._metrics.batch_requests.observe(requests)
+    def _measure(self, seconds: float, requests: int) -> None:
+        self._metrics.round_trip_seconds.observe(seconds)
+        self._metrics.batch_requests.observe(requests)
 
 
 def _kind(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 
 from service import scripts
+from service.instants import instant_of
 from service.keys import SHARDS, Keys
 from service.lane import Lane, ScriptFault, UnknownAnswer
 from service.lifecycle import Lifecycle
@@ -67,8 +68,7 @@ class Sweeper:
         await self._take_out(session_ids)
 
     async def _now_ms(self) -> int:
-        seconds, microseconds = await self._redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+        return instant_of(await self._redis.time())
 
     async def _due(self, now_ms: int) -> list[list[tuple[bytes, float]]]:
         """For each shard that has any, the ids whose end has come, with its instant."""
@@ -88,13 +88,13 @@ class Sweeper:
         ]
 
     async def _delist(self, sessions: Sequence[Ended]) -> None:
-        lookups = [
-            (lookup, session.id)
+        commands = [
+            ("ZREM", lookup, session.id)
             for session in sessions
             for lookup in self._keys.lookups(session.agent_id, session.user_id)
         ]
-        if lookups:
-            await self._lane.change(*[("ZREM", lookup, session_id) for lookup, session_id in lookups])
+        if commands:
+            await self._lane.change(*commands)
 
     async def _take_out(self, session_ids: Sequence[str]) -> None:
         commands = [scripts.SWEEP.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
