@@ -48,12 +48,12 @@ class Census:
         numbers = iter(await self._lane.change(*self._counts(now_ms)))
         return Counted([Tally(listed - ended, ended) for listed, ended in zip(numbers, numbers, strict=True)], now_ms)
 
-    async def near_expiration(self, counted: Counted) -> list[int]:
-        """How many of the active are near their expiration, by shard."""
+    async def near_expiration(self, counted: Counted) -> int:
+        """How many of the active are near their expiration."""
         begun = [("ZCOUNT", self._keys.warning(shard), "-inf", counted.at_ms) for shard in SHARDS]
         warned = await self._lane.change(*begun)
         # a sweeper that came between takes from the warned what is still among the ended
-        return [max(number - tally.ended, 0) for number, tally in zip(warned, counted.shards, strict=True)]
+        return sum(max(number - tally.ended, 0) for number, tally in zip(warned, counted.shards, strict=True))
 
     async def oldest_end_ms(self, counted: Counted) -> int | None:
         """When that session ended which has waited longest to be swept; None where none waits."""

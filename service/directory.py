@@ -98,10 +98,10 @@ class Directory:
         counted = await self._census.take()
         lookups = self._keys.lookups(wanted.agent_id, wanted.user_id)
         sizes: list[int] = await self._lane.change(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
-        near = await self._census.near_expiration(counted) if wanted.near_expiration is not None else []
+        near = await self._census.near_expiration(counted) if wanted.near_expiration is not None else 0
         walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(counted)
         sessions, position = await self._sessions(walk, wanted, limit, after, counted.at_ms)
-        total = min([_of_all(wanted, counted.total.active, sum(near)), *sizes])
+        total = min([_of_all(wanted, counted.total.active, near), *sizes])
         return Page(wanted, sessions, total, counted.total, position)
 
     def _all_shards(self, counted: Counted) -> Walk:

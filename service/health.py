@@ -78,7 +78,7 @@ class Health:
 
     async def _count(self) -> Counts:
         counted = await self._census.take()
-        return Counts(counted.total.active, expiring_soon=sum(await self._census.near_expiration(counted)))
+        return Counts(counted.total.active, expiring_soon=await self._census.near_expiration(counted))
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:

@@ -109,7 +109,7 @@ class Inspection:
 
     async def overview(self, limit: int) -> Overview:
         counted = await self._census.take()
-        near = sum(await self._census.near_expiration(counted))
+        near = await self._census.near_expiration(counted)
         oldest_end_ms = await self._census.oldest_end_ms(counted)
         listing = await self.listing(Wanted(), limit)
         expiry_keys = self._keys.expiry(" ")
