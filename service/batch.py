@@ -17,7 +17,10 @@ _TIME = b"*1\r\n$4\r\nTIME\r\n"
 
 
 class Request(NamedTuple):
-    """Packed commands and who waits for their replies. A read is one command, and is given its batch's TIME too."""
+    """Packed commands and who waits for their replies: a list of them.
+
+    One that only reads is given them with its batch's TIME, and where it is one command the reply as it is.
+    """
 
     future: asyncio.Future[Any]
     packed: bytes
@@ -76,9 +79,9 @@ class Batch:
         now_ms = _instant(self.replies.pop()) if self.reads else None
         replies = iter(self.replies)
         for future, _, commands, _, reads in self.requests:
-            reply = (next(replies), now_ms) if reads else [next(replies) for _ in range(commands)]
+            reply = next(replies) if reads and commands == 1 else [next(replies) for _ in range(commands)]
             if not future.done():  # whoever asked may have gone, or been told that it took too long
-                future.set_result(reply)
+                future.set_result((reply, now_ms) if reads else reply)
         self._on_settled(self)
 
     def fail(self, error: Exception) -> None:

@@ -43,15 +43,15 @@ class Census:
         self._keys = keys
 
     async def take(self) -> Counted:
-        (time,) = await self._lane.change(("TIME",))
+        (time,) = await self._lane.ask(("TIME",))
         now_ms = instant_of(time)
-        numbers = iter(await self._lane.change(*self._counts(now_ms)))
+        numbers = iter(await self._lane.ask(*self._counts(now_ms)))
         return Counted([Tally(listed - ended, ended) for listed, ended in zip(numbers, numbers, strict=True)], now_ms)
 
     async def near_expiration(self, counted: Counted) -> int:
         """How many of the active are near their expiration."""
         begun = [("ZCOUNT", self._keys.warning(shard), "-inf", counted.at_ms) for shard in SHARDS]
-        warned = await self._lane.change(*begun)
+        warned = await self._lane.ask(*begun)
         # a sweeper that came between takes from the warned what is still among the ended
         return sum(max(number - tally.ended, 0) for number, tally in zip(warned, counted.shards, strict=True))
 

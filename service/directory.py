@@ -10,7 +10,6 @@ from typing import NamedTuple, cast
 from service import scripts
 from service.census import Census, Counted, Tally
 from service.indexes import BEGINNING, Entry, Stretch, entries_of
-from service.instants import instant_of
 from service.keys import SHARDS, Keys
 from service.lane import Lane
 from service.sessions import Session, session_from
@@ -97,7 +96,7 @@ class Directory:
         """Up to `limit` sessions behind a place in the walk, in the walk's order."""
         counted = await self._census.take()
         lookups = self._keys.lookups(wanted.agent_id, wanted.user_id)
-        sizes: list[int] = await self._lane.change(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
+        sizes: list[int] = await self._lane.ask(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
         near = await self._census.near_expiration(counted) if wanted.near_expiration is not None else 0
         walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(counted)
         sessions, position = await self._sessions(walk, wanted, limit, after, counted.at_ms)
@@ -143,7 +142,7 @@ class Directory:
         for entry in entries:
             of_shards.setdefault(entry.id[:2], []).append(entry.id)
         commands = [("ZMSCORE", self._keys.warning(shard), *ids) for shard, ids in of_shards.items()]
-        replies = await self._lane.change(*commands) if commands else []
+        replies = await self._lane.ask(*commands) if commands else []
         warned_at = dict(zip(chain(*of_shards.values()), chain(*replies), strict=True))
         return [entry for entry in entries if (at := warned_at[entry.id]) is not None and float(at) <= now_ms]
 
@@ -159,12 +158,10 @@ class Directory:
 
     async def _read(self, session_ids: Sequence[str]) -> list[Session]:
         """What there is of these sessions, in their order."""
-        commands = [("HMGET", self._keys.session(session_id), *scripts.FIELDS) for session_id in session_ids]
-        *found, time = await self._lane.change(*commands, ("TIME",))
-        now_ms = instant_of(time)
+        found = await self._lane.reads([self._keys.session(session_id) for session_id in session_ids], scripts.FIELDS)
         return [
-            session_from(session_id, values, now_ms)
-            for session_id, values in zip(session_ids, found, strict=True)
+            session_from(session_id, cast(Sequence[bytes], values), now_ms)
+            for session_id, (values, now_ms) in zip(session_ids, found, strict=True)
             if None not in values
         ]
 

@@ -37,13 +37,13 @@ async def entries_of(lane: Lane, stretches: Sequence[Stretch]) -> list[list[Entr
         scripts.LIST.command(stretch, score=stretch.after.score, id=stretch.after.id, number=stretch.number)
         for stretch in stretches
     ]
-    return [_entries(answer) for answer in await lane.change(*commands)] if commands else []
+    return [_entries(answer) for answer in await lane.ask(*commands)] if commands else []
 
 
 async def end_of(lane: Lane, index: str) -> Order | None:
     """Where the last entry of an index stands; None where there are none."""
-    while ids := (await lane.change(("ZRANGE", index, -1, -1)))[0]:
-        (score,) = await lane.change(("ZSCORE", index, ids[0]))
+    while ids := (await lane.ask(("ZRANGE", index, -1, -1)))[0]:
+        (score,) = await lane.ask(("ZSCORE", index, ids[0]))
         if score is not None:  # else it has left meanwhile, and another is the last
             return float(score), ids[0].decode()
     return None

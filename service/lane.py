@@ -15,6 +15,7 @@ _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CL
 
 Reply = Any
 Fields = tuple[bytes, ...]
+Read = tuple[Sequence[bytes | None], int]
 Send = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 
@@ -35,16 +36,28 @@ class ServerDemoted(StoreRefused):
 
 
 class Lane(Protocol):
-    """A way to Redis. Every call is bounded in time, and raises StoreUnavailable or ScriptFault."""
+    """A way to Redis. Every call is bounded in time, and raises StoreUnavailable or ScriptFault.
 
-    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+    A command goes where its key lies; one that has none goes where the one before it goes.
+    """
+
+    async def read(self, key: str, fields: Fields) -> Read:
         """Fields of a hash (each None where there is none) and an instant of Redis's clock, in milliseconds, after it.
 
         Where the connection breaks it is asked for once more.
         """
 
+    async def reads(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        """The same of many hashes."""
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        """The replies to commands that change nothing, in no order among servers; asked once more like `read`."""
+
     async def change(self, *commands: Command) -> list[Reply]:
-        """The replies to commands that are carried out in their order. Nothing is sent twice."""
+        """The replies to commands that stand alone, in no order among servers. Nothing is sent twice."""
+
+    async def in_order(self, *commands: Command) -> list[Reply]:
+        """The replies to commands that are carried out one after the other. Nothing is sent twice."""
 
     async def aclose(self) -> None:
         """Let go of the connections."""
@@ -55,6 +68,8 @@ async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
 
     Raises the first error among them, in the names of this seam.
     """
+    if not commands:
+        return []
     replies = await send(commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         replies = await _sent_as_text(send, commands, replies)

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from service.batch import Batch, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named
+from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, named
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
@@ -50,23 +50,29 @@ class Pipeline:
         self._outage = watch.outage
         self._refusals = watch.refusals
 
-    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+    async def read(self, key: str, fields: Fields) -> Read:
         name = key.encode()
         values, now_ms = await self._submit(_hmget(fields) % (len(name), name), 1, 1, reads=True)
-        if isinstance(values, ResponseError) or isinstance(now_ms, ResponseError):
-            raise self._told(named(values if isinstance(values, ResponseError) else now_ms))
-        return values, now_ms
+        return self._sound(values), self._sound(now_ms)
+
+    async def reads(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        template, names = _hmget(fields), [key.encode() for key in keys]
+        asked = b"".join([template % (len(name), name) for name in names])
+        replies, now_ms = await self._submit(asked, len(names), len(names), reads=True)
+        found = replies if len(names) > 1 else [replies]
+        return [(self._sound(values), self._sound(now_ms)) for values in found]
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        try:
+            return await carried_out(self._send_to_read, commands)
+        except StoreRefused as refusal:
+            raise self._told(refusal) from refusal
 
     async def change(self, *commands: Command) -> list[Reply]:
-        connection = self._connection
-        try:
-            replies = await carried_out(self._send, commands)
-        except StoreRefused as refusal:
-            if isinstance(refusal, ServerDemoted) and self._connection is connection:
-                self._retire_connection()
-            raise self._told(refusal) from refusal
-        self._refusals.is_over()
-        return replies
+        return await self._changed(commands)
+
+    async def in_order(self, *commands: Command) -> list[Reply]:
+        return await self._changed(commands)
 
     async def aclose(self) -> None:
         """Close the connection; what still waits is StoreUnavailable."""
@@ -81,12 +87,33 @@ class Pipeline:
             connection.abort(error)
             await connection.closed
 
+    async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
+        connection = self._connection
+        try:
+            replies = await carried_out(self._send, commands)
+        except StoreRefused as refusal:
+            if isinstance(refusal, ServerDemoted) and self._connection is connection:
+                self._retire_connection()
+            raise self._told(refusal) from refusal
+        self._refusals.is_over()
+        return replies
+
+    def _sound(self, reply: Reply) -> Reply:
+        """The same; an error is raised in the names of the seam."""
+        if isinstance(reply, ResponseError):
+            raise self._told(named(reply))
+        return reply
+
     def _told(self, error: Exception) -> Exception:
         """The same, once it is in the log if it is a refusal of Redis's."""
         return self._refusals.begins(error) if isinstance(error, StoreRefused) else error
 
     def _send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         return self._submit(packed(commands), len(commands), work_of(commands), reads=False)
+
+    async def _send_to_read(self, commands: Sequence[Command]) -> list[Reply]:
+        replies, _ = await self._submit(packed(commands), len(commands), work_of(commands), reads=True)
+        return replies if len(commands) > 1 else [replies]
 
     def _submit(self, packed: bytes, commands: int, work: int, *, reads: bool) -> asyncio.Future[Any]:
         if self._waiting >= MAX_WAITING or self._stopping:

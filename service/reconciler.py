@@ -78,13 +78,13 @@ class Reconciler:
         """The shard's ids; each that stays throughout at least once, however many were created in one millisecond."""
         cursor, created = None, self._keys.created(shard)
         while cursor != 0:
-            ((cursor, found),) = await self._lane.change(("ZSCAN", created, cursor or 0, "COUNT", PAGE))
+            ((cursor, found),) = await self._lane.ask(("ZSCAN", created, cursor or 0, "COUNT", PAGE))
             if found:
                 yield [session_id.decode() for session_id, _ in found]
 
     async def _read(self, session_ids: Sequence[str]) -> Page:
         commands = [command for session_id in session_ids for command in self._looks_at(session_id)]
-        *replies, time = await self._lane.change(*commands, ("TIME",))
+        *replies, time = await self._lane.ask(*commands, ("TIME",))
         now_ms = instant_of(time)
         page = Page([], [], [])
         looks = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
@@ -111,7 +111,7 @@ class Reconciler:
         for session in sessions:
             lookups[self._keys.user(session.user_id)].append(session)
             lookups[self._keys.agent(session.agent_id)].append(session)
-        known = await self._lane.change(
+        known = await self._lane.ask(
             *[("ZMSCORE", lookup, *[session.id for session in listed]) for lookup, listed in lookups.items()]
         )
         lacking = [

@@ -96,7 +96,7 @@ class Revocation:
         """Those that may be of the agent: by the order of a creation, its lookup has them if the user's has."""
         if whose.agent_id is None or whose.user_id is None or not session_ids:
             return list(session_ids)
-        (scores,) = await self._lane.change(("ZMSCORE", self._keys.agent(whose.agent_id), *session_ids))
+        (scores,) = await self._lane.ask(("ZMSCORE", self._keys.agent(whose.agent_id), *session_ids))
         return [session_id for session_id, score in zip(session_ids, scores, strict=True) if score is not None]
 
     async def _settle(self, whose: Whose, answers: Mapping[str, Reply]) -> int:

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
 from service.instants import instant_of
-from service.lane import Fields, Reply, ServerDemoted, StoreRefused, carried_out, named
+from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
@@ -31,26 +31,34 @@ class SingleCalls:
         self._outage = watch.outage
         self._refusals = watch.refusals
 
-    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
+    async def read(self, key: str, fields: Fields) -> Read:
+        ((values, now_ms),) = await self.reads([key], fields)
+        return values, now_ms
+
+    async def reads(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        looks: list[Command] = [("HMGET", key, *fields) for key in keys]
+        *found, now = await self.ask(*looks, ("TIME",))
+        now_ms = instant_of(now)
+        return [(values, now_ms) for values in found]
+
+    async def ask(self, *commands: Command) -> list[Reply]:
         try:
-            values, now = await self._told(self._asked(key, fields))
+            return await self._told(carried_out(self._send, commands))
         except _ConnectionLost:
-            values, now = await self._told(self._asked(key, fields))
-        return values, instant_of(now)
+            return await self._told(carried_out(self._send, commands))
 
     async def change(self, *commands: Command) -> list[Reply]:
-        replies = await self._told(carried_out(self._send, commands))
-        self._refusals.is_over()
-        return replies
+        return await self._changed(commands)
+
+    async def in_order(self, *commands: Command) -> list[Reply]:
+        return await self._changed(commands)
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _asked(self, key: str, fields: Fields) -> list[Reply]:
-        replies = await self._send([("HMGET", key, *fields), ("TIME",)])
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise named(reply)
+    async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await self._told(carried_out(self._send, commands))
+        self._refusals.is_over()
         return replies
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:

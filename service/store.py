@@ -134,7 +134,7 @@ class Store:
     ) -> tuple[Policy, Session]:
         """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force."""
         session_id = new_session_id()
-        policy, *_, answer = await self._lane.change(
+        policy, *_, answer = await self._lane.in_order(
             self._policies.reading(agent_id),
             self._enlist(self._keys.agent(agent_id), session_id),
             self._enlist(self._keys.user(user_id), session_id),

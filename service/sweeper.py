@@ -78,7 +78,7 @@ class Sweeper:
         return [due for due in await pipeline.execute() if due]
 
     async def _proven_ended(self, session_ids: Sequence[str], now_ms: int) -> list[Ended]:
-        tombstones = await self._lane.change(
+        tombstones = await self._lane.ask(
             *[("HMGET", self._keys.tombstone(session_id), *_PROOF) for session_id in session_ids]
         )
         return [

@@ -5,7 +5,8 @@ path, for it holds the session's id: a short hash stands for it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +19,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from service import scripts
 from service.errors import StoreUnavailable
-from service.lane import Fields, Lane, Reply
+from service.lane import Fields, Lane, Read, Reply
 from service.log import REQUEST_ID, hashed
 from service.middleware import PROBES, Handle, route_of
 from service.scripts import Command
@@ -67,33 +68,47 @@ class _TracedLane:
         self._lane = lane
         self._tracer = tracer
 
-    async def read(self, key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
-        with self._span("HMGET") as span:
-            try:
-                return await self._lane.read(key, fields)
-            except StoreUnavailable as error:
-                _fail(span, error)
-                raise
+    async def read(self, key: str, fields: Fields) -> Read:
+        with self._span("HMGET"):
+            return await self._lane.read(key, fields)
+
+    async def reads(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        with self._span("HMGET"):
+            return await self._lane.reads(keys, fields)
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        with self._span(_names_of(commands)):
+            return await self._lane.ask(*commands)
 
     async def change(self, *commands: Command) -> list[Reply]:
-        with self._span(" ".join(dict.fromkeys(scripts.name_of(command) for command in commands))) as span:
-            try:
-                return await self._lane.change(*commands)
-            except StoreUnavailable as error:
-                _fail(span, error)
-                raise
+        with self._span(_names_of(commands)):
+            return await self._lane.change(*commands)
+
+    async def in_order(self, *commands: Command) -> list[Reply]:
+        with self._span(_names_of(commands)):
+            return await self._lane.in_order(*commands)
 
     async def aclose(self) -> None:
         await self._lane.aclose()
 
-    def _span(self, operation: str) -> Any:
-        return self._tracer.start_as_current_span(
+    @contextmanager
+    def _span(self, operation: str) -> Iterator[None]:
+        with self._tracer.start_as_current_span(
             operation,
             kind=SpanKind.CLIENT,
             attributes={"db.system.name": "redis", "db.operation.name": operation},
             record_exception=False,
             set_status_on_exception=False,
-        )
+        ) as span:
+            try:
+                yield
+            except StoreUnavailable as error:
+                _fail(span, error)
+                raise
+
+
+def _names_of(commands: Sequence[Command]) -> str:
+    return " ".join(dict.fromkeys(scripts.name_of(command) for command in commands))
 
 
 def _tell(span: Span, request: web.Request, status: int) -> None:

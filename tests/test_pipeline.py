@@ -113,6 +113,19 @@ async def test_a_reading_whose_connection_breaks_goes_again_once(pipeline: Pipel
         await reading
 
 
+async def test_what_only_asks_goes_again_too(pipeline: Pipeline, lines: Lines) -> None:
+    asking = asyncio.ensure_future(pipeline.ask(("ZCARD", "k"), ("ZCARD", "l")))
+    readings = asyncio.ensure_future(pipeline.reads(["a", "b"], X))
+    await some_turns()
+
+    lines.lines[0].drop()
+    await some_turns()
+    lines.lines[1].answer(b":1\r\n:2\r\n*1\r\n$1\r\n1\r\n" + NO_HASH_AT_5000_MS)
+
+    assert await asking == [1, 2]
+    assert await readings == [([b"1"], 5000), ([None], 5000)]
+
+
 async def test_a_change_whose_connection_breaks_is_not_sent_again(pipeline: Pipeline, lines: Lines) -> None:
     change = asyncio.ensure_future(pipeline.change(("ZREM", "k", "m")))
     await some_turns()

@@ -352,13 +352,13 @@ async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_beg
 async def test_a_creation_enlists_with_the_agent_before_the_user(
     store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change, sent = type(lane).change, list[Command]()
+    in_order, sent = type(lane).in_order, list[Command]()
 
     async def listening(lane: Lane, *commands: Command) -> list[Reply]:
         sent.extend(commands)
-        return await change(lane, *commands)
+        return await in_order(lane, *commands)
 
-    monkeypatch.setattr(type(lane), "change", listening)
+    monkeypatch.setattr(type(lane), "in_order", listening)
     await create(store, 1)
 
     assert [command[3] for command in sent if command[1] == ENLIST.sha] == [KEYS.agent(AGENT), KEYS.user(USER)]

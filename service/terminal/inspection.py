@@ -133,7 +133,7 @@ class Inspection:
             return Found(session_id, "unknown", _UNKNOWN, _NOTHING, _NOTHING, [], 0)
         ending = await self._ending(session_id)
         keys = self._keys.of(session_id)
-        fields, fields_left, ttl_ms, ttl_left_ms, *scores, time = await self._lane.change(
+        fields, fields_left, ttl_ms, ttl_left_ms, *scores, time = await self._lane.ask(
             ("HGETALL", keys.session),
             ("HGETALL", keys.tombstone),
             ("PTTL", keys.session),
@@ -159,7 +159,7 @@ class Inspection:
         user_id, agent_id = fields.get("userId"), fields.get("agentId")
         lookups = self._keys.lookups(agent_id, user_id)
         names = [name for name, owner in (("user", user_id), ("agent", agent_id)) if owner is not None]
-        scores = await self._lane.change(*[("ZSCORE", lookup, session_id) for lookup in lookups]) if lookups else []
+        scores = await self._lane.ask(*[("ZSCORE", lookup, session_id) for lookup in lookups]) if lookups else []
         return [_place(*found) for found in zip(names, lookups, scores, strict=True)]
 
     async def _policy(self, agent_id: str) -> Policy | None:
@@ -170,7 +170,7 @@ class Inspection:
 
     async def _server(self) -> str | None:
         try:
-            (info,) = await self._lane.change(("INFO", "server"))
+            (info,) = await self._lane.ask(("INFO", "server"))
         except StoreUnavailable:
             return None
         return name_of(info)

@@ -83,13 +83,13 @@ async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
 def recorded(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Command, ...]]:
     """The commands of each trip from now on."""
     trips: list[tuple[Command, ...]] = []
-    change = lane.change
+    in_order = lane.in_order
 
-    async def change_on_record(*commands: Command) -> list[Reply]:
+    async def in_order_on_record(*commands: Command) -> list[Reply]:
         trips.append(commands)
-        return await change(*commands)
+        return await in_order(*commands)
 
-    monkeypatch.setattr(lane, "change", change_on_record)
+    monkeypatch.setattr(lane, "in_order", in_order_on_record)
     return trips
 
 
@@ -164,13 +164,18 @@ async def test_creations_on_two_replicas_follow_every_change_of_the_policy(
 async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_nothing(
     store: Store, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = lane.change
+    change, in_order = lane.change, lane.in_order
 
     async def change_after_another(*commands: Command) -> list[Reply]:
         await real_redis.hincrby(POLICY_KEY, "updatedAt", 1)
         return await change(*commands)
 
+    async def in_order_after_another(*commands: Command) -> list[Reply]:
+        await real_redis.hincrby(POLICY_KEY, "updatedAt", 1)
+        return await in_order(*commands)
+
     monkeypatch.setattr(lane, "change", change_after_another)
+    monkeypatch.setattr(lane, "in_order", in_order_after_another)
 
     with pytest.raises(StoreUnavailable):
         await store.create(AGENT, USER, {}, b"{}")

@@ -80,16 +80,16 @@ async def test_a_refused_deletion_changes_nothing(store: Store, session: Session
 
 
 async def test_it_is_deleted_though_its_lookups_are_out_of_reach(
-    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+    store: Store, session: Session, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = Lane.change
+    change = lane.change
 
-    async def change_of_no_lookup(lane: Lane, *commands: Command) -> list[Reply]:
+    async def change_of_no_lookup(*commands: Command) -> list[Reply]:
         if commands[0][0] == "ZREM":
             raise StoreUnavailable("the slot of the lookup has no server")
-        return await change(lane, *commands)
+        return await change(*commands)
 
-    monkeypatch.setattr(Lane, "change", change_of_no_lookup)
+    monkeypatch.setattr(lane, "change", change_of_no_lookup)
 
     assert await attempt(store.delete, session.id) == "deleted"
     assert await attempt(store.get, session.id) == "missing"
