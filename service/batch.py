@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from service.connection import packed
 from service.errors import StoreUnavailable
+from service.lane import StoreRefused
 from service.scripts import Command
 
 FULL = 32
@@ -29,6 +31,24 @@ class Request(NamedTuple):
     reads: bool
 
 
+class Replication(NamedTuple):
+    """How many replicas must have what was changed before it is answered, and how long they may take for it."""
+
+    replicas: int
+    milliseconds: int
+
+    def fault(self, acknowledged: Any) -> StoreUnavailable | None:
+        """What the reply to WAIT means for those who changed something; None where all is well."""
+        if isinstance(acknowledged, ResponseError):
+            return StoreRefused(str(acknowledged))
+        if acknowledged >= self.replicas:
+            return None
+        return StoreRefused(
+            f"{acknowledged} of {self.replicas} replicas had a change within {self.milliseconds} ms "
+            "(SESSION_WAIT_REPLICAS); it has been made"
+        )
+
+
 def work_of(commands: Sequence[Command]) -> int:
     """How much work for Redis commands are, where reading a session is 1."""
     return sum([_SCRIPT_WORK if command[0] == "EVALSHA" else 1 for command in commands])
@@ -45,8 +65,10 @@ class Batch:
         deadline: float,
         on_settled: Callable[["Batch"], None],
         on_lost: Callable[["Batch", Exception], None],
+        replication: Replication | None = None,
     ) -> None:
         self.deadline = deadline
+        self._replication = replication
         self.sent_at = 0.0
         self._on_settled = on_settled
         self._on_lost = on_lost
@@ -70,6 +92,9 @@ class Batch:
         """What goes out, and how many replies come in."""
         parts = [request.packed for request in self.requests]
         expected = sum([request.commands for request in self.requests])
+        if self._replication is not None:
+            parts.append(packed([("WAIT", *self._replication)]))
+            expected += 1
         if self.reads:
             parts.append(_TIME)
             expected += 1
@@ -77,11 +102,16 @@ class Batch:
 
     def settle(self) -> None:
         now_ms = _instant(self.replies.pop()) if self.reads else None
+        fault = self._replication.fault(self.replies.pop()) if self._replication is not None else None
         replies = iter(self.replies)
         for future, _, commands, _, reads in self.requests:
             reply = next(replies) if reads and commands == 1 else [next(replies) for _ in range(commands)]
-            if not future.done():  # whoever asked may have gone, or been told that it took too long
+            if future.done():  # whoever asked has gone, or been told that it took too long
+                continue
+            if fault is None or reads:
                 future.set_result((reply, now_ms) if reads else reply)
+            else:
+                future.set_exception(fault)
         self._on_settled(self)
 
     def fail(self, error: Exception) -> None:
@@ -96,7 +126,7 @@ class Batch:
 
     def take_reads(self) -> "Batch":
         """A batch of its reads, to go once more; they are its own no longer."""
-        again = Batch(self.deadline, self._on_settled, self._on_lost)
+        again = Batch(self.deadline, self._on_settled, self._on_lost)  # what only reads waits for no replica
         again.requests = [request for request in self.requests if request.reads]
         again.reads = again.went_before = True
         again.work = FULL  # whoever comes now has time of its own

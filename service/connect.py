@@ -1,41 +1,149 @@
-"""A Redis URL becomes a client that never retries by itself and never waits without end."""
+"""A Redis URL becomes ways to its servers. What redis-py makes for us never retries by itself or waits without end."""
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from service.batch import Replication
+from service.cluster import ClusterLane
+from service.dial import Dialer, Like
+from service.lane import Lane
+from service.pipeline import Pipeline
+from service.redis_url import RedisUrl, taken_apart
+from service.replicated import ReplicatedLane
 from service.settings import CannotStart
+from service.store_watch import StoreWatch
+from service.topology import Topology
 
+CLIENT_NAME = "session-service"
 MAX_CONNECTIONS = 64
+
+_NOT_UNDERSTOOD = (
+    "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
+    "and options are those of redis-py."
+)
+
+
+class Source(NamedTuple):
+    """Makes lanes, each with connections of its own, to the servers of one URL; nothing connects before it is used."""
+
+    lane: Callable[[Replication | None], Lane]
+    aclose: Callable[[], Awaitable[None]]
+    """Closes what the lanes share: they go first."""
+
+    def new_lane(self) -> Lane:
+        return self.lane(None)
+
+    def new_replicated_lane(self, replication: Replication) -> Lane:
+        """One whose changes are answered when replicas have them; its reads do not wait behind those."""
+        return ReplicatedLane(reading=self.lane(None), changing=self.lane(replication))
+
+
+def source_of(url: str, timeout_seconds: float, watch: StoreWatch) -> Source:
+    """Raises CannotStart in words of our own: others may hold the password."""
+    apart = taken_apart(url)
+    try:
+        match apart.kind:
+            case "server":
+                return _at_a_server(apart, timeout_seconds, watch)
+            case "sentinel":
+                return _behind_sentinels(apart, timeout_seconds, watch)
+            case "cluster":
+                return _in_a_cluster(apart, timeout_seconds, watch)
+    except (ValueError, TypeError, RedisError, RedisClusterException):
+        raise CannotStart(_NOT_UNDERSTOOD) from None
 
 
 def client_for(url: str, timeout_seconds: float) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`. It connects when it is first used."""
-    bounded = {
+    bounds = _bounds(timeout_seconds)
+    pool = BlockingConnectionPool.from_url(
+        url, client_name=CLIENT_NAME, max_connections=MAX_CONNECTIONS, timeout=timeout_seconds, **bounds
+    )
+    pool.connection_kwargs.update(bounds)  # the URL's options may not lift these
+    pool.timeout = timeout_seconds
+    return Redis.from_pool(pool)
+
+
+def client_of_the_settings(url: str, timeout_seconds: float) -> Redis:
+    """The same for the URL that was set. Raises CannotStart."""
+    try:
+        client = client_for(url, timeout_seconds)
+        _made_by(client.connection_pool)
+    except (ValueError, TypeError, RedisError):
+        raise CannotStart(_NOT_UNDERSTOOD) from None
+    return client
+
+
+def like_of(client: Redis) -> Like:
+    """Connections like the client's."""
+
+    async def like() -> AbstractConnection:
+        return _made_by(client.connection_pool)
+
+    return like
+
+
+def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
+    client = client_for(url.server, timeout_seconds)
+    _made_by(client.connection_pool)
+    dial = Dialer(like_of(client))
+    return Source(partial(Pipeline, dial, timeout_seconds, watch), client.aclose)
+
+
+def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
+    """Each Sentinel is given its part of the time, so that one that is silent does not take all of it."""
+    options = _options(url, timeout_seconds)
+    username, password = url.sentinel_login
+    of_sentinels = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
+    of_sentinels |= _bounds(timeout_seconds / (len(url.hosts) + 1)) | {"username": username, "password": password}
+    sentinel = Sentinel(url.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    pool = sentinel.master_for(url.master, **options).connection_pool
+    _made_by(pool)
+
+    async def like() -> AbstractConnection:
+        connection: Any = _made_by(pool)
+        connection.host, connection.port = await pool.get_master_address()
+        return connection  # type: ignore[no-any-return]
+
+    dial = Dialer(like, primary_only=True)
+    return Source(partial(Pipeline, dial, timeout_seconds, watch), sentinel.aclose)
+
+
+def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
+    options = _options(url, timeout_seconds / (len(url.hosts) + 1))
+    nodes = [ClusterNode(host, port) for host, port in url.hosts]
+    client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+    topology = Topology(client, url.hosts, timeout_seconds)
+    return Source(partial(ClusterLane, topology, timeout_seconds, watch), topology.aclose)
+
+
+def _options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:
+    """Of a connection, but for where it goes."""
+    options: dict[str, Any] = {**parse_url(url.server)}
+    options.pop("host")
+    encrypted = options.pop("connection_class", None) is SSLConnection
+    return options | ({"ssl": True} if encrypted else {}) | {"client_name": CLIENT_NAME} | _bounds(timeout_seconds)
+
+
+def _bounds(timeout_seconds: float) -> dict[str, Any]:
+    return {
         "protocol": 2,
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    pool = BlockingConnectionPool.from_url(
-        url, client_name="session-service", max_connections=MAX_CONNECTIONS, timeout=timeout_seconds, **bounded
-    )
-    pool.connection_kwargs.update(bounded)  # the URL's options may not lift these
-    pool.timeout = timeout_seconds
-    return Redis.from_pool(pool)
 
 
-def client_of_the_settings(url: str, timeout_seconds: float) -> Redis:
-    """The same for the URL that was set. Raises CannotStart, in words of our own: others may hold the password."""
-    try:
-        client = client_for(url, timeout_seconds)
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, RedisError):
-        raise CannotStart(
-            "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
-            "and options are those of redis-py."
-        ) from None
-    return client
+def _made_by(pool: ConnectionPool) -> AbstractConnection:
+    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection

@@ -1,32 +1,41 @@
-"""Connections of the pipeline's own, to the very server that a redis-py client is meant for."""
+"""Connections of the pipeline's own; redis-py says where a server is and how to be let in."""
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import Connection as TcpConnection
 from redis.exceptions import ResponseError
 
+from service import scripts
 from service.connection import Connection, packed
 from service.scripts import Command
 
+Like = Callable[[], Awaitable[AbstractConnection]]
+"""Finds the server, and gives a connection of redis-py's to it that is not opened."""
+
 
 class Dialer:
-    """Opens connections as the client's pool would: the same address, TLS, user, database and name."""
+    """Opens connections like redis-py's: the same address, TLS, user, database and name.
 
-    def __init__(self, client: Redis) -> None:
-        self._pool = client.connection_pool
+    Each knows our scripts from the start. With `primary_only` a server that is a replica is none to talk to.
+    """
+
+    def __init__(self, like: Like, *, primary_only: bool = False) -> None:
+        self._like = like
+        self._primary_only = primary_only
 
     async def __call__(self, on_lost: Callable[[Connection], None], on_writable: Callable[[], None]) -> Connection:
-        """A connection that is logged in and speaks RESP3. Raises OSError and ResponseError."""
-        like: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        """A connection that is logged in and speaks RESP3. Raises OSError, ResponseError and what redis-py raises."""
+        like = await self._like()
         connection = await _opened(like, partial(Connection, on_lost, on_writable))
         try:
-            await _introduced(connection, like)
+            role = await _introduced(connection, like)
+            if self._primary_only and role != b"master":
+                raise ConnectionRefusedError(f"the server is no primary but a {role.decode()}: a failover is under way")
         except BaseException:
             connection.abort(ConnectionAbortedError("the greeting failed"))
             raise
@@ -58,34 +67,47 @@ def _keep_alive(transport: asyncio.BaseTransport, options: Any) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _introduced(connection: Connection, like: AbstractConnection) -> None:
+async def _introduced(connection: Connection, like: AbstractConnection) -> bytes:
+    """The role of the server, once it has let us in."""
+    greeting = _Greeting([_hello(like), *([("SELECT", like.db)] if like.db else [])], scripts.LOADING)
+    connection.send(greeting)
+    replies = await greeting.answered
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    role: bytes = replies[0][b"role"]
+    return role
+
+
+def _hello(like: AbstractConnection) -> Command:
     hello: Command = ("HELLO", 3)
     if like.username or like.password:
         hello += ("AUTH", like.username or "default", like.password or "")
     if like.client_name:
         hello += ("SETNAME", like.client_name)
-    greeting = _Greeting([hello, ("SELECT", like.db)] if like.db else [hello])
-    connection.send(greeting)
-    for reply in await greeting.answered:
-        if isinstance(reply, ResponseError):
-            raise reply
+    return hello
 
 
 class _Greeting:
-    """The first exchange on a connection (see connection.Exchange)."""
+    """The first exchange on a connection (see connection.Exchange).
+
+    What is said `by_the_way` need not be granted: an account may not be allowed to, or the server be loading.
+    """
 
     deadline = float("inf")
 
-    def __init__(self, commands: list[Command]) -> None:
+    def __init__(self, commands: list[Command], by_the_way: list[Command]) -> None:
         self._commands = commands
+        self._by_the_way = by_the_way
         self.replies: list[Any] = []
         self.answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def pack(self) -> tuple[bytes, int]:
-        return packed(self._commands), len(self._commands)
+        said = [*self._commands, *self._by_the_way]
+        return packed(said), len(said)
 
     def settle(self) -> None:
-        self.answered.set_result(self.replies)
+        self.answered.set_result(self.replies[: len(self._commands)])
 
     def fail(self, error: Exception) -> None:
         if not self.answered.done():

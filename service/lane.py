@@ -12,6 +12,7 @@ from service.errors import StoreUnavailable
 from service.scripts import Command, with_text
 
 _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOPERM", "NOAUTH"}
+_REDIRECTIONS = {"MOVED", "ASK", "TRYAGAIN"}
 
 Reply = Any
 Fields = tuple[bytes, ...]
@@ -33,6 +34,10 @@ class StoreRefused(StoreUnavailable):
 
 class ServerDemoted(StoreRefused):
     """The server takes no changes any more; what is read from it may be stale."""
+
+
+class Redirected(StoreUnavailable):
+    """A server of a cluster that does not hold the slot of a command, or not all of it: nothing has been done."""
 
 
 class Lane(Protocol):
@@ -58,6 +63,9 @@ class Lane(Protocol):
 
     async def in_order(self, *commands: Command) -> list[Reply]:
         """The replies to commands that are carried out one after the other. Nothing is sent twice."""
+
+    async def everywhere(self, command: Command) -> list[Reply]:
+        """The reply of each server, of primaries where there are replicas, to a command that changes nothing."""
 
     async def aclose(self) -> None:
         """Let go of the connections."""
@@ -91,9 +99,16 @@ def named(error: ResponseError) -> Exception:
     message = str(error)
     if isinstance(error, ReadOnlyError):
         return ServerDemoted(message)
+    if is_redirection(error):
+        return Redirected(message)
     if message.startswith("WRONGTYPE") or ("user_script:" in message and not _says_outage(error)):
         return ScriptFault(message)
     return StoreRefused(message)
+
+
+def is_redirection(reply: Reply) -> bool:
+    """Whether a reply is a cluster's way to say: not here, or not yet."""
+    return isinstance(reply, ResponseError) and str(reply).partition(" ")[0] in _REDIRECTIONS
 
 
 def _says_outage(error: ResponseError) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from service.batch import Batch, Request, work_of
+from service.batch import Batch, Replication, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
 from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, named
@@ -32,11 +32,16 @@ class Pipeline:
 
     A request waits about `timeout_seconds` at most, in the queue and in flight together. When the connection breaks,
     reads in flight go again once and changes in flight are StoreUnavailable; what had not left goes on the next one.
+
+    With `replication` every batch waits for replicas, in the same round trip: one lane for changes, another for reads.
     """
 
-    def __init__(self, dial: Dial, timeout_seconds: float, watch: StoreWatch) -> None:
+    def __init__(
+        self, dial: Dial, timeout_seconds: float, watch: StoreWatch, replication: Replication | None = None
+    ) -> None:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
+        self._replication = replication
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Batch] = deque()
         self._waiting = 0
@@ -64,7 +69,7 @@ class Pipeline:
 
     async def ask(self, *commands: Command) -> list[Reply]:
         try:
-            return await carried_out(self._send_to_read, commands)
+            return await carried_out(self.send_to_read, commands)
         except StoreRefused as refusal:
             raise self._told(refusal) from refusal
 
@@ -73,6 +78,9 @@ class Pipeline:
 
     async def in_order(self, *commands: Command) -> list[Reply]:
         return await self._changed(commands)
+
+    async def everywhere(self, command: Command) -> list[Reply]:
+        return await self.ask(command)
 
     async def aclose(self) -> None:
         """Close the connection; what still waits is StoreUnavailable."""
@@ -90,7 +98,7 @@ class Pipeline:
     async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
         connection = self._connection
         try:
-            replies = await carried_out(self._send, commands)
+            replies = await carried_out(self.send, commands)
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted) and self._connection is connection:
                 self._retire_connection()
@@ -108,10 +116,12 @@ class Pipeline:
         """The same, once it is in the log if it is a refusal of Redis's."""
         return self._refusals.begins(error) if isinstance(error, StoreRefused) else error
 
-    def _send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
+    def send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
+        """The replies, errors among them, to what is sent once."""
         return self._submit(packed(commands), len(commands), work_of(commands), reads=False)
 
-    async def _send_to_read(self, commands: Sequence[Command]) -> list[Reply]:
+    async def send_to_read(self, commands: Sequence[Command]) -> list[Reply]:
+        """The replies, errors among them, to what may be sent again where the connection breaks."""
         replies, _ = await self._submit(packed(commands), len(commands), work_of(commands), reads=True)
         return replies if len(commands) > 1 else [replies]
 
@@ -129,7 +139,8 @@ class Pipeline:
         return request.future
 
     def _begin_batch(self) -> None:
-        self._queue.append(Batch(self._loop.time() + self._timeout_seconds, self._settled, self._lost))
+        deadline = self._loop.time() + self._timeout_seconds
+        self._queue.append(Batch(deadline, self._settled, self._lost, self._replication))
         self._flush_soon()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)

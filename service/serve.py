@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.app import Clients, create_app
 from service.app_keys import HEALTH
-from service.connect import client_of_the_settings
+from service.connect import client_of_the_settings, like_of
 from service.dial import Dialer
 from service.embedded import embedded_server
 from service.event_log import EventLog
@@ -66,7 +66,7 @@ async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
 
 def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
     client = client_of_the_settings(url, timeout_seconds)
-    dial = Dialer(client)
+    dial = Dialer(like_of(client))
     watch = StoreWatch(metrics)
     lane, wide = Pipeline(dial, timeout_seconds, watch), Pipeline(dial, timeout_seconds, watch)
     return Clients(lane, wide, side=client, watch=watch)

@@ -53,6 +53,9 @@ class SingleCalls:
     async def in_order(self, *commands: Command) -> list[Reply]:
         return await self._changed(commands)
 
+    async def everywhere(self, command: Command) -> list[Reply]:
+        return await self.ask(command)
+
     async def aclose(self) -> None:
         await self._client.aclose()
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from contextvars import Context
+from copy import copy
 
 from prometheus_client import Counter
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -68,6 +69,13 @@ class StoreWatch:
             errors,
             QUIET_SECONDS,
         )
+
+    def at(self, server: str) -> "StoreWatch":
+        """The same watch, with outages of its own: one server of several may be away while the others answer."""
+        watch = copy(self)
+        begun, over = f"the session store's {server} does not answer", f"the session store's {server} answers again"
+        watch.outage = Trouble(begun, over, self._metrics.store_errors)
+        return watch
 
     def round_trip(self, seconds: float, requests: int) -> None:
         """So many requests were answered together."""

@@ -13,7 +13,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.app import Clients, create_app
-from service.connect import client_for
+from service.connect import client_for, like_of
 from service.dial import Dialer
 from service.event_log import EventLog
 from service.keys import Keys
@@ -67,7 +67,7 @@ def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Client
     if isinstance(redis, FakeAsyncRedis):
         calls = SingleCalls(redis, timeout_seconds, watch)
         return Clients(lane=calls, wide=calls, side=redis, watch=watch)
-    lane, wide = (Pipeline(Dialer(redis), timeout_seconds, watch) for _ in range(2))
+    lane, wide = (Pipeline(Dialer(like_of(redis)), timeout_seconds, watch) for _ in range(2))
     return Clients(lane, wide, side=redis, watch=watch)
 
 
@@ -140,7 +140,9 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """Each way to the real server in turn: what the store promises, it promises over both."""
     single_calls = SingleCalls(client_for(redis_server.url, 2), 2, StoreWatch(Metrics()))
-    lane = Pipeline(Dialer(real_redis), 2, StoreWatch(Metrics())) if request.param == "pipeline" else single_calls
+    lane = (
+        Pipeline(Dialer(like_of(real_redis)), 2, StoreWatch(Metrics())) if request.param == "pipeline" else single_calls
+    )
     yield lane
     await lane.aclose()
     await single_calls.aclose()

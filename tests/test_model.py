@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from service.connect import client_for
+from service.connect import client_for, like_of
 from service.dial import Dialer
 from service.errors import Refusal
 from service.keys import Keys
@@ -345,7 +345,7 @@ def new_id_in_one_shard() -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(redis), 2, StoreWatch(Metrics()))
+    return Pipeline(Dialer(like_of(redis)), 2, StoreWatch(Metrics()))
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

@@ -83,6 +83,10 @@ LOSE = load("lose")
 _ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY, LOSE)
 
 
+LOADING: list[Command] = [("SCRIPT", "LOAD", script.text) for script in _ALL]
+"""Makes a server know all of them."""
+
+
 @cache
 def _texts() -> dict[Argument, str]:
     return {script.sha: script.text for script in _ALL}

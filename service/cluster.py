@@ -1,0 +1,162 @@
+"""A lane over a Redis Cluster: a pipeline to each server, and each command to the one that holds its key.
+
+Where a server sends a command elsewhere it has not been carried out, so following it does nothing twice. A server that
+does not answer costs only what lies on it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+from redis.asyncio.connection import AbstractConnection
+
+from service.batch import Replication
+from service.dial import Dialer
+from service.errands import Errand, by_trip, errands_of, in_turn, sent_on, slot_of
+from service.errors import StoreUnavailable
+from service.instants import instant_of
+from service.lane import Fields, Read, Redirected, Reply, StoreRefused, carried_out
+from service.pipeline import Pipeline
+from service.redis_url import Host
+from service.scripts import Command
+from service.store_watch import StoreWatch
+from service.topology import Topology
+
+_TRY_AGAIN_SECONDS = 0.02
+_ASKING: Command = ("ASKING",)
+
+_Send = Callable[[Pipeline, Sequence[Command]], Awaitable[list[Reply]]]
+
+
+class _Outcome(NamedTuple):
+    """Replies by the places of their commands, and what has to go on elsewhere."""
+
+    replies: dict[int, Reply]
+    away: list[Errand]
+
+
+class ClusterLane:
+    """A way to every server of a cluster. A call that is redirected may take twice `timeout_seconds`."""
+
+    def __init__(
+        self, topology: Topology, timeout_seconds: float, watch: StoreWatch, replication: Replication | None = None
+    ) -> None:
+        self._topology = topology
+        self._timeout_seconds = timeout_seconds
+        self._replication = replication
+        self._watch = watch
+        self._refusals = watch.refusals
+        self._pipelines: dict[Host, Pipeline] = {}
+
+    async def read(self, key: str, fields: Fields) -> Read:
+        pipeline = self._pipeline(await self._topology.host_of(slot_of(key)))
+        try:
+            return await pipeline.read(key, fields)
+        except Redirected:
+            ((values, now_ms),) = await self.reads([key], fields)
+            return values, now_ms
+        except StoreUnavailable:
+            self._topology.learn()
+            raise
+
+    async def reads(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        looks: list[Command] = []
+        for key in keys:
+            looks += [("HMGET", key, *fields), ("TIME",)]
+        replies = iter(await self.ask(*looks))
+        return [(values, instant_of(now)) for values, now in zip(replies, replies, strict=True)]
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        return await self._carried_out(Pipeline.send_to_read, commands)
+
+    async def change(self, *commands: Command) -> list[Reply]:
+        replies = await self._carried_out(Pipeline.send, commands)
+        self._refusals.is_over()
+        return replies
+
+    async def in_order(self, *commands: Command) -> list[Reply]:
+        replies: list[Reply] = []
+        for turn in in_turn(commands):
+            replies += await self.change(*turn)
+        return replies
+
+    async def everywhere(self, command: Command) -> list[Reply]:
+        pipelines = [self._pipeline(host) for host in await self._topology.hosts()]
+        return list(chain(*await asyncio.gather(*(pipeline.ask(command) for pipeline in pipelines))))
+
+    async def aclose(self) -> None:
+        for pipeline in self._pipelines.values():
+            await pipeline.aclose()
+
+    async def _carried_out(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
+        async def sent(commands: Sequence[Command]) -> list[Reply]:
+            return await self._delivered(send, commands)
+
+        try:
+            return await carried_out(sent, commands)
+        except StoreUnavailable as error:
+            self._topology.learn()
+            raise (self._refusals.begins(error) if isinstance(error, StoreRefused) else error) from error
+
+    async def _delivered(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
+        """The replies, errors among them; redirections have been followed."""
+        replies, away = await self._trips(send, commands, errands_of(commands))
+        if away:
+            replies |= await self._followed(send, commands, away)
+        return [replies[place] for place in range(len(commands))]
+
+    async def _followed(self, send: _Send, commands: Sequence[Command], away: list[Errand]) -> dict[int, Reply]:
+        replies: dict[int, Reply] = {}
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                for pause in chain([0], repeat(_TRY_AGAIN_SECONDS)):
+                    await asyncio.sleep(pause)
+                    found, away = await self._trips(send, commands, away)
+                    replies |= found
+                    if not away:
+                        break
+        except TimeoutError:
+            raise StoreUnavailable("the cluster was moving what was asked for, and did not come to an end") from None
+        return replies
+
+    async def _trips(self, send: _Send, commands: Sequence[Command], errands: list[Errand]) -> _Outcome:
+        """Do the errands, those of one server in one round trip."""
+        hosts = [errand.host or await self._topology.host_of(errand.slot) for errand in errands]
+        trips = by_trip(errands, hosts)
+        outcomes = await _all([self._trip(send, commands, *trip, errands) for trip, errands in trips.items()])
+        replies = {place: reply for outcome in outcomes for place, reply in outcome.replies.items()}
+        return _Outcome(replies, [errand for outcome in outcomes for errand in outcome.away])
+
+    async def _trip(
+        self, send: _Send, commands: Sequence[Command], host: Host, asking: bool, errands: list[Errand]
+    ) -> _Outcome:
+        places = [place for errand in errands for place in errand.places]
+        said = [commands[place] for place in places]
+        if asking:  # it holds for the one command behind it
+            said = [word for command in said for word in (_ASKING, command)]
+        found = await send(self._pipeline(host), said)
+        replies = dict(zip(places, found[1::2] if asking else found, strict=True))
+        away = [onwards for errand in errands if (onwards := sent_on(errand, replies, host)) is not None]
+        for errand in away:
+            if errand.host is not None and not errand.asking:
+                self._topology.moved(errand.slot, errand.host)
+        return _Outcome(replies, away)
+
+    def _pipeline(self, host: Host) -> Pipeline:
+        found = self._pipelines.get(host)
+        if found is None:
+            found = self._pipelines[host] = self._new_pipeline(host)
+        return found
+
+    def _new_pipeline(self, host: Host) -> Pipeline:
+        async def like() -> AbstractConnection:
+            return self._topology.like(host)
+
+        watch = self._watch.at(f"server {host[0]}:{host[1]}")
+        return Pipeline(Dialer(like), self._timeout_seconds, watch, self._replication)
+
+
+async def _all(trips: Sequence[Coroutine[Any, Any, _Outcome]]) -> list[_Outcome]:
+    """Most calls are one trip, which needs no task of its own."""
+    return [await trips[0]] if len(trips) == 1 else await asyncio.gather(*trips)

@@ -1,0 +1,100 @@
+"""A Redis URL taken apart: it names one server, the Sentinels that know which one, or some servers of a Cluster."""
+
+import re
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+Kind = Literal["server", "sentinel", "cluster"]
+Host = tuple[str, int]
+
+_SCHEMES: dict[str, tuple[Kind, str]] = {
+    "redis": ("server", "redis"),
+    "rediss": ("server", "rediss"),
+    "unix": ("server", "unix"),
+    "redis+sentinel": ("sentinel", "redis"),
+    "rediss+sentinel": ("sentinel", "rediss"),
+    "redis+cluster": ("cluster", "redis"),
+    "rediss+cluster": ("cluster", "rediss"),
+}
+_PORTS: dict[Kind, int] = {"sentinel": 26379, "cluster": 6379}
+_HOST = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(?::(\d{1,5}))?")
+_SENTINEL_PATH = re.compile(r"/([^/]+)(?:/(\d*))?")
+
+
+class RedisUrl(NamedTuple):
+    """`server` is a URL as redis-py knows them: of the server itself, or for whichever server of `hosts` it will be.
+
+    `hosts` are Sentinels or servers of a Cluster, `master` is what the Sentinels call the primary, and
+    `sentinel_login` the user and password for the Sentinels themselves, where they ask for them.
+    """
+
+    kind: Kind
+    server: str
+    hosts: tuple[Host, ...] = ()
+    master: str = ""
+    sentinel_login: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.server.startswith("rediss:")
+
+
+def taken_apart(url: str) -> RedisUrl:
+    """Raises ValueError, in words that hold nothing of the URL but its scheme."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        kinds = ", ".join(f"{kind}://" for kind in _SCHEMES)
+        raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")
+    kind, plain = _SCHEMES[scheme]
+    url = f"{plain}://{rest}"
+    match kind:
+        case "server":
+            return _of_a_server(url)
+        case "sentinel":
+            return _of_sentinels(url)
+        case "cluster":
+            return _of_a_cluster(url)
+
+
+def _of_a_server(url: str) -> RedisUrl:
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ValueError("the URL's path must be the number of a database, or nothing")
+    return RedisUrl("server", url)
+
+
+def _of_sentinels(url: str) -> RedisUrl:
+    parts = urlsplit(url)
+    named = _SENTINEL_PATH.fullmatch(parts.path)
+    if not named:
+        raise ValueError("the URL's path must be what the Sentinels call the primary, and may add a database: /main/0")
+    login, hosts = _login_and_hosts(parts.netloc, "sentinel")
+    options = dict(parse_qsl(parts.query))
+    sentinel_login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
+    server = f"{parts.scheme}://{login}primary/{named[2] or 0}{_query(options)}"
+    return RedisUrl("sentinel", server, hosts, named[1], sentinel_login)
+
+
+def _of_a_cluster(url: str) -> RedisUrl:
+    parts = urlsplit(url)
+    if parts.path not in ("", "/", "/0"):
+        raise ValueError("the URL may have no path: a Cluster has no databases")
+    login, hosts = _login_and_hosts(parts.netloc, "cluster")
+    return RedisUrl("cluster", f"{parts.scheme}://{login}node{_query(dict(parse_qsl(parts.query)))}", hosts)
+
+
+def _login_and_hosts(netloc: str, kind: Kind) -> tuple[str, tuple[Host, ...]]:
+    """What stands before the hosts, with its `@`, and the hosts."""
+    login, at, listed = netloc.rpartition("@")
+    return login + at, tuple(_host(name, kind) for name in listed.split(","))
+
+
+def _host(name: str, kind: Kind) -> Host:
+    found = _HOST.fullmatch(name)
+    if not found:
+        raise ValueError("the URL must name hosts as host:port,host:port")
+    return found[1].strip("[]"), int(found[2] or _PORTS[kind])
+
+
+def _query(options: dict[str, str]) -> str:
+    return f"?{urlencode(options)}" if options else ""
