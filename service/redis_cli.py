@@ -4,21 +4,17 @@ import shlex
 
 from redis.asyncio.connection import parse_url
 
+from service.redis_url import Host, RedisUrl, taken_apart
+
 
 def redis_cli(url: str, *command: str) -> str:
-    """The line that carries out `command` at this URL; without one, it opens a prompt there."""
-    named = parse_url(url)
-    if "path" in named:
-        words = ["redis-cli", "-s", named["path"]]
-    else:
-        words = ["redis-cli", "-h", named.get("host", "localhost"), "-p", str(named.get("port", 6379))]
-    if url.startswith("rediss"):
-        words.append("--tls")
-    if named.get("username"):
-        words += ["--user", named["username"]]
-    if named.get("db"):
-        words += ["-n", str(named["db"])]
-    return shlex.join([*words, *command])
+    """The line that carries out `command` at this URL; without one, it opens a prompt there.
+
+    Sentinels are asked for the primary first, within the line.
+    """
+    apart = taken_apart(url)
+    line = f"{_address(apart)}{_how(apart)}"
+    return f"redis-cli {line} {shlex.join(command)}".rstrip()
 
 
 def summed_over_shards(url: str, command: str, key: str, *arguments: str) -> str:
@@ -26,3 +22,34 @@ def summed_over_shards(url: str, command: str, key: str, *arguments: str) -> str
     key = key.replace("\\", "\\\\").replace("%", "%%").replace("{ }", "{%02x}")
     asked = shlex.quote(" ".join([command, key, *arguments]) + "\\n")
     return f"printf {asked} $(seq 0 255) | {redis_cli(url)} | awk '{{ n += $1 }} END {{ print n }}'"
+
+
+def _address(url: RedisUrl) -> str:
+    match url.kind:
+        case "cluster":
+            return f"-c {_host(url.hosts[0])}"
+        case "sentinel":
+            asked = (
+                f"redis-cli {_host(url.hosts[0])}{_tls(url)} SENTINEL get-master-addr-by-name {shlex.quote(url.master)}"
+            )
+            return f"$({asked} | xargs printf -- '-h %s -p %s')"
+        case "server":
+            named = parse_url(url.server)
+            if "path" in named:
+                return shlex.join(["-s", named["path"]])
+            return _host((named.get("host", "localhost"), named.get("port", 6379)))
+
+
+def _how(url: RedisUrl) -> str:
+    named = parse_url(url.server)
+    user = f" --user {shlex.quote(named['username'])}" if named.get("username") else ""
+    database = f" -n {named['db']}" if named.get("db") else ""
+    return f"{_tls(url)}{user}{database}"
+
+
+def _tls(url: RedisUrl) -> str:
+    return " --tls" if url.is_encrypted else ""
+
+
+def _host(host: Host) -> str:
+    return shlex.join(["-h", host[0], "-p", str(host[1])])
