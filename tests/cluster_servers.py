@@ -1,0 +1,257 @@
+"""A Redis Cluster for tests: three primaries that share the slots, each with a replica if asked for.
+
+All of them are real processes on this machine, impatient enough that a failover takes a second or two:
+
+    cluster = ClusterServers(folder, replicas=True)
+    cluster.start()
+    slot = cluster.slot_of("session:{ab}:1")
+    with cluster.migrating(slot, to=cluster.primaries[0]) as migration:
+        migration.move(1)                  # one key has gone, the others have not: MOVED, ASK and TRYAGAIN
+        migration.move_rest()
+    cluster.owner_of(slot).kill()
+    cluster.until_served(slot)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from tests.redis_server import Login, RedisServer, free_port, until, users_of
+
+SLOTS = 16384
+NODE_TIMEOUT_MS = 1000
+
+_SHARES = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))
+_MIGRATE_TIMEOUT_MS = 2000
+
+
+class Logins(NamedTuple):
+    """Users to be let in, where nobody else is."""
+
+    service: Login = Login("service", "of-the-service")
+    admin: Login = Login("admin", "of-the-admin")
+
+
+class ClusterServers:
+    """Three primaries, and with `replicas` as many replicas, with their files in `folder`, whose path must be short.
+
+    What they hold is kept over a restart. `settings` are theirs, as in their configuration. With `logins` nobody is let
+    in without one. A slot without its primary is out of service alone: no full coverage is required.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicas: bool = False,
+        settings: Mapping[str, str] | None = None,
+        logins: Logins | None = None,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings or {}
+        self._logins = logins
+        self.servers = [self._node(number) for number in range(6 if replicas else 3)]
+
+    @property
+    def url(self) -> str:
+        """As REDIS_URL has it."""
+        login = self._logins.service if self._logins else ""
+        return f"redis+cluster://{login}{','.join(f'127.0.0.1:{node.port}' for node in self.servers)}"
+
+    @property
+    def primaries(self) -> list["Node"]:
+        """The nodes that have slots now, as the first that runs sees it; in the order of their first slots."""
+        return [node for node in (self._node_on(port) for _, _, port in self._slots()) if node.runs]
+
+    def start(self) -> None:
+        for node in self.servers:
+            node.start()
+        for node, share in zip(self.servers, _SHARES, strict=False):
+            node.command("CLUSTER", "ADDSLOTSRANGE", *share)
+        for epoch, node in enumerate(self.servers, 1):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+            node.command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self.servers[0].bus_port)
+        until(lambda: all(node.knows(len(self.servers)) for node in self.servers), "the nodes know one another")
+        for replica, primary in zip(self.servers[3:], self.servers, strict=False):
+            replica.command("CLUSTER", "REPLICATE", primary.id)
+        self.until_settled()
+
+    def stop(self) -> None:
+        for node in self.servers:
+            node.stop()
+
+    def slot_of(self, key: str) -> int:
+        return int(cast(int, self._any().command("CLUSTER", "KEYSLOT", key)))
+
+    def owner_of(self, slot: int) -> "Node":
+        """The primary that serves the slot, as the first node that runs sees it."""
+        port = next(port for first, last, port in self._slots() if first <= slot <= last)
+        return self._node_on(port)
+
+    def replica_of(self, primary: "Node") -> "Node":
+        return next(node for node in self.servers if node.runs and node.follows(primary))
+
+    def until_settled(self) -> None:
+        """Wait until every node that runs sees all slots served, and every replica is linked to its primary."""
+        until(lambda: all(node.is_settled() for node in self.servers if node.runs), "the cluster is settled")
+
+    def until_served(self, slot: int) -> "Node":
+        """Wait until every node that runs names the same primary for the slot, one that runs and serves it."""
+        until(lambda: self._is_served(slot), f"slot {slot} is served")
+        return self.owner_of(slot)
+
+    def until_down(self, lost: "Node") -> None:
+        """Wait until all others take this one, which was killed, for failed."""
+        until(lambda: all(node.takes_for_failed(lost) for node in self.servers if node.runs), "it is taken for failed")
+
+    def fail_over(self, primary: "Node") -> "Node":
+        """Have its replica take its place, as an operator would, and wait until it has."""
+        replica = self.replica_of(primary)
+        slot = next(first for first, _, port in self._slots() if port == primary.port)
+        replica.command("CLUSTER", "FAILOVER")
+        until(lambda: self.until_served(slot) is replica, "the replica has taken over")
+        return replica
+
+    @contextmanager
+    def migrating(self, slot: int, *, to: "Node") -> Iterator["Migration"]:
+        """Move a slot as redis-cli does, step by step: it is given to the other node when this is left."""
+        migration = Migration(slot, self.owner_of(slot), to, self._logins.admin if self._logins else None)
+        migration.begin()
+        yield migration
+        migration.end([node for node in self.servers if node.runs])
+        self.until_served(slot)
+
+    def _is_served(self, slot: int) -> bool:
+        running = [node for node in self.servers if node.runs]
+        owners = {node.owner_of(slot) for node in running}
+        return len(owners) == 1 and any(node.id in owners and node.is_settled() for node in running)
+
+    def _slots(self) -> list[tuple[int, int, int]]:
+        """The first slot, the last and the primary's port, of every range that is served."""
+        ranges = cast(list[Any], self._any().command("CLUSTER", "SLOTS"))
+        return sorted((first, last, primary[1]) for first, last, primary, *_ in ranges)
+
+    def _any(self) -> "Node":
+        return next(node for node in self.servers if node.runs)
+
+    def _node_on(self, port: int) -> "Node":
+        return next(node for node in self.servers if node.port == port)
+
+    def _node(self, number: int) -> "Node":
+        folder = self._folder / f"c{number}"
+        folder.mkdir()
+        settings = dict(self._settings)
+        if self._logins:
+            admin = self._logins.admin
+            settings |= {"masteruser": admin.user, "masterauth": admin.password, "aclfile": str(folder / "users.acl")}
+            (folder / "users.acl").write_text(users_of(self._logins))
+        return Node(folder, settings, self._logins.admin if self._logins else None)
+
+
+class Node(RedisServer):
+    """One server of the cluster, and what it thinks of the others."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], login: Login | None) -> None:
+        self.bus_port = free_port()
+        own = {
+            "cluster-enabled": "yes",
+            "cluster-port": str(self.bus_port),
+            "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+            "cluster-require-full-coverage": "no",
+            "cluster-replica-validity-factor": "0",
+            "repl-diskless-sync-delay": "0",
+        }
+        super().__init__(folder, append_only=True, port=free_port(), settings={**own, **settings}, login=login)
+
+    @property
+    def id(self) -> str:
+        return cast(bytes, self.command("CLUSTER", "MYID")).decode()
+
+    def knows(self, number: int) -> bool:
+        """Whether it knows this many nodes, itself included, and is linked to all of them."""
+        return [seen.is_linked for seen in self._seen()] == [True] * number
+
+    def owner_of(self, slot: int) -> str | None:
+        """The id of the node that serves the slot as this one sees it."""
+        return next((seen.id for seen in self._seen() if seen.serves(slot)), None)
+
+    def is_settled(self) -> bool:
+        """Whether it takes the cluster for whole and, if it is a replica, is linked to its primary."""
+        state, role = cast(bytes, self.command("CLUSTER", "INFO")), cast(list[object], self.command("ROLE"))
+        return b"cluster_state:ok" in state and (role[0] == b"master" or role[3] == b"connected")
+
+    @property
+    def is_primary(self) -> bool:
+        return cast(list[object], self.command("ROLE"))[0] == b"master"
+
+    def follows(self, primary: "Node") -> bool:
+        role = cast(list[object], self.command("ROLE"))
+        return role[0] == b"slave" and role[2] == primary.port
+
+    def takes_for_failed(self, lost: "Node") -> bool:
+        return any(seen.port == lost.port and "fail" in seen.flags for seen in self._seen())
+
+    def _seen(self) -> list["Seen"]:
+        return [Seen.read(line) for line in cast(bytes, self.command("CLUSTER", "NODES")).decode().splitlines()]
+
+
+class Seen(NamedTuple):
+    """A node as another sees it: a line of CLUSTER NODES."""
+
+    id: str
+    port: int
+    flags: list[str]
+    is_linked: bool
+    slots: list[tuple[int, int]]
+
+    @classmethod
+    def read(cls, line: str) -> "Seen":
+        node_id, address, flags, _, _, _, _, link, *shares = line.split()
+        ranges = [share.partition("-") for share in shares if not share.startswith("[")]
+        slots = [(int(first), int(last or first)) for first, _, last in ranges]
+        port = int(address.partition("@")[0].rpartition(":")[2])
+        return cls(node_id, port, flags.split(","), link == "connected" and "handshake" not in flags, slots)
+
+    def serves(self, slot: int) -> bool:
+        return "fail" not in self.flags and any(first <= slot <= last for first, last in self.slots)
+
+
+class Migration:
+    """A slot on its way from one node to another."""
+
+    def __init__(self, slot: int, source: Node, target: Node, login: Login | None) -> None:
+        self._slot = slot
+        self._source = source
+        self._target = target
+        self._auth = ("AUTH2", *login) if login else ()
+
+    def begin(self) -> None:
+        """From here on the source says ASK for keys that it no longer has."""
+        self._target.command("CLUSTER", "SETSLOT", self._slot, "IMPORTING", self._source.id)
+        self._source.command("CLUSTER", "SETSLOT", self._slot, "MIGRATING", self._target.id)
+
+    def move(self, keys: int) -> int:
+        """Move as many keys as this, if there are as many, and say how many went."""
+        names = cast(list[bytes], self._source.command("CLUSTER", "GETKEYSINSLOT", self._slot, keys))
+        self._move(*names)
+        return len(names)
+
+    def move_key(self, name: str) -> None:
+        self._move(name.encode())
+
+    def move_rest(self) -> None:
+        while self.move(100):
+            continue
+
+    def end(self, nodes: Sequence[Node]) -> None:
+        """Move what is left, and tell the target, the source and then the others whose the slot is now."""
+        self.move_rest()
+        others = [node for node in nodes if node not in (self._source, self._target)]
+        for node in (self._target, self._source, *(node for node in others if node.is_primary)):
+            node.command("CLUSTER", "SETSLOT", self._slot, "NODE", self._target.id)
+
+    def _move(self, *names: bytes) -> None:
+        if names:
+            address = ("127.0.0.1", self._target.port, "", 0, _MIGRATE_TIMEOUT_MS)
+            self._source.command("MIGRATE", *address, *self._auth, "KEYS", *names)
