@@ -71,14 +71,12 @@ class ClusterLane:
         return await self._carried_out(Pipeline.send_to_read, commands)
 
     async def change(self, *commands: Command) -> list[Reply]:
-        replies = await self._carried_out(Pipeline.send, commands)
-        self._refusals.is_over()
-        return replies
+        return await self._changed(commands)
 
     async def in_order(self, *commands: Command) -> list[Reply]:
         replies: list[Reply] = []
         for turn in in_turn(commands):
-            replies += await self.change(*turn)
+            replies += await self._changed(turn)
         return replies
 
     async def everywhere(self, command: Command) -> list[Reply]:
@@ -88,6 +86,11 @@ class ClusterLane:
     async def aclose(self) -> None:
         for pipeline in self._pipelines.values():
             await pipeline.aclose()
+
+    async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await self._carried_out(Pipeline.send, commands)
+        self._refusals.is_over()
+        return replies
 
     async def _carried_out(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
         async def sent(commands: Sequence[Command]) -> list[Reply]:

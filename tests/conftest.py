@@ -4,16 +4,17 @@ import fnmatch
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from fakeredis import FakeAsyncRedis, FakeServer
 from pytest_aiohttp.plugin import AiohttpClient
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 
 from service.app import Clients, create_app
-from service.connect import client_for, like_of
+from service.connect import client_for, like_of, source_of
 from service.dial import Dialer
 from service.event_log import EventLog
 from service.keys import Keys
@@ -23,6 +24,7 @@ from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.policies import Policies
+from service.redis_url import Kind
 from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
@@ -30,8 +32,10 @@ from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
 from service.watch import Watch
+from tests.cluster_servers import ClusterServers
 from tests.redis_server import RedisServer
 from tests.replica import Replica
+from tests.sentinel_servers import SentinelServers
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
@@ -45,6 +49,12 @@ KEYS_WITHOUT_END = (
 )
 
 HttpClient = TestClient[Any, Any]
+
+_SERVERS: dict[Kind, str] = {
+    "server": "redis_server",
+    "sentinel": "sentinel_servers",
+    "cluster": "cluster_servers",
+}
 
 
 class ServiceServer(TestServer):
@@ -102,15 +112,60 @@ def redis_server() -> Iterator[RedisServer]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def sentinel_servers() -> Iterator[SentinelServers]:
+    with tempfile.TemporaryDirectory() as folder:
+        servers = SentinelServers(Path(folder))
+        servers.start()
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[ClusterServers]:
+    with tempfile.TemporaryDirectory() as folder:
+        servers = ClusterServers(Path(folder), replicas=False)
+        servers.start()
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture(params=["server", "sentinel", "cluster"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Of the real servers: what stands on a lane runs on every kind there is, and everything else on one server."""
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture
-async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    """A client of the real server, emptied; after the test no key may be without an end that should have one."""
-    client = client_for(redis_server.url, 2)
+def redis_url(request: pytest.FixtureRequest, kind: Kind) -> str:
+    """Of the real servers."""
+    servers: RedisServer | SentinelServers | ClusterServers = request.getfixturevalue(_SERVERS[kind])
+    return servers.url
+
+
+@pytest.fixture
+async def real_redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    """A client of the real servers, emptied; after the test no key may be without an end that should have one."""
+    client = _client_of(request, request.getfixturevalue("kind") if "kind" in request.fixturenames else "server")
     await client.flushall()
     yield client
     endless = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
     await client.aclose()
     assert [key for key in endless if not _may_stay(key)] == []
+
+
+def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
+    """To a cluster it is redis-py's own kind of client, which speaks alike."""
+    servers = request.getfixturevalue(_SERVERS[kind])
+    match kind:
+        case "server":
+            return client_for(servers.url, 2)
+        case "sentinel":
+            return client_for(servers.primary.url, 2)
+        case "cluster":
+            nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
+            return cast(Redis, RedisCluster(startup_nodes=nodes, protocol=2))
 
 
 @pytest.fixture
@@ -136,16 +191,14 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
     return await aiohttp_client(ServiceServer(settings, redis))
 
 
-@pytest.fixture(params=["pipeline", "single calls"])
-async def lane(request: pytest.FixtureRequest, redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
-    """Each way to the real server in turn: what the store promises, it promises over both."""
-    single_calls = SingleCalls(client_for(redis_server.url, 2), 2, StoreWatch(Metrics()))
-    lane = (
-        Pipeline(Dialer(like_of(real_redis)), 2, StoreWatch(Metrics())) if request.param == "pipeline" else single_calls
-    )
+@pytest.fixture
+async def lane(redis_url: str, real_redis: Redis) -> AsyncIterator[Lane]:
+    """The way to each kind of servers in turn: what the store promises, it promises on all of them."""
+    source = source_of(redis_url, 2, StoreWatch(Metrics()))
+    lane = source.new_lane()
     yield lane
     await lane.aclose()
-    await single_calls.aclose()
+    await source.aclose()
 
 
 @pytest.fixture

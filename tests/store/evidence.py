@@ -1,14 +1,19 @@
 """What Redis holds, and what it was asked: the evidence for tests that something was, or was not, changed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from service.keys import Keys
 from service.sessions import Session
 
 KEYS = Keys("")
+
+_GREETINGS = {"hello", "auth", "select", "client", "script", "command", "cluster"}
+_AMONG_SERVERS = {"ping", "publish", "subscribe", "role", "replconf", "psync", "info", "config"}
+_NOT_OURS = _GREETINGS | _AMONG_SERVERS
 
 
 async def contents(redis: Redis) -> dict[str, tuple[bytes | None, int]]:
@@ -17,7 +22,7 @@ async def contents(redis: Redis) -> dict[str, tuple[bytes | None, int]]:
 
 
 async def keys_in(redis: Redis) -> list[str]:
-    return [_text(key) for key in await redis.keys()]
+    return [_text(key) async for key in redis.scan_iter()]
 
 
 async def fields_of(redis: Redis, session: Session) -> dict[str, str]:
@@ -51,11 +56,20 @@ async def listed_at(redis: Redis, lookup: str, session: Session) -> int:
     return int(time_ms)
 
 
-async def commands_seen(redis: Redis) -> dict[str, int]:
-    """How often Redis was asked each command, apart from this question and the greetings of new connections."""
-    statistics = await redis.info("commandstats")
-    calls = {name.removeprefix("cmdstat_"): counts["calls"] for name, counts in statistics.items()}
-    return {name: count for name, count in calls.items() if name.partition("|")[0] not in {"info", "config", "client"}}
+async def commands_seen(redis: Redis) -> Counter[str]:
+    """How often Redis was asked each command, apart from this question, greetings, and what servers ask one another."""
+    seen = Counter[str]()
+    for statistics in await _statistics(redis):
+        seen.update({name.removeprefix("cmdstat_"): counts["calls"] for name, counts in statistics.items()})
+    return Counter({name: count for name, count in seen.items() if name.partition("|")[0] not in _NOT_OURS})
+
+
+async def _statistics(redis: Redis) -> list[dict[str, Any]]:
+    """Of each server."""
+    if not isinstance(redis, RedisCluster):
+        return [await redis.info("commandstats")]
+    by_node = await redis.info("commandstats", target_nodes=RedisCluster.PRIMARIES)
+    return list(by_node.values())
 
 
 def _texts(fields: Mapping[Any, Any]) -> dict[str, str]:
