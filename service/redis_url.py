@@ -41,7 +41,8 @@ class RedisUrl(NamedTuple):
 
 def taken_apart(url: str) -> RedisUrl:
     """Raises ValueError, in words that hold nothing of the URL but its scheme."""
-    scheme, _, rest = url.partition("://")
+    found, separator, rest = url.partition("://")
+    scheme = found if separator else ""
     if scheme not in _SCHEMES:
         kinds = ", ".join(f"{kind}://" for kind in _SCHEMES)
         raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")

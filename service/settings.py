@@ -1,23 +1,21 @@
 """Every knob of the service, each an environment variable of the same name in capitals."""
 
 import os
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service import log
+from service.redis_url import taken_apart
 from service.sessions import TimeoutConfig
 
 MAX_METADATA_BYTES = 10 * 1024
 MAX_BODY_BYTES = 64 * 1024
 
-_URL_SCHEMES = ("redis", "rediss", "unix")
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
 _SHORTEST = 0.001
@@ -26,7 +24,6 @@ _SAID_OF = {
     "float_parsing": "must be a number",
     "bool_parsing": "must be true or false",
 }
-_DATABASE = re.compile(r"/?|/\d+")
 
 
 class CannotStart(Exception):  # noqa: N818  (it ends the start with one line)
@@ -68,6 +65,7 @@ class Settings(BaseSettings):
     session_key_prefix: str = ""
     session_data_dir: Path = Field(default_factory=lambda: _state_home() / "session-service")
     session_store_timeout_seconds: float = Field(2, ge=0.05, le=60, allow_inf_nan=False)
+    session_wait_replicas: int = Field(0, ge=0, le=16)
     session_sweep_interval_seconds: float = Field(5, ge=0.01, le=3600, allow_inf_nan=False)
     session_reconcile_interval_seconds: float = Field(14, ge=0.01, le=3600, allow_inf_nan=False)
     session_drain_pause_seconds: float = Field(0, ge=0, le=600, allow_inf_nan=False)
@@ -119,12 +117,7 @@ class Settings(BaseSettings):
             return None
         if not url.get_secret_value():
             raise ValueError("is empty; leave it unset for the embedded server")
-        scheme = urlsplit(url.get_secret_value()).scheme
-        if scheme not in _URL_SCHEMES:
-            kinds = ", ".join(f"{kind}://" for kind in _URL_SCHEMES)
-            raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")
-        if scheme != "unix" and not _DATABASE.fullmatch(urlsplit(url.get_secret_value()).path):
-            raise ValueError("the URL's path must be the number of a database, or nothing")
+        taken_apart(url.get_secret_value())
         return url
 
     @field_validator("session_key_prefix")
