@@ -11,8 +11,8 @@ own clock.
 | `sessions:{ab}:expiry` | zset | id by expiresAt | never; a member leaves when its session is deleted, or swept after its end |
 | `sessions:{ab}:warning` | zset | id by expiresAt less the warning threshold | never; likewise |
 | `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
-| `sessions:user:{<userId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
-| `sessions:agent:{<agentId>}` | zset | id by the time of its creation | the longest life + 1 day after the last create |
+| `sessions:user:{<userId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
+| `sessions:agent:{<agentId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
 

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
 
     @property
     def lookup_life_ms(self) -> int:
-        """How long a lookup knows an id: the longest life that the settings allow, and a day."""
+        """How long a lookup knows an id at least: the longest life that the settings allow, and a day."""
         return round(self.max_duration_bounds.greatest * 60_000) + _DAY_MS
 
     @field_validator("redis_url")

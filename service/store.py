@@ -97,6 +97,8 @@ class Store:
             scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | as_stored(changes)
         )
         self._lifecycle.changed(session_id, "timeout")
+        if "max_duration_minutes" in changes:
+            await self._prolong_lookups(session)
         return session
 
     async def annotate(self, session_id: str, patch: Patch) -> Session:
@@ -188,10 +190,20 @@ class Store:
             self._lifecycle.lost_met(session_id)
         return refusal_of(session_id, answer)
 
-    def _enlist(self, lookup: str, session_id: str) -> scripts.Command:
+    def _enlist(self, lookup: str, session_id: str, created_at: bytes = b"") -> scripts.Command:
         return scripts.ENLIST.command(
-            LookupKeys(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms, created_at=""
+            LookupKeys(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms, created_at=created_at
         )
+
+    async def _prolong_lookups(self, session: Session) -> None:
+        """Let its lookups last as long as the session may now: they may be of a replica with tighter settings."""
+        lookups = self._keys.lookups(session.agent_id, session.user_id)
+        try:
+            await self._lane.change(
+                *[self._enlist(lookup, session.id, session.stored.created_at) for lookup in lookups]
+            )
+        except StoreUnavailable as error:
+            _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.why)
 
     async def _delist(self, session_id: str, agent_id: str, user_id: str) -> None:
         """Take an ended session out of its lookups. Left behind it would do no harm, so trouble is not passed on."""

@@ -1,0 +1,142 @@
+"""How long the lookups know a session, where replicas differ in how long they let sessions live."""
+
+import pytest
+from redis.asyncio import Redis
+
+from service.keys import LookupKeys
+from service.lane import Lane
+from service.metrics import Metrics
+from service.revocation import Revocation, Revoked, Whose
+from service.scripts import ENLIST
+from service.sessions import Session
+from service.settings import Settings
+from service.store import Store
+from tests.aging import age
+from tests.conftest import AGENT, USER, lifecycle_into, store_on
+from tests.store.evidence import KEYS
+
+MINUTE_MS = 60_000
+DAY_MS = 1440 * MINUTE_MS
+LOOKUPS = [KEYS.agent(AGENT), KEYS.user(USER)]
+
+WIDE = Settings(session_max_timeout_minutes=14_400)
+NARROW = Settings(session_max_timeout_minutes=60, session_max_duration_minutes=120)
+A_LONG_LIFE: dict[str, float | bool] = {"timeout_minutes": 14_400, "max_duration_minutes": 28_800}
+
+
+@pytest.fixture
+def wide(lane: Lane) -> Store:
+    """A replica that lets sessions live for twenty days."""
+    return store_on(lane, WIDE)
+
+
+@pytest.fixture
+def narrow(lane: Lane) -> Store:
+    """A replica that lets sessions live for two hours."""
+    return store_on(lane, NARROW)
+
+
+async def let_pass(redis: Redis, by_ms: int, *sessions: Session) -> None:
+    """Age sessions and all that their lookups know of them."""
+    for session in sessions:
+        await age(redis, session.id, by_ms)
+    for lookup in LOOKUPS:
+        for session in sessions:
+            await redis.zincrby(lookup, -by_ms, session.id)
+        await redis.pexpireat(lookup, await redis.pexpiretime(lookup) - by_ms)
+
+
+async def knowing(redis: Redis, session: Session) -> list[bool]:
+    """Whether each of its lookups knows a session."""
+    return [await redis.zscore(lookup, session.id) is not None for lookup in LOOKUPS]
+
+
+async def test_a_replica_with_tighter_settings_does_not_bring_the_end_of_a_lookup_nearer(
+    wide: Store, narrow: Store, real_redis: Redis
+) -> None:
+    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    nearest = min([await real_redis.pexpiretime(lookup) for lookup in LOOKUPS])
+    assert nearest >= session.created_at_ms + 20 * DAY_MS
+
+
+@pytest.mark.parametrize("days", [4, 9, 9.99])
+async def test_a_session_is_known_for_its_life_although_a_replica_with_tighter_settings_creates_others(
+    wide: Store, narrow: Store, real_redis: Redis, days: float
+) -> None:
+    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    await let_pass(real_redis, round(days * DAY_MS), session)
+
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    assert (await narrow.get(session.id)).id == session.id
+    assert await knowing(real_redis, session) == [True, True]
+
+
+async def test_a_renewed_one_is_known_until_its_maximum_duration(wide: Store, narrow: Store, real_redis: Redis) -> None:
+    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    await let_pass(real_redis, round(9.9 * DAY_MS), session)
+    await wide.touch(session.id)
+    await let_pass(real_redis, round(9.9 * DAY_MS), session)
+
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    assert await knowing(real_redis, session) == [True, True]
+
+
+async def test_a_bulk_revocation_finds_it(wide: Store, narrow: Store, lane: Lane, real_redis: Redis) -> None:
+    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    await let_pass(real_redis, 9 * DAY_MS, session)
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    revoked = await Revocation(lane, KEYS, lifecycle_into(Metrics())).revoke(Whose(None, USER))
+
+    assert revoked == Revoked(2, more=False)
+
+
+async def test_a_session_created_under_tighter_settings_is_known_for_the_life_that_it_is_given_later(
+    wide: Store, narrow: Store, real_redis: Redis
+) -> None:
+    session = await narrow.create(AGENT, USER, {}, b"{}")
+
+    await wide.configure(session.id, A_LONG_LIFE)
+    await let_pass(real_redis, 9 * DAY_MS, session)
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    assert await knowing(real_redis, session) == [True, True]
+
+
+async def test_what_a_replica_with_tighter_settings_puts_back_stays(
+    wide: Store, narrow: Store, lane: Lane, real_redis: Redis
+) -> None:
+    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    created_at = session.created_at_ms - 9 * DAY_MS
+    await real_redis.delete(*LOOKUPS)
+
+    put_back = [
+        ENLIST.command(LookupKeys(lookup), id=session.id, lookup_life_ms=NARROW.lookup_life_ms, created_at=created_at)
+        for lookup in LOOKUPS
+    ]
+    await lane.change(*put_back)
+    await narrow.create(AGENT, USER, {}, b"{}")
+
+    assert await knowing(real_redis, session) == [True, True]
+
+
+async def test_one_that_is_listed_again_keeps_the_time_of_its_creation(wide: Store, real_redis: Redis) -> None:
+    session = await wide.create(AGENT, USER, {}, b"{}")
+
+    await wide.configure(session.id, A_LONG_LIFE)
+
+    assert [await real_redis.zscore(lookup, session.id) for lookup in LOOKUPS] == [session.created_at_ms] * 2
+
+
+async def test_a_lookup_that_lost_its_end_is_given_one(wide: Store, real_redis: Redis) -> None:
+    await wide.create(AGENT, USER, {}, b"{}")
+    await real_redis.persist(KEYS.user(USER))
+
+    await wide.create(AGENT, USER, {}, b"{}")
+
+    assert await real_redis.pexpiretime(KEYS.user(USER)) > 0
