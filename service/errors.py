@@ -73,13 +73,17 @@ class MethodNotAllowed(Refusal):
 
 
 class SessionRevoked(Refusal):
-    """All sessions of its user or its agent were ended while this one was being created; it does not live."""
+    """It was ended while it was being created, and does not live.
+
+    That was a bulk revocation. Where the session had to be taken back (see Store.create), it may also have been someone
+    who found it in a list: Redis keeps no trace of either, and the answer must not be false of the first.
+    """
 
     status, code, message = 409, "SESSION_REVOKED", "Session was revoked while it was created"
 
     def __init__(self, agent_id: str, user_id: str) -> None:
         super().__init__(
-            "The sessions of this user or agent were ended while this one was created; create it again.",
+            "Others ended this session, or all of its user or agent, while it was created; create it again.",
             agentId=agent_id,
             userId=user_id,
         )

@@ -49,7 +49,7 @@ def _minutes(value: object, info: ValidationInfo) -> float:
         raise ValueError("must be a number of minutes")
     bounds = _bounds(str(info.field_name), settings, info.data)
     if settings.session_out_of_range == "clamp":
-        value = min(max(value, bounds.least), bounds.greatest)
+        value = bounds.nearest(value)
     is_whole = value == int(value)
     if not bounds.hold(value) or (settings.whole_minutes and not is_whole):
         raise ValueError(f"must be {'a whole number' if settings.whole_minutes else 'a number'} {bounds}")

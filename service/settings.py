@@ -39,6 +39,9 @@ class Bounds(NamedTuple):
     def hold(self, minutes: float) -> bool:
         return self.least <= minutes <= self.greatest
 
+    def nearest(self, minutes: float) -> float:
+        return min(max(minutes, self.least), self.greatest)
+
     def __str__(self) -> str:
         return f"from {self.least:g} to {self.greatest:g}"
 

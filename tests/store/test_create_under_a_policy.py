@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, StoreUnavailable
-from service.lane import Lane, Reply
+from service.lane import Fields, Lane, Read, Reply
 from service.metrics import Metrics
 from service.policies import NO_POLICY, Policies
 from service.scripts import Command
@@ -61,7 +61,35 @@ async def test_under_a_policy_it_knows_it_takes_no_more(store: Store, policies: 
     assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
 
 
-async def test_it_goes_in_one_round_trip(store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_for_an_agent_costs_a_look_more_and_nothing_is_taken_back(
+    store: Store, policies: Policies, real_redis: Redis
+) -> None:
+    await policies.put(AGENT, {"timeout_minutes": 60})
+    before = await commands_seen(real_redis)
+
+    assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
+
+    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 2, "del": 0, "zrem": 0}
+
+
+@pytest.mark.parametrize("policy", [{}, {"timeout_minutes": 60}])
+async def test_it_goes_in_one_round_trip_but_for_the_first_of_an_agent(
+    store: Store, lane: Lane, policies: Policies, monkeypatch: pytest.MonkeyPatch, policy: dict[str, float | bool]
+) -> None:
+    await policies.put(AGENT, policy)
+    trips = recorded(lane, monkeypatch)
+
+    await timeout_of_a_new_session(store)
+    assert len(trips) == 2
+
+    await timeout_of_a_new_session(store)
+    assert len(trips) == 3
+
+
+async def test_that_an_agent_has_no_policy_is_remembered_too(
+    store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await timeout_of_a_new_session(store)
     trips = recorded(lane, monkeypatch)
 
     await timeout_of_a_new_session(store)
@@ -72,6 +100,7 @@ async def test_it_goes_in_one_round_trip(store: Store, lane: Lane, monkeypatch: 
 async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
     store: Store, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await timeout_of_a_new_session(store)
     trips = recorded(lane, monkeypatch)
 
     session = await store.create(AGENT, USER, {}, b"{}")
@@ -81,25 +110,33 @@ async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
 
 
 def recorded(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Command, ...]]:
-    """The commands of each trip from now on."""
+    """The commands of each trip from now on; what only reads is recorded as one of no command."""
     trips: list[tuple[Command, ...]] = []
-    in_order = lane.in_order
+    in_order, read = lane.in_order, lane.read
 
     async def in_order_on_record(*commands: Command) -> list[Reply]:
         trips.append(commands)
         return await in_order(*commands)
 
+    async def read_on_record(key: str, fields: Fields) -> Read:
+        trips.append(())
+        return await read(key, fields)
+
     monkeypatch.setattr(lane, "in_order", in_order_on_record)
+    monkeypatch.setattr(lane, "read", read_on_record)
     return trips
 
 
 async def test_what_was_created_under_another_policy_is_taken_back(
     store: Store, policies: Policies, real_redis: Redis
 ) -> None:
+    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
+    before = await commands_seen(real_redis)
 
     session = await store.create(AGENT, USER, {}, b"{}")
 
+    assert (await asked_of_redis(real_redis, before))["evalsha"] == 3 + 1 + 3
     assert sorted(await keys_in(real_redis)) == sorted(
         [*KEYS.of(session.id), KEYS.user(USER), KEYS.agent(AGENT), POLICY_KEY]
     )
@@ -119,12 +156,13 @@ async def test_it_counts_as_one_creation_and_no_end(
         retention_ms=1,
         lookup_life_ms=1,
     )
+    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
 
     await store.create(AGENT, USER, {}, b"{}")
 
-    assert metrics.registry.get_sample_value("sessions_created_total") == 1
-    assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) == 0
+    assert metrics.registry.get_sample_value("sessions_created_total") == 2
+    assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) == 1
 
 
 async def test_a_policy_put_while_sessions_are_created_is_in_force_for_each_or_not_yet(
@@ -207,8 +245,8 @@ async def test_the_agent_that_rested_longest_is_forgotten_first(
 
     policies.remember("third", policy)
 
-    supposed = {agent: (await policies.supposed(agent)).policy for agent in ("first", "second", "third")}
-    assert supposed == {"first": policy, "second": NO_POLICY, "third": policy}
+    supposed = {agent: (await policies.supposed(agent)).policy for agent in ("first", "third", "second")}
+    assert supposed == {"first": policy, "third": policy, "second": NO_POLICY}
 
 
 async def test_where_agents_must_be_known_a_stranger_costs_a_read_and_nothing_is_written(
@@ -235,6 +273,38 @@ async def test_where_agents_must_be_known_a_policy_that_is_gone_takes_the_sessio
         await strict.create(AGENT, USER, {}, b"{}")
 
     assert await keys_in(real_redis) == []
+
+
+WIDE = Settings(session_min_timeout_minutes=1, session_max_timeout_minutes=14_400)
+BEYOND: dict[str, float | bool] = {
+    "timeout_minutes": 14_400,
+    "auto_renew": False,
+    "max_duration_minutes": 28_800,
+    "warning_threshold_minutes": 7200,
+}
+
+
+@pytest.mark.parametrize(
+    ("policy", "in_force"),
+    [
+        (BEYOND, TimeoutConfig(1440, False, 2880, 1440)),
+        ({"timeout_minutes": 1}, DEFAULT._replace(timeout_minutes=5)),
+        ({"max_duration_minutes": 2880}, DEFAULT._replace(max_duration_minutes=2880)),
+    ],
+)
+async def test_a_policy_that_was_put_under_other_bounds_is_brought_within_those_in_force(
+    store: Store, lane: Lane, policy: dict[str, float | bool], in_force: TimeoutConfig
+) -> None:
+    await policies_on(lane, WIDE).put(AGENT, policy)
+
+    assert await timeout_of_a_new_session(store) == in_force
+    assert await timeout_of_a_new_session(store_on(lane, WIDE)) == DEFAULT._replace(**policy)  # type: ignore[arg-type]
+
+
+async def test_a_policy_is_shown_as_it_was_put(lane: Lane, policies: Policies) -> None:
+    put = await policies_on(lane, WIDE).put(AGENT, BEYOND)
+
+    assert await policies.get(AGENT) == put
 
 
 async def test_a_policy_can_be_read_by_people(policies: Policies, real_redis: Redis) -> None:
