@@ -69,7 +69,7 @@ def _keep_alive(transport: asyncio.BaseTransport, options: Any) -> None:
 
 async def _introduced(connection: Connection, like: AbstractConnection) -> bytes:
     """The role of the server, once it has let us in."""
-    greeting = _Greeting([_hello(like), *([("SELECT", like.db)] if like.db else [])], scripts.LOADING)
+    greeting = _Greeting([_hello(like), *([("SELECT", like.db)] if like.db else [])], scripts.loading())
     connection.send(greeting)
     replies = await greeting.answered
     for reply in replies:

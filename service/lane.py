@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from service.errors import StoreUnavailable
-from service.scripts import Command, with_text
+from service.scripts import Command, loading, with_text
 
 _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOPERM", "NOAUTH"}
 _REDIRECTIONS = {"MOVED", "ASK", "TRYAGAIN"}
@@ -40,6 +40,10 @@ class Redirected(StoreUnavailable):
     """A server of a cluster that does not hold the slot of a command, or not all of it: nothing has been done."""
 
 
+class ScriptsForgotten(StoreUnavailable):
+    """Redis did not know a script that was one of an order; it does now. The others may have been carried out."""
+
+
 class Lane(Protocol):
     """A way to Redis. Every call is bounded in time, and raises StoreUnavailable or ScriptFault.
 
@@ -62,7 +66,11 @@ class Lane(Protocol):
         """The replies to commands that stand alone, in no order among servers. Nothing is sent twice."""
 
     async def in_order(self, *commands: Command) -> list[Reply]:
-        """The replies to commands that are carried out one after the other. Nothing is sent twice."""
+        """The replies to commands that are carried out one after the other. Nothing is sent twice.
+
+        Where one is answered with an error those behind it may have been carried out all the same: also where a script
+        was not known, which raises ScriptsForgotten.
+        """
 
     async def everywhere(self, command: Command) -> list[Reply]:
         """The reply of each server, of primaries where there are replicas, to a command that changes nothing."""
@@ -79,8 +87,28 @@ async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
     if not commands:
         return []
     replies = await send(commands)
-    if any(isinstance(reply, NoScriptError) for reply in replies):
+    if _is_a_script_unknown(replies):
         replies = await _sent_as_text(send, commands, replies)
+    return _without_errors(replies)
+
+
+async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[Reply]:
+    """The same of commands in an order, which a script that is sent once more would come too late for.
+
+    Where the server did not know one it is told all of them, and ScriptsForgotten is raised.
+    """
+    replies = await send(commands)
+    if _is_a_script_unknown(replies):
+        _without_errors(await send(loading()))
+        raise ScriptsForgotten("Redis did not know a script, as after a restart; it does now")
+    return _without_errors(replies)
+
+
+def _is_a_script_unknown(replies: Sequence[Reply]) -> bool:
+    return any(isinstance(reply, NoScriptError) for reply in replies)
+
+
+def _without_errors(replies: list[Reply]) -> list[Reply]:
     for reply in replies:
         if isinstance(reply, ResponseError):
             raise named(reply)

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from service.batch import Batch, Replication, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, named
+from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, carried_out_in_order, named
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
@@ -74,10 +74,10 @@ class Pipeline:
             raise self._told(refusal) from refusal
 
     async def change(self, *commands: Command) -> list[Reply]:
-        return await self._changed(commands)
+        return await self._changed(carried_out(self.send, commands))
 
     async def in_order(self, *commands: Command) -> list[Reply]:
-        return await self._changed(commands)
+        return await self._changed(carried_out_in_order(self.send, commands))
 
     async def everywhere(self, command: Command) -> list[Reply]:
         return await self.ask(command)
@@ -95,10 +95,10 @@ class Pipeline:
             connection.abort(error)
             await connection.closed
 
-    async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
+    async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
         connection = self._connection
         try:
-            replies = await carried_out(self.send, commands)
+            replies = await answer
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted) and self._connection is connection:
                 self._retire_connection()

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
 from service.instants import instant_of
-from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out
+from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, carried_out_in_order
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
@@ -48,10 +48,10 @@ class SingleCalls:
             return await self._told(carried_out(self._send, commands))
 
     async def change(self, *commands: Command) -> list[Reply]:
-        return await self._changed(commands)
+        return await self._changed(carried_out(self._send, commands))
 
     async def in_order(self, *commands: Command) -> list[Reply]:
-        return await self._changed(commands)
+        return await self._changed(carried_out_in_order(self._send, commands))
 
     async def everywhere(self, command: Command) -> list[Reply]:
         return await self.ask(command)
@@ -59,8 +59,8 @@ class SingleCalls:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
-        replies = await self._told(carried_out(self._send, commands))
+    async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
+        replies = await self._told(answer)
         self._refusals.is_over()
         return replies
 

@@ -8,7 +8,7 @@ from service import scripts
 from service.answers import LOST, MISSING, REVOKED, answer_of_tombstone, refusal_of
 from service.errors import SessionNotFound, SessionRevoked, StoreUnavailable
 from service.keys import Keys, LookupKeys
-from service.lane import Lane, Reply
+from service.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused
 from service.lifecycle import Lifecycle
 from service.metadata import Patch, patched
 from service.policies import Policies, Policy, policy_from
@@ -52,20 +52,24 @@ class Store:
     ) -> Session:
         """A new session: the defaults, over them its agent's policy, over that `changes` (members of TimeoutConfig).
 
-        `metadata` is a JSON object. Where the policy is another than this replica supposed, the session is taken back
-        and created anew. Raises AgentNotFound where agents must be known, and SessionRevoked where a bulk revocation
-        came upon the session before its creation was done.
+        `metadata` is a JSON object. Where the policy is another than this replica supposed, or Redis had forgotten the
+        scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known, and
+        SessionRevoked where a bulk revocation came upon the session before its creation was done.
         """
         asked = as_stored(changes)
         for _ in range(MOST_TRIES):
             supposed = await self._policies.supposed(agent_id)
-            policy, session = await self._create(agent_id, user_id, {**supposed.timeout, **asked}, metadata)
+            try:
+                policy, session = await self._create(agent_id, user_id, {**supposed.timeout, **asked}, metadata)
+            except ScriptsForgotten:
+                continue
             if policy == supposed.policy:
                 self._lifecycle.created(session.id)
                 return session
             self._policies.remember(agent_id, policy)
-            await self._take_back(session)
-        raise StoreUnavailable(f"an agent's policy changed {MOST_TRIES} times while a session was to be created")
+            if await self._taken_back(session.id, agent_id, user_id) == MISSING:
+                raise SessionRevoked(agent_id, user_id)
+        raise StoreUnavailable(f"a session was to be created, and had to be taken back, {MOST_TRIES} times")
 
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""
@@ -134,33 +138,40 @@ class Store:
     async def _create(
         self, agent_id: str, user_id: str, config: dict[str, Argument], metadata: bytes
     ) -> tuple[Policy, Session]:
-        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force."""
+        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force.
+
+        Where Redis refuses any of it, none of it stays: a session that its lookups do not know must not live.
+        """
         session_id = new_session_id()
-        policy, *_, answer = await self._lane.in_order(
-            self._policies.reading(agent_id),
-            self._enlist(self._keys.agent(agent_id), session_id),
-            self._enlist(self._keys.user(user_id), session_id),
-            scripts.CREATE.command(
-                self._keys.of(session_id),
-                id=session_id,
-                agent_id=agent_id,
-                user_id=user_id,
-                metadata=metadata,
-                retention_ms=self._retention_ms,
-                **config,
-            ),
+        creation = scripts.CREATE.command(
+            self._keys.of(session_id),
+            id=session_id,
+            agent_id=agent_id,
+            user_id=user_id,
+            metadata=metadata,
+            retention_ms=self._retention_ms,
+            **config,
         )
+        try:
+            policy, *_, answer = await self._lane.in_order(
+                self._policies.reading(agent_id),
+                self._enlist(self._keys.agent(agent_id), session_id),
+                self._enlist(self._keys.user(user_id), session_id),
+                creation,
+            )
+        except (ScriptsForgotten, StoreRefused, ScriptFault):
+            await self._taken_back(session_id, agent_id, user_id)
+            raise
         if answer == REVOKED:
             await self._delist(session_id, agent_id, user_id)
             raise SessionRevoked(agent_id, user_id)
         return policy_from(policy), self._session(session_id, answer)
 
-    async def _take_back(self, session: Session) -> None:
-        """Delete a session whose id nobody was told; only a bulk revocation can have come upon it."""
-        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session.id), id=session.id))
-        await self._delist(session.id, session.agent_id, session.user_id)
-        if answer == MISSING:
-            raise SessionRevoked(session.agent_id, session.user_id)
+    async def _taken_back(self, session_id: str, agent_id: str, user_id: str) -> Reply:
+        """What was found in deleting a session whose id nobody was told: missing, it was revoked or never was."""
+        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        await self._delist(session_id, agent_id, user_id)
+        return answer
 
     async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
         _require_issued(session_id)

@@ -34,7 +34,7 @@ class Trouble:
         """What was last seen of it."""
 
     def begins(self, error: Exception) -> StoreUnavailable:
-        """What the caller is told of it."""
+        """What the caller is told of it: that Redis refused, or that it did not answer."""
         if self._errors is not None:
             self._errors.labels(_kind(error)).inc()
         self.why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
@@ -42,7 +42,7 @@ class Trouble:
         if not self._lasts:
             self._lasts = True
             Context().run(_log.warning, "%s: %s", self._begun, self.why)  # of no request in particular
-        return StoreUnavailable(self.why)
+        return StoreRefused(self.why) if isinstance(error, StoreRefused) else StoreUnavailable(self.why)
 
     def is_over(self) -> None:
         """Something went well."""

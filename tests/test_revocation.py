@@ -336,14 +336,15 @@ async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
 async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_begin_anew(
     store: Store, revocation: Revocation, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
-    take_back = store._take_back
+    taken_back = store._taken_back
 
-    async def after_a_revocation(session: Session) -> None:
+    async def after_a_revocation(*ids: str) -> Reply:
         await revocation.revoke(OF_THE_USER)
-        await take_back(session)
+        return await taken_back(*ids)
 
-    monkeypatch.setattr(store, "_take_back", after_a_revocation)
+    monkeypatch.setattr(store, "_taken_back", after_a_revocation)
 
     assert await attempt(store.create, AGENT, USER, {}, b"{}") == "revoked"
     assert await keys_in(real_redis) == [KEYS.policy(AGENT)]

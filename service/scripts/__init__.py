@@ -42,6 +42,11 @@ def with_text(command: Command) -> Command:
     return ("EVAL", _texts()[command[1]], *command[2:])
 
 
+def loading() -> list[Command]:
+    """The commands that make a server know every script."""
+    return [("SCRIPT", "LOAD", script.text) for script in _ALL]
+
+
 def name_of(command: Command) -> str:
     """The script that a command runs, or the command itself."""
     return _names().get(command[1], "EVALSHA") if command[0] == "EVALSHA" else str(command[0])
@@ -81,10 +86,6 @@ LOSE = load("lose")
 
 
 _ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY, LOSE)
-
-
-LOADING: list[Command] = [("SCRIPT", "LOAD", script.text) for script in _ALL]
-"""Makes a server know all of them."""
 
 
 @cache

@@ -2,17 +2,25 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
+from service.connect import client_for
 from service.keys import SHARDS
-from service.sessions import Session, TimeoutConfig
+from service.lane import ScriptFault, StoreRefused
+from service.metrics import Metrics
+from service.scripts import CREATE
+from service.sessions import Session, TimeoutConfig, new_session_id
 from service.settings import Settings
+from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
-from tests.store.evidence import KEYS, contents, ends_of, fields_of, listed_at, scores_of, tombstone_of
+from tests.conftest import AGENT, USER, store_on
+from tests.redis_server import RedisServer
+from tests.store.evidence import KEYS, contents, ends_of, fields_of, keys_in, listed_at, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
@@ -176,6 +184,67 @@ async def test_it_is_created_after_redis_forgot_the_scripts(store: Store, real_r
     session = await store.create(AGENT, USER, {}, b"{}")
 
     assert await attempt(store.get, session.id) == "live"
+
+
+async def test_it_is_never_alive_before_its_lookups_know_it(
+    store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = given_out(monkeypatch)
+    await real_redis.script_flush()
+    await real_redis.script_load(CREATE.text)
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    assert ids == [ids[0], session.id]
+    assert await attempt(store.get, ids[0]) == "missing"
+    assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
+
+
+@pytest.mark.parametrize("lookup", [KEYS.agent(AGENT), KEYS.user(USER)], ids=["agent", "user"])
+async def test_it_does_not_live_where_a_lookup_cannot_know_it(store: Store, real_redis: Redis, lookup: str) -> None:
+    await real_redis.set(lookup, "no lookup", px=MINUTE_MS)
+
+    with pytest.raises(ScriptFault):
+        await store.create(AGENT, USER, {}, b"{}")
+
+    assert await in_all_shards(real_redis) == {"expiry": 0, "warning": 0, "created": 0}
+    assert await keys_in(real_redis) == [lookup]
+
+
+async def test_it_does_not_live_where_redis_refuses_a_lookup(confined: Store, real_redis: Redis) -> None:
+    with pytest.raises(StoreRefused):
+        await confined.create(AGENT, USER, {}, b"{}")
+
+    assert await keys_in(real_redis) == []
+
+
+@pytest.fixture
+async def confined(redis_server: RedisServer, real_redis: Redis, settings: Settings) -> AsyncIterator[Store]:
+    """A store whose account may not touch the lookups of users."""
+    await real_redis.acl_setuser(
+        "confined",
+        enabled=True,
+        passwords=["+secret"],
+        categories=["+@all"],
+        keys=["session:*", "sessions:{*", "sessions:agent:*"],
+    )
+    lane = SingleCalls(client_for(redis_server.url.replace("://", "://confined:secret@"), 2), 2, StoreWatch(Metrics()))
+    yield store_on(lane, settings)
+    await lane.aclose()
+    await real_redis.acl_deluser("confined")
+
+
+def given_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that are given to sessions from now on."""
+    ids: list[str] = []
+
+    def new_id_on_record() -> str:
+        ids.append(new_session_id())
+        return ids[-1]
+
+    monkeypatch.setattr("service.store.new_session_id", new_id_on_record)
+    return ids
 
 
 async def test_an_id_that_lives_is_not_given_again(
