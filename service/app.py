@@ -95,6 +95,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
         policies,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
+        patience_seconds=timeout_seconds,
     )
     app[DIRECTORY] = Directory(clients.wide, keys, census)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)

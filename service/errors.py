@@ -166,6 +166,16 @@ class StoreUnavailable(Refusal):
         self.why = why
 
 
+class Contention(Refusal):
+    """So many change this session at once that a change had no turn. Nothing was changed, and Redis is well."""
+
+    status, code, message = 503, "CONTENTION", "Session is changed by too many at once"
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__("Others kept changing this session; nothing was changed, try again.", sessionId=session_id)
+
+
 class OtherHTTPError(Refusal):
     """A refusal of the HTTP layer that has no class of its own."""
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from service import scripts
 from service.answers import LOST, MISSING, REVOKED, answer_of_tombstone, refusal_of
-from service.errors import SessionNotFound, SessionRevoked, StoreUnavailable
+from service.errors import Contention, SessionNotFound, SessionRevoked, StoreUnavailable
 from service.keys import Keys, LookupKeys
 from service.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused
 from service.lifecycle import Lifecycle
@@ -14,9 +14,10 @@ from service.metadata import Patch, patched
 from service.policies import Policies, Policy, policy_from
 from service.scripts import Argument
 from service.sessions import Session, TimeoutConfig, as_stored, is_issued_id, new_session_id, session_from
+from service.turns import Turns
 
 MOST_TRIES = 64
-"""How often a change is begun anew where others come between: more than will meet at one session."""
+"""How often a change is begun anew where others come between: at one session only other replicas do."""
 
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
@@ -39,6 +40,7 @@ class Store:
         *,
         retention_ms: int,
         lookup_life_ms: int,
+        patience_seconds: float,
     ) -> None:
         self._lane = lane
         self._keys = keys
@@ -46,6 +48,7 @@ class Store:
         self._policies = policies
         self._retention_ms = retention_ms
         self._lookup_life_ms = lookup_life_ms
+        self._turns = Turns(patience_seconds)
 
     async def create(
         self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
@@ -108,22 +111,14 @@ class Store:
     async def annotate(self, session_id: str, patch: Patch) -> Session:
         """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
 
-        Where another change comes between, it is merged anew over that.
+        Where another change comes between, it is merged anew over that. Raises Contention where that has no end.
         """
         session = await self.get(session_id)
-        keys = self._keys.of(session_id)
-        for _ in range(MOST_TRIES):
-            metadata = patched(session.metadata, patch)
-            command = scripts.ANNOTATE.command(keys, revision=session.stored.revision, metadata=metadata)
-            (answer,) = await self._lane.change(command)
-            match answer:
-                case [b"changed_meanwhile", now_ms, values]:
-                    session = session_from(session_id, values, now_ms)
-                case _:
-                    session = self._session(session_id, answer)
-                    self._lifecycle.changed(session_id, "metadata")
-                    return session
-        raise StoreUnavailable(f"others changed a session {MOST_TRIES} times while its metadata was to be")
+        try:
+            async with self._turns.at(session_id):
+                return await self._annotate(session, patch)
+        except TimeoutError:
+            raise Contention(session_id) from None
 
     async def delete(self, session_id: str) -> None:
         _require_issued(session_id)
@@ -166,6 +161,21 @@ class Store:
             await self._delist(session_id, agent_id, user_id)
             raise SessionRevoked(agent_id, user_id)
         return policy_from(policy), self._session(session_id, answer)
+
+    async def _annotate(self, session: Session, patch: Patch) -> Session:
+        keys = self._keys.of(session.id)
+        for _ in range(MOST_TRIES):
+            metadata = patched(session.metadata, patch)
+            command = scripts.ANNOTATE.command(keys, revision=session.stored.revision, metadata=metadata)
+            (answer,) = await self._lane.change(command)
+            match answer:
+                case [b"changed_meanwhile", now_ms, values]:
+                    session = session_from(session.id, values, now_ms)
+                case _:
+                    session = self._session(session.id, answer)
+                    self._lifecycle.changed(session.id, "metadata")
+                    return session
+        raise Contention(session.id)
 
     async def _taken_back(self, session_id: str, agent_id: str, user_id: str) -> Reply:
         """What was found in deleting a session whose id nobody was told: missing, it was revoked or never was."""

@@ -97,6 +97,7 @@ def store_on(lane: Lane, settings: Settings) -> Store:
         policies_on(lane, settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
+        patience_seconds=settings.session_store_timeout_seconds,
     )
 
 

@@ -21,6 +21,7 @@ from service.documentation import Document, document
 from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,
+    Contention,
     InternalError,
     InvalidRequest,
     PayloadTooLarge,
@@ -105,6 +106,7 @@ REFUSALS = {
     "RenewalFailed": RenewalFailed(ID, created_at_ms=TEN_MS, max_duration_minutes=720, expires_at_ms=TWENTY_TWO_MS),
     "TimeoutInThePast": TimeoutInThePast(ID, HALF_PAST_TEN_MS - 749_750),
     "InternalError": InternalError(),
+    "Contention": Contention(ID),
     "StoreUnavailable": StoreUnavailable("why"),
 }
 

@@ -136,6 +136,7 @@ class SessionsInRedis(RuleBasedStateMachine):
             Policies(self._lane, self._keys, lifecycle_into(Metrics()), Settings()),
             retention_ms=RETENTION_MS,
             lookup_life_ms=LOOKUP_LIFE_MS,
+            patience_seconds=2,
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())

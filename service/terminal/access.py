@@ -49,6 +49,7 @@ async def opened(settings: Settings) -> Access:
         policies,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
+        patience_seconds=settings.session_store_timeout_seconds,
     )
     inspection = Inspection(lane, keys, store, directory, census, policies)
     return Access(url, client, store, directory, Revocation(lane, keys, lifecycle), inspection)

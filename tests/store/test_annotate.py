@@ -2,17 +2,20 @@
 
 import asyncio
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
-from service.errors import InvalidRequest, StoreUnavailable
+from service.errors import Contention, InvalidRequest
 from service.lane import Lane, Reply
 from service.lifecycle import Lifecycle
 from service.scripts import ANNOTATE, Command
 from service.sessions import Session
+from service.settings import Settings
 from service.store import MOST_TRIES, Store
 from tests.aging import age
 from tests.attempt import attempt
+from tests.conftest import store_on
 from tests.store.evidence import KEYS, commands_seen, contents, ends_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -96,6 +99,42 @@ async def test_twenty_patches_of_different_members_at_once_all_land(
     assert fields["revision"] == "21"
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_two_hundred_patches_at_once_all_land(
+    lane: Lane, settings: Settings, session: Session, replicas: int
+) -> None:
+    stores = [store_on(lane, settings) for _ in range(replicas)] * (200 // replicas)
+    patches = [store.annotate(session.id, {f"m{number}": number}) for number, store in enumerate(stores)]
+
+    await asyncio.gather(*patches)
+
+    metadata = orjson.loads((await stores[0].get(session.id)).metadata)
+    assert metadata == {"channel": "web"} | {f"m{number}": number for number in range(200)}
+
+
+async def test_one_that_does_not_get_its_turn_in_time_gives_up_and_changes_nothing(
+    lane: Lane, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = store_on(lane, Settings(session_store_timeout_seconds=0.05))
+    change, under_way, may_go_on = lane.change, asyncio.Event(), asyncio.Event()
+
+    async def change_slowly(*commands: Command) -> list[Reply]:
+        under_way.set()
+        await may_go_on.wait()
+        return await change(*commands)
+
+    monkeypatch.setattr(lane, "change", change_slowly)
+    first = asyncio.create_task(hasty.annotate(session.id, {"channel": "phone"}))
+    await under_way.wait()
+
+    with pytest.raises(Contention):
+        await hasty.annotate(session.id, {"channel": "pigeon"})
+
+    may_go_on.set()
+    assert (await first).metadata == b'{"channel":"phone"}'
+    assert (await fields_of(real_redis, session))["metadata"] == '{"channel":"phone"}'
+
+
 async def test_a_patch_among_renewals_and_changes_of_timeout_loses_none_of_them(
     store: Store, session: Session, real_redis: Redis
 ) -> None:
@@ -132,7 +171,7 @@ async def test_a_patch_over_an_older_revision_is_not_written(
     assert await contents(real_redis) == before
 
 
-async def test_one_that_never_gets_its_turn_gives_up(
+async def test_one_that_others_always_come_before_gives_up(
     store: Store, session: Session, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change = lane.change
@@ -143,7 +182,7 @@ async def test_one_that_never_gets_its_turn_gives_up(
 
     monkeypatch.setattr(lane, "change", change_after_another)
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contention):
         await store.annotate(session.id, {"channel": "phone"})
 
     fields = await fields_of(real_redis, session)

@@ -155,6 +155,7 @@ async def test_it_counts_as_one_creation_and_no_end(
         policies_on(lane, settings),
         retention_ms=1,
         lookup_life_ms=1,
+        patience_seconds=1,
     )
     await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await policies.put(AGENT, {"timeout_minutes": 60})

@@ -1,0 +1,29 @@
+"""Turns: those in a replica who would change the same thing do it one after the other, not at one another's cost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+
+class Turns:
+    """Turns at whatever has a name, in the order of coming. A name is known for as long as somebody wants its turn."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def at(self, name: str) -> AsyncIterator[None]:
+        """Raises TimeoutError where the turn does not come while there is patience."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with asyncio.timeout(self._patience_seconds):
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def __len__(self) -> int:
+        """How many names are known."""
+        return len(self._locks)
