@@ -1,5 +1,7 @@
 """The session as a value: the ids it goes by, how it is read from its hash, and its words about time."""
 
+from uuid import RFC_4122, UUID
+
 import pytest
 from pydantic.alias_generators import to_camel
 
@@ -34,6 +36,13 @@ def seen_with(remaining_ms: int) -> Session:
 
 def test_an_id_that_is_issued_is_known_as_issued() -> None:
     assert is_issued_id(new_session_id())
+
+
+def test_ids_are_random_uuids_of_every_variant() -> None:
+    ids = [UUID(new_session_id()) for _ in range(1000)]
+
+    assert {(one.version, one.variant) for one in ids} == {(4, RFC_4122)}
+    assert {str(one)[19] for one in ids} == set("89ab")
 
 
 def test_ids_are_issued_once() -> None:

@@ -6,12 +6,15 @@ give keys and arguments by those names.
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
+Pick = Callable[[Any], Command]
 
 _HMGET = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
 _BINDING = re.compile(r"^\s*(?:local )?(\w+)\s*= (KEYS|ARGV)\[(\d+)\]", re.MULTILINE)
@@ -25,16 +28,13 @@ class Script(NamedTuple):
     sha: str
     keys: tuple[str, ...]
     arguments: tuple[str, ...]
+    head: Command
+    keys_of: Pick
+    arguments_of: Pick
 
     def command(self, keys: object, **arguments: Argument) -> Command:
         """The EVALSHA of this script: keys are attributes of `keys`, by name. An argument left out is a KeyError."""
-        return (
-            "EVALSHA",
-            self.sha,
-            len(self.keys),
-            *[getattr(keys, name) for name in self.keys],
-            *[arguments[name] for name in self.arguments],
-        )
+        return self.head + self.keys_of(keys) + self.arguments_of(arguments)
 
 
 def with_text(command: Command) -> Command:
@@ -55,13 +55,25 @@ def name_of(command: Command) -> str:
 def load(name: str) -> Script:
     text = _file("prelude") + "\n" + _file(name)
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
+    keys = tuple(name for kind, _, name in bound if kind == "KEYS")
+    arguments = tuple(name for kind, _, name in bound if kind == "ARGV")
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(
         name,
         text,
-        hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
-        keys=tuple(name for kind, _, name in bound if kind == "KEYS"),
-        arguments=tuple(name for kind, _, name in bound if kind == "ARGV"),
+        sha,
+        keys,
+        arguments,
+        head=("EVALSHA", sha, len(keys)),
+        keys_of=_all(attrgetter, keys),
+        arguments_of=_all(itemgetter, arguments),
     )
+
+
+def _all(getter: Callable[..., Pick], names: Sequence[str]) -> Pick:
+    """What gets all of `names`, in their order; of one name a getter of the library gives no tuple."""
+    get = getter(*names)
+    return get if len(names) > 1 else lambda source: (get(source),)  # type: ignore[return-value]
 
 
 def _file(name: str) -> str:
