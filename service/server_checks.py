@@ -43,9 +43,12 @@ def name_of(info: Info) -> str:
 
 
 def evicting_policy(info: Info) -> str | None:
-    """The maxmemory-policy if it lets Redis drop sessions: they have a TTL, so any but noeviction does."""
+    """The maxmemory-policy if it lets Redis drop sessions: they have a TTL, so any but noeviction does.
+
+    Where maxmemory is 0 Redis is never full, and drops nothing whatever its policy.
+    """
     policy = info.get("maxmemory_policy", "noeviction")
-    return None if policy == "noeviction" else str(policy)
+    return None if policy == "noeviction" or info.get("maxmemory") == 0 else str(policy)
 
 
 def eviction_fault(policy: str) -> str:

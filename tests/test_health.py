@@ -50,7 +50,7 @@ async def cut_off(paused_redis: RedisServer, aiohttp_client: AiohttpClient) -> H
 @pytest.fixture
 def evicting(data_dir: Path) -> Iterator[RedisServer]:
     """A server that drops keys when its memory is full."""
-    server = RedisServer(data_dir, settings={"maxmemory-policy": "volatile-lru"})
+    server = RedisServer(data_dir, settings={"maxmemory": "100mb", "maxmemory-policy": "volatile-lru"})
     server.start()
     yield server
     server.stop()
@@ -381,6 +381,16 @@ async def test_a_redis_that_no_longer_evicts_is_healthy(evicting: RedisServer, a
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), client_for(evicting.url, 2)))
 
     evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    assert (await report_of(client))["status"] == "healthy"
+
+
+async def test_a_redis_without_a_limit_evicts_nothing_whatever_its_policy(
+    evicting: RedisServer, aiohttp_client: AiohttpClient
+) -> None:
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), client_for(evicting.url, 2)))
+
+    evicting.command("CONFIG", "SET", "maxmemory", 0)
 
     assert (await report_of(client))["status"] == "healthy"
 

@@ -95,6 +95,11 @@ def test_a_policy_that_evicts_is_named_with_what_to_set(policy: str) -> None:
     assert fault.endswith("set maxmemory-policy to noeviction")
 
 
+@pytest.mark.parametrize(("maxmemory", "faulty"), [(0, 0), (1, 1)])
+def test_a_policy_is_no_fault_where_nothing_limits_the_memory(maxmemory: int, faulty: int) -> None:
+    assert len(faults(REDIS | {"maxmemory_policy": "allkeys-lru", "maxmemory": maxmemory})) == faulty
+
+
 def test_with_neither_file_nor_save_points_nothing_is_kept() -> None:
     (fault,) = faults(REDIS | {"aof_enabled": 0})
 
@@ -140,10 +145,19 @@ async def test_a_server_that_is_set_up_well_is_named(start_server: StartServer, 
 
 
 async def test_one_that_evicts_is_told(start_server: StartServer, said: Callable[[], list[str]]) -> None:
-    await check(start_server(maxmemory_policy="allkeys-lru").url)
+    await check(start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru").url)
 
     (line,) = said()
     assert line.startswith("WARNING Redis drops live sessions when it is full (maxmemory-policy allkeys-lru)")
+
+
+async def test_one_that_would_evict_but_has_no_limit_is_not(
+    start_server: StartServer, said: Callable[[], list[str]]
+) -> None:
+    await check(start_server(maxmemory_policy="allkeys-lru").url)
+
+    (line,) = said()
+    assert line.startswith("INFO the session store is Valkey ")
 
 
 async def test_one_that_keeps_nothing_is_told(start_server: StartServer, said: Callable[[], list[str]]) -> None:
