@@ -12,6 +12,7 @@ from prometheus_client import (
     Metric,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -39,6 +40,7 @@ class Metrics:
     """The instruments of one replica, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the families, for nobody
         self.registry = CollectorRegistry()
         self._arrears = _Arrears()
         self.registry.register(self._arrears)
