@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from service.app_keys import WATCH
 from service.errors import InternalError, MalformedRequest, Refusal
@@ -66,6 +66,11 @@ class _Connection(RequestHandler):
         super().__init__(server, **options)
         self._error_format = server.error_format
         self._watch = server.watch
+
+    def log_exception(self, *arguments: Any, **options: Any) -> None:
+        """Told of a broken body once more when its request has been answered, and aiohttp reads on to its end."""
+        if not isinstance(options.get("exc_info"), RequestPayloadError):
+            super().log_exception(*arguments, **options)
 
     def handle_error(
         self,

@@ -17,7 +17,7 @@ from yarl import URL
 
 from service.settings import MAX_BODY_BYTES, MAX_METADATA_BYTES, Settings
 from tests.aging import age
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
@@ -918,6 +918,21 @@ def test_nothing_of_the_inside_is_shown(replica: Replica, sent: bytes) -> None:
 
     assert b"Traceback" not in answer.body
     assert str(Path.cwd()).encode() not in answer.body
+
+
+@pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/{UNKNOWN}/heartbeat"], ids=["read", "minded by nobody"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_cannot_be_decoded_is_one_line_of_the_log(
+    start_replica: StartReplica, redis_server: RedisServer, encoding: str, path: str
+) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url)
+    headers = f"Content-Encoding: {encoding}\r\nContent-Length: 8".encode()
+
+    answer_to(replica, posting(headers, b"nonsense").replace(SESSIONS.encode(), path.encode()))
+    replica.stop()
+
+    assert '"level":"error"' not in replica.banner
+    assert replica.banner.count('"event":"request"') == 1
 
 
 def test_a_client_that_leaves_before_its_body_is_whole_harms_nobody(replica: Replica) -> None:
