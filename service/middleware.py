@@ -40,7 +40,7 @@ def refusals(handle: Handle, error_format: str) -> Handle:
         except web.HTTPException as error:
             return refusal_response(_refusal_of(request, error), error_format)
         except Exception:
-            _log.exception("a request failed: %s %s", request.method, _route_of(request))
+            _log.exception("a request failed")  # its line, which has the same request_id, says which
             return refusal_response(InternalError(), error_format)
 
     return answer
@@ -50,14 +50,6 @@ def route_of(request: web.Request) -> str | None:
     """The template of the route that a request took; None where there was none."""
     resource = request.match_info.route.resource
     return resource.canonical if resource else None
-
-
-def _route_of(request: Any) -> str | None:
-    """The template, for the path itself holds the session's id; None where none was found yet."""
-    try:
-        return route_of(request)
-    except (AssertionError, AttributeError):
-        return None
 
 
 def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> Refusal:

@@ -1,5 +1,6 @@
 """Every request under watch: it is given an id, and a moment later the log and the metrics are told how it went."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -17,6 +18,9 @@ from service.middleware import PROBES, Handle
 from service.reply import Reply
 
 REQUEST_ID_HEADER = "X-Request-ID"
+
+CUT_OFF = 499
+"""The status, in the log and the metrics, of a request that nobody was answered: nginx has it of a client that left."""
 
 _ACCEPTED_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -41,9 +45,9 @@ class Watch:
         self._numbers = count(1)
 
     def over(self, handle: Handle) -> Handle:
-        """The same, under watch. `handle` finds a route for every request and raises nothing."""
+        """The same, under watch. `handle` finds a route for every request; it raises nothing, but may be cancelled."""
 
-        later = self.later
+        answered = self._answered
 
         async def answer(request: Any) -> web.StreamResponse:
             started = time.perf_counter()
@@ -51,16 +55,23 @@ class Watch:
             if request_id is None or not _ACCEPTED_ID.fullmatch(request_id):
                 request_id = self._new_id()
             REQUEST_ID.set(request_id)
-            response = await handle(request)
+            try:
+                response = await handle(request)
+            except asyncio.CancelledError:
+                answered(request, request_id, started, CUT_OFF, None)
+                self.later.catch_up()  # the service is being stopped, and nobody may come back to it
+                raise
             response.headers[REQUEST_ID_HEADER] = request_id
-            match = request.match_info
-            event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
-            method = request.method if request.method in _METHODS else "other"
-            kind = (method, match.route.resource or "unmatched", response.status, _code_of(response))
-            later.do(self._tell, kind, event)
+            answered(request, request_id, started, response.status, _code_of(response))
             return response
 
         return answer
+
+    def _answered(self, request: Any, request_id: str, started: float, status: int, code: str | None) -> None:
+        match = request.match_info
+        event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
+        method = request.method if request.method in _METHODS else "other"
+        self.later.do(self._tell, (method, match.route.resource or "unmatched", status, code), event)
 
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
@@ -77,7 +88,7 @@ class Watch:
     def _new_kind(self, named: "_Named") -> "_Kind":
         method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
-        level = "warning" if status >= 500 else "debug" if route in PROBES else "info"
+        level = "warning" if status >= CUT_OFF else "debug" if route in PROBES else "info"
         refused = {"code": code} if code else {}
         write = self.log.of(level, "request", method=method, route=route, status=status, **refused)
         kind = _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)

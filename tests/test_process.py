@@ -254,6 +254,23 @@ def test_what_is_in_flight_is_finished_before_it_stops(own_redis: RedisServer, s
     assert replica.wait() == 0
 
 
+def test_what_is_cut_off_when_it_stops_is_told_of(own_redis: RedisServer, start_replica: StartReplica) -> None:
+    own_redis.start()
+    replica = start_replica(
+        REDIS_URL=own_redis.url, SESSION_STORE_TIMEOUT_SECONDS="20", SESSION_DRAIN_TIMEOUT_SECONDS="0.2"
+    )
+    path = f"{SESSIONS}/{open_session(replica)}/heartbeat"
+
+    own_redis.pause()
+    with sent(replica, "POST", path):
+        replica.signal(signal.SIGTERM)
+        assert replica.wait() == 0
+
+    line = json.loads(next(line for line in replica.banner.splitlines() if '"status":499' in line))
+    assert (line["level"], line["method"], line["event"]) == ("warning", "POST", "request")
+    assert line["ms"] > 0
+
+
 @contextmanager
 def sent(replica: Replica, method: str, path: str) -> Iterator[http.client.HTTPConnection]:
     """A request that the replica is busy with."""

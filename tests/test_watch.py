@@ -1,18 +1,22 @@
 """Requests under watch: their ids, their durations by route, and the log of what they did."""
 
+import asyncio
 import json
 import math
 import re
 from typing import Any
 
 import pytest
+from aiohttp import ClientTimeout
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_aiohttp.plugin import AiohttpClient
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from service.connect import client_for
 from service.log import hashed
 from service.settings import Settings
+from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
 from tests.test_reply import answers_to
@@ -102,6 +106,41 @@ async def test_no_label_takes_what_a_client_makes_up(client: HttpClient) -> None
     assert found[requests_of("unmatched", "other", 405)] == 1
     assert found[requests_of("unread", "other", 400)] == 1
     assert "4711" not in str(found)
+
+
+@pytest.mark.parametrize("accepted", ["text/plain", "application/openmetrics-text"])
+async def test_no_instrument_says_when_it_was_made(client: HttpClient, accepted: str) -> None:
+    await opened(client)
+
+    text = await (await client.get("/metrics", headers={"Accept": accepted})).text()
+
+    assert "sessions_created_total 1.0" in text
+    assert "sessions_http_request_duration_seconds_count" in text
+    assert not re.search(r"^\w+_created[ {]", text, re.MULTILINE)
+
+
+async def test_what_is_cut_off_is_measured_and_told_of(
+    fake_redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut_off.set()
+
+    cut_off = asyncio.Event()
+    monkeypatch.setattr(SingleCalls, "read", never)
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), fake_redis))
+
+    with capture_logs() as told:
+        with pytest.raises(TimeoutError):  # aiohttp's test server cuts off what nobody waits for
+            await client.get(f"{SESSIONS}/{UNKNOWN}", timeout=ClientTimeout(total=0.1))
+        await cut_off.wait()
+        found = await measured(client)
+
+    assert found[requests_of(SESSIONS + "/{session_id}", "GET", 499)] == 1
+    (line,) = [line for line in told if line.get("status") == 499]
+    assert (line["log_level"], line["session"]) == ("warning", hashed(UNKNOWN))
 
 
 async def test_a_life_is_counted(client: HttpClient) -> None:
