@@ -10,7 +10,8 @@ import orjson
 import structlog
 
 from service.instants import iso
-from service.log import Lines, hashed, number_of
+from service.lines import Lines
+from service.log import hashed, number_of
 
 
 class Event(NamedTuple):
@@ -39,7 +40,7 @@ class EventLog:
             return None
         if self._lines is None:
             return _through_structlog(logger.bind(**facts), level, event)
-        return _by_template(self._lines, {"level": level, "event": event, **facts})
+        return _by_template(self._lines.at(number_of(level)), {"level": level, "event": event, **facts})
 
 
 def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str, kind: str) -> Write:
@@ -55,7 +56,7 @@ def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str
     return write
 
 
-def _by_template(lines: Lines, facts: dict[str, str | int]) -> Write:
+def _by_template(leave: Callable[[str], None], facts: dict[str, str | int]) -> Write:
     """What varies is numbers, hex digits and an id of a few safe characters: no need to escape it."""
     known = orjson.dumps(facts).decode()[1:-1]
 
@@ -64,8 +65,7 @@ def _by_template(lines: Lines, facts: dict[str, str | int]) -> Write:
         ms = "" if seconds is None else f',"ms":{seconds * 1000:.3f}'
         session = f',"session":"{hashed(session_id)}"' if session_id else ""
         request = f',"request_id":"{request_id}"' if request_id else ""
-        lines.write(f'{{"timestamp":"{_timestamp(event)}",{known}{ms}{session}{request}}}\n')
-        lines.flush()
+        leave(f'{{"timestamp":"{_timestamp(event)}",{known}{ms}{session}{request}}}')
 
     return write
 

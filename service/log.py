@@ -1,19 +1,18 @@
 """The log, on stderr: JSON, a line for each event, or readable on a terminal."""
 
-import asyncio
 import atexit
 import hashlib
 import logging
 import time
-from contextlib import suppress
 from contextvars import ContextVar
-from typing import Literal, TextIO, cast
+from typing import Literal, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.instants import iso
+from service.lines import Lines
 
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -21,29 +20,26 @@ Level = Literal["debug", "info", "warning", "error"]
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 """Of the request that is being answered: every line written on its behalf carries it."""
 
-_HELD_SECONDS = 0.05
-_HELD_LINES = 500
-
 
 def is_readable(format_: Format, stream: TextIO) -> bool:
     """Whether lines are for people; `auto` is for whoever reads the stream."""
     return format_ == "console" or (format_ == "auto" and stream.isatty())
 
 
-def configure(format_: Format, level: Level, stream: TextIO) -> "Lines":
+def configure(format_: Format, level: Level, stream: TextIO) -> Lines:
     """Set up structlog, and the standard library's logging to look alike; both write into the lines returned."""
     readable = is_readable(format_, stream)
     rendering = [_console(stream)] if readable else [_with_exception, _JSON]
     threshold = number_of(level)
     lines = Lines(stream)
-    atexit.register(lines.write_out)
+    atexit.register(lines.close)
     structlog.configure(
         processors=[*_FACTS, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines)),
+        logger_factory=lambda *_: _Logger(lines),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(lines)
+    handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*_FACTS, structlog.stdlib.add_logger_name],
@@ -64,39 +60,26 @@ def hashed(session_id: str) -> str:
     return hashlib.blake2b(session_id.encode(), digest_size=6).hexdigest()
 
 
-class Lines:
-    """A stream that holds lines back for a moment while an event loop runs, to write many at once.
+class _Logger:
+    """What structlog writes with: it calls what is named like the level."""
 
-    A write may cost a request as much as all the rest of its line, and under load there are thousands a second.
-    """
+    def __init__(self, lines: Lines) -> None:
+        self.debug = self.info = lines.write
+        self.warning = self.error = self.critical = lines.write_at_once
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._held: list[str] = []
-        self._is_due = False
 
-    def write(self, line: str) -> None:
-        self._held.append(line)
+class _Handler(logging.Handler):
+    """What the standard library's loggers write with."""
 
-    def flush(self) -> None:
-        if len(self._held) >= _HELD_LINES:
-            self.write_out()
-        elif not self._is_due:
-            self._write_out_soon()
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
 
-    def _write_out_soon(self) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         try:
-            asyncio.get_running_loop().call_later(_HELD_SECONDS, self.write_out)
-            self._is_due = True
-        except RuntimeError:  # nothing runs, so nothing waits
-            self.write_out()
-
-    def write_out(self) -> None:
-        self._is_due = False
-        held, self._held = self._held, []
-        with suppress(OSError):  # a full disk costs lines of the log, and no request
-            self._stream.write("".join(held))
-            self._stream.flush()
+            self._lines.at(record.levelno)(self.format(record))
+        except Exception:  # a message that does not fit its arguments
+            self.handleError(record)
 
 
 def _console(stream: TextIO) -> Processor:

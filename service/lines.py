@@ -1,0 +1,84 @@
+"""Lines on their way out of the process: many at once, by a thread of its own; nobody waits for whoever reads them."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import TextIO
+
+_HELD_SECONDS = 0.05
+_MOST_HELD = 20_000
+_END_SECONDS = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Lines:
+    """Takes lines, without their ends, from any thread, and writes them where `stream` goes.
+
+    A write may cost a request as much as all the rest of its line, so a line waits a moment for others. What whoever
+    reads is too slow for, or a full disk does not take, is dropped and counted; once it flows again, a line says so.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._file = stream.fileno()
+        self._held: deque[str] = deque()  # threads may append to it, and take from it, without a lock
+        self._dropped = 0
+        self._due, self._urgent = Event(), Event()
+        self._closing = False
+        self._thread = Thread(target=self._write_on, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        if len(self._held) >= _MOST_HELD:
+            self._dropped += 1
+            return
+        self._held.append(line)
+        if not self._due.is_set():
+            self._due.set()
+
+    def write_at_once(self, line: str) -> None:
+        """It does not wait for others, and takes along what is held."""
+        self.write(line)
+        if not self._urgent.is_set():
+            self._urgent.set()
+
+    def at(self, level: int) -> Callable[[str], None]:
+        """How lines of a level are written: a warning may be the last word of its process."""
+        return self.write_at_once if level >= logging.WARNING else self.write
+
+    def close(self) -> None:
+        """Write what is held; but whoever reads may have stopped to, so wait for two seconds at most."""
+        self._closing = True
+        self._urgent.set()
+        self._due.set()
+        self._thread.join(_END_SECONDS)
+
+    def _write_on(self) -> None:
+        while self._held or not self._closing:
+            self._due.wait()
+            self._urgent.wait(_HELD_SECONDS)
+            self._due.clear()  # first of all: what comes from here on makes it due again
+            self._urgent.clear()
+            self._write_out()
+
+    def _write_out(self) -> None:
+        lines = [self._held.popleft() for _ in range(len(self._held))]
+        text = "\n".join([*lines, ""])
+        try:
+            self._write_whole(text.encode(errors="backslashreplace"))
+        except OSError:
+            self._dropped += len(lines)
+        else:
+            self._tell_of_dropped()
+
+    def _write_whole(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _tell_of_dropped(self) -> None:
+        if self._dropped and len(self._held) < _MOST_HELD:
+            dropped, self._dropped = self._dropped, 0
+            _log.warning("%d lines of the log were dropped: whoever reads it does not keep up", dropped)
