@@ -58,6 +58,7 @@ def document(settings: Settings) -> Document:
     _fill_in_minutes(components["schemas"], settings)
     _fill_in_defaults(components, settings)
     _fill_in_errors(components, settings.session_error_format)
+    _fill_in_request_ids(filled)
     return filled
 
 
@@ -124,6 +125,17 @@ def _fill_in_errors(components: Document, error_format: str) -> None:
 
 def _flat(error: Document) -> Document:
     return {"error": error["error"]["message"], "code": error["code"], "details": error["details"]}
+
+
+def _fill_in_request_ids(filled: Document) -> None:
+    """Every call takes one, and every response has it: written out, the document would say so a hundred times."""
+    operations = [call for path in filled["paths"].values() for name, call in path.items() if name != "parameters"]
+    shared = filled["components"]["responses"].values()
+    own = [response for call in operations for response in call["responses"].values() if "$ref" not in response]
+    for call in operations:
+        call.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
+    for response in (*shared, *own):
+        response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
 
 
 def _own(name: str) -> bytes:

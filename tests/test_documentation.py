@@ -237,6 +237,25 @@ def test_every_parameter_and_header_has_an_example() -> None:
     assert [name for name, value in described.items() if not value["examples"]] == []
 
 
+def test_every_call_takes_the_id_of_its_request() -> None:
+    operations = dict(_operations(document(Settings())))
+    taken = {"$ref": "#/components/parameters/RequestId"}
+
+    assert [where for where, operation in operations.items() if operation["parameters"].count(taken) != 1] == []
+
+
+def test_every_response_has_the_id_of_its_request() -> None:
+    described = document(Settings())
+    responses = [
+        (f"{where} {status}", _resolved(described, response))
+        for where, operation in _operations(described)
+        for status, response in operation["responses"].items()
+    ]
+    had = {"$ref": "#/components/headers/RequestId"}
+
+    assert [where for where, response in responses if response["headers"]["X-Request-ID"] != had] == []
+
+
 def test_every_session_and_every_refusal_is_kept_from_caches() -> None:
     described = document(Settings())
     components = described["components"]["responses"]
