@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import logging
+import re
 import time
 from contextvars import ContextVar
 from typing import Literal, TextIO
@@ -21,6 +22,9 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 """Of the request that is being answered: every line written on its behalf carries it."""
 
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
 def is_readable(format_: Format, stream: TextIO) -> bool:
     """Whether lines are for people; `auto` is for whoever reads the stream."""
     return format_ == "console" or (format_ == "auto" and stream.isatty())
@@ -29,7 +33,7 @@ def is_readable(format_: Format, stream: TextIO) -> bool:
 def configure(format_: Format, level: Level, stream: TextIO) -> Lines:
     """Set up structlog, and the standard library's logging to look alike; both write into the lines returned."""
     readable = is_readable(format_, stream)
-    rendering = [_console(stream)] if readable else [_with_exception, _JSON]
+    rendering: list[Processor] = [_with_exception, _without_ids, _console(stream) if readable else _JSON]
     threshold = number_of(level)
     lines = Lines(stream)
     atexit.register(lines.close)
@@ -80,6 +84,13 @@ class _Handler(logging.Handler):
             self._lines.at(record.levelno)(self.format(record))
         except Exception:  # a message that does not fit its arguments
             self.handleError(record)
+
+
+def _without_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """What a library or a failure says may hold a session's key, or what a client sent."""
+    for told in event.keys() & {"event", "exception"}:
+        event[told] = _ID.sub(lambda found: hashed(found[0].lower()), str(event[told]))
+    return event
 
 
 def _console(stream: TextIO) -> Processor:

@@ -4,6 +4,8 @@ import asyncio
 import re
 
 import pytest
+from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpClient
 
 from service.reply import Reply
 from tests.conftest import HttpClient
@@ -58,6 +60,23 @@ async def test_a_connection_that_is_to_be_closed_is_closed(client: HttpClient, a
 
     assert answers.count(b"HTTP/1.") == 1
     assert answers.endswith(b'{"status":"alive"}')
+
+
+async def last_reply(_: web.Request) -> web.Response:
+    reply = Reply(b"{}")
+    reply.force_close()
+    return reply
+
+
+async def test_one_that_is_to_be_the_last_says_so_and_is(aiohttp_client: AiohttpClient) -> None:
+    app = web.Application()
+    app.router.add_get("/last", last_reply)
+    client: HttpClient = await aiohttp_client(app)
+
+    answers = await answers_to(client, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
+
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in answers
 
 
 def test_a_header_that_would_break_the_head_is_refused() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from service.settings import Settings
 from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
+from tests.test_process import own_redis, statuses_until
 from tests.test_reply import answers_to
+
+__all__ = ["own_redis"]
 
 SESSIONS = "/api/messaging/sessions"
 NEW_SESSION = {"agentId": AGENT, "userId": USER, "metadata": {"channel": "a secret place"}}
@@ -143,6 +147,18 @@ async def test_what_is_cut_off_is_measured_and_told_of(
     assert (line["log_level"], line["session"]) == ("warning", hashed(UNKNOWN))
 
 
+async def test_what_waits_to_be_told_is_told_before_the_service_ends(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.later._WAITS_SECONDS", 600)
+
+    with capture_logs() as told:
+        await client.get(f"{SESSIONS}/{UNKNOWN}")
+        await client.close()
+
+    assert [line["status"] for line in told if line["event"] == "request"] == [404]
+
+
 async def test_a_life_is_counted(client: HttpClient) -> None:
     session_id = await opened(client)
     await client.post(f"{SESSIONS}/{session_id}/heartbeat")
@@ -262,6 +278,51 @@ def test_neither_ids_nor_metadata_reach_the_log(start_replica: StartReplica, red
     assert session["sessionId"] not in replica.banner
     assert USER not in replica.banner
     assert "a secret place" not in replica.banner
+
+
+def test_nor_do_they_where_requests_are_refused(start_replica: StartReplica, own_redis: RedisServer) -> None:
+    own_redis.start()
+    replica = start_replica(REDIS_URL=own_redis.url, SESSION_LOG_LEVEL="debug", SESSION_MIN_TIMEOUT_MINUTES="0.001")
+    brief = NEW_SESSION | {"timeoutConfig": {"timeoutMinutes": 0.001}}
+    ended, kept = (replica.call("POST", SESSIONS, body)[1]["sessionId"] for body in (brief, NEW_SESSION))
+
+    statuses_until(replica, f"{SESSIONS}/{ended}", 410)
+    unknown = replica.call("GET", f"{SESSIONS}/{UNKNOWN}")[0]
+    own_redis.kill()
+    cut_off = replica.call("PATCH", f"{SESSIONS}/{kept}/metadata", {"channel": "a secret place"})[0]
+    replica.stop()
+
+    assert (unknown, cut_off) == (404, 503)
+    assert all(f'"status":{status}' in replica.banner for status in (404, 410, 503))
+    assert not any(secret in replica.banner for secret in (ended, kept, UNKNOWN, USER, AGENT, "a secret place"))
+
+
+FAILING = """
+from service.__main__ import main
+from service.store import Store
+
+async def fail(self, session_id):
+    raise LookupError(f"session:{{47}}:{session_id} of " + "%s")
+
+Store.get = fail
+main()
+"""
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_nor_do_ids_where_a_request_fails_with_one_in_its_words(
+    start_replica: StartReplica, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", FAILING % USER.upper()])
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_LOG_FORMAT=format_)
+
+    status, _ = replica.call("GET", f"{SESSIONS}/{UNKNOWN}")
+    replica.stop()
+
+    assert status == 500
+    assert f"LookupError: session:{{47}}:{hashed(UNKNOWN)} of {hashed(USER)}" in replica.banner
+    assert UNKNOWN not in replica.banner
+    assert USER not in replica.banner.lower()
 
 
 def test_probes_are_told_of_only_when_asked_for(start_replica: StartReplica, redis_server: RedisServer) -> None:
