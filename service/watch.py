@@ -11,11 +11,11 @@ from aiohttp import web
 from prometheus_client import Histogram
 
 from service.event_log import Event, EventLog, Write
+from service.json_response import JsonResponse
 from service.later import Later
 from service.log import REQUEST_ID
 from service.metrics import Metrics
 from service.middleware import PROBES, Handle
-from service.reply import Reply
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
@@ -106,4 +106,4 @@ class _Kind(NamedTuple):
 
 
 def _code_of(response: web.StreamResponse) -> str | None:
-    return response.code if isinstance(response, Reply) else None
+    return response.code if isinstance(response, JsonResponse) else None

@@ -10,8 +10,8 @@ from pydantic.alias_generators import to_camel
 from service.directory import Page
 from service.errors import Refusal
 from service.instants import iso, stored_iso
+from service.json_response import JsonResponse
 from service.policies import Policy
-from service.reply import Reply
 from service.revocation import Revoked
 from service.sessions import Session
 
@@ -44,7 +44,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> web.Response:
-    return Reply(session_json(session))
+    return JsonResponse(session_json(session))
 
 
 def created_response(session: Session, location: str) -> web.Response:
@@ -66,7 +66,7 @@ def page_response(page: Page, next_cursor: str | None) -> web.Response:
         "expiredSessions": page.stats.ended,
     }
     rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
-    return Reply(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
+    return JsonResponse(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
 
 
 def revoked_response(revoked: Revoked) -> web.Response:
@@ -88,7 +88,7 @@ def policy_deleted_response(agent_id: str) -> web.Response:
     return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
-def refusal_response(refusal: Refusal, error_format: str) -> Reply:
+def refusal_response(refusal: Refusal, error_format: str) -> JsonResponse:
     """A refusal in one of the contract's two shapes: `flat` is its example, `schema` its OpenAPI schema and more."""
     body: dict[str, Any] = {"code": refusal.code, "details": refusal.details}
     if error_format == "flat":
@@ -96,10 +96,10 @@ def refusal_response(refusal: Refusal, error_format: str) -> Reply:
     else:
         error = {"code": refusal.code, "message": refusal.message, "details": refusal.sentence}
         body = {"success": False, "error": error, **body}
-    reply = Reply(orjson.dumps(body), refusal.status, refusal.headers)
-    reply.code = refusal.code
-    return reply
+    response = JsonResponse(orjson.dumps(body), refusal.status, refusal.headers)
+    response.code = refusal.code
+    return response
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return Reply(orjson.dumps(body), status, headers)
+    return JsonResponse(orjson.dumps(body), status, headers)

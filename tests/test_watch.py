@@ -20,8 +20,8 @@ from service.settings import Settings
 from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
+from tests.test_json_response import answers_to
 from tests.test_process import own_redis, statuses_until
-from tests.test_reply import answers_to
 
 __all__ = ["own_redis"]
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from service.reply import Reply
+from service.json_response import JsonResponse
 from tests.conftest import HttpClient
 
 REFUSED = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -62,15 +62,15 @@ async def test_a_connection_that_is_to_be_closed_is_closed(client: HttpClient, a
     assert answers.endswith(b'{"status":"alive"}')
 
 
-async def last_reply(_: web.Request) -> web.Response:
-    reply = Reply(b"{}")
-    reply.force_close()
-    return reply
+async def last_response(_: web.Request) -> web.Response:
+    response = JsonResponse(b"{}")
+    response.force_close()
+    return response
 
 
 async def test_one_that_is_to_be_the_last_says_so_and_is(aiohttp_client: AiohttpClient) -> None:
     app = web.Application()
-    app.router.add_get("/last", last_reply)
+    app.router.add_get("/last", last_response)
     client: HttpClient = await aiohttp_client(app)
 
     answers = await answers_to(client, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
@@ -81,4 +81,4 @@ async def test_one_that_is_to_be_the_last_says_so_and_is(aiohttp_client: Aiohttp
 
 def test_a_header_that_would_break_the_head_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
-        Reply(b"", headers={"X-Split": "a\r\nX-Smuggled: b"})._whole()
+        JsonResponse(b"", headers={"X-Split": "a\r\nX-Smuggled: b"})._whole()

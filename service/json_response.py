@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
-class Reply(web.Response):
+class JsonResponse(web.Response):
     """JSON that no cache may keep. HTTP/1.0, HEAD, and connections about to close are left to aiohttp."""
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
