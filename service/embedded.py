@@ -5,18 +5,16 @@ outlive the service.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import logging
 import os
-import signal
-import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from service.child import DIE_WITH_PARENT
 from service.settings import MAX_METADATA_BYTES, CannotStart
 
 _LONGEST_SOCKET_PATH_BYTES = 100
@@ -25,11 +23,9 @@ _START_SECONDS = 10
 _STOP_SECONDS = 10
 _RESTART_PAUSE_SECONDS = 0.5
 _POLL_SECONDS = 0.02
-_PR_SET_PDEATHSIG = 1
 _NO_LOCK = -1
 
 _log = logging.getLogger(__name__)
-_libc = ctypes.CDLL(None)
 
 
 @asynccontextmanager
@@ -127,7 +123,7 @@ class EmbeddedServer:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is the service's alone: it drains first
                 pass_fds=(self._lock,),
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=DIE_WITH_PARENT,
             )
         latest = asyncio.get_running_loop().time() + _START_SECONDS
         while not await _accepts(self._socket):
@@ -200,7 +196,3 @@ async def _accepts(socket: Path) -> bool:
         return False
     writer.close()
     return True
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
