@@ -4,14 +4,14 @@ As JSON they are put together from templates, for through structlog they would c
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import orjson
 import structlog
 
 from service.instants import iso
 from service.lines import Lines
-from service.log import hashed, number_of
+from service.log import Format, Level, configure, hashed, is_readable, number_of
 
 
 class Event(NamedTuple):
@@ -28,10 +28,11 @@ Write = Callable[[Event], None]
 
 
 class EventLog:
-    """Where events go: as JSON into `lines`; without them through structlog, for a terminal."""
+    """Where events go: as JSON into `lines`, with the `worker` if there is one; without them through structlog."""
 
-    def __init__(self, lines: Lines | None = None) -> None:
+    def __init__(self, lines: Lines | None = None, worker: int | None = None) -> None:
         self._lines = lines
+        self._facts = {} if worker is None else {"worker": worker}
 
     def of(self, level: str, event: str, **facts: str | int) -> Write | None:
         """What writes the lines of one kind of event, which have these facts in common; None below the log's level."""
@@ -40,7 +41,13 @@ class EventLog:
             return None
         if self._lines is None:
             return _through_structlog(logger.bind(**facts), level, event)
-        return _by_template(self._lines.at(number_of(level)), {"level": level, "event": event, **facts})
+        return _by_template(self._lines.at(number_of(level)), {"level": level, "event": event, **self._facts, **facts})
+
+
+def event_log_on(stream: TextIO, format_: Format, level: Level, worker: int | None = None) -> EventLog:
+    """All logging is set up to go into the stream, and the events with it."""
+    lines = configure(format_, level, stream, worker)
+    return EventLog(None if is_readable(format_, stream) else lines, worker)
 
 
 def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str, kind: str) -> Write:

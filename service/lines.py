@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
 from typing import TextIO
 
@@ -19,10 +19,14 @@ class Lines:
 
     A write may cost a request as much as all the rest of its line, so a line waits a moment for others. What whoever
     reads is too slow for, or a full disk does not take, is dropped and counted; once it flows again, a line says so.
+
+    Where no write may have more than `most_bytes`, as a pipe that others write into keeps no more in one piece, it ends
+    with a line; only a line that is longer is written by itself.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, most_bytes: int | None = None) -> None:
         self._file = stream.fileno()
+        self._most_bytes = most_bytes
         self._held: deque[str] = deque()  # threads may append to it, and take from it, without a lock
         self._dropped = 0
         self._due, self._urgent = Event(), Event()
@@ -64,14 +68,14 @@ class Lines:
             self._write_out()
 
     def _write_out(self) -> None:
-        lines = [self._held.popleft() for _ in range(len(self._held))]
-        text = "\n".join([*lines, ""])
-        try:
-            self._write_whole(text.encode(errors="backslashreplace"))
-        except OSError:
-            self._dropped += len(lines)
-        else:
-            self._tell_of_dropped()
+        lines = [(self._held.popleft() + "\n").encode(errors="backslashreplace") for _ in range(len(self._held))]
+        for piece in [lines] if self._most_bytes is None else _pieces(lines, self._most_bytes):
+            try:
+                self._write_whole(b"".join(piece))
+            except OSError:
+                self._dropped += len(piece)
+            else:
+                self._tell_of_dropped()
 
     def _write_whole(self, text: bytes) -> None:
         rest = memoryview(text)
@@ -82,3 +86,15 @@ class Lines:
         if self._dropped and len(self._held) < _MOST_HELD:
             dropped, self._dropped = self._dropped, 0
             _log.warning("%d lines of the log were dropped: whoever reads it does not keep up", dropped)
+
+
+def _pieces(lines: Sequence[bytes], most_bytes: int) -> Iterator[list[bytes]]:
+    """The lines put together, as many as go into so many bytes; one that is longer stays alone."""
+    together: list[bytes] = []
+    for line in lines:
+        if together and sum(map(len, together)) + len(line) > most_bytes:
+            yield together
+            together = []
+        together.append(line)
+    if together:
+        yield together

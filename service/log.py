@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from contextvars import ContextVar
+from select import PIPE_BUF
 from typing import Literal, TextIO
 
 import orjson
@@ -30,15 +31,19 @@ def is_readable(format_: Format, stream: TextIO) -> bool:
     return format_ == "console" or (format_ == "auto" and stream.isatty())
 
 
-def configure(format_: Format, level: Level, stream: TextIO) -> Lines:
-    """Set up structlog, and the standard library's logging to look alike; both write into the lines returned."""
+def configure(format_: Format, level: Level, stream: TextIO, worker: int | None = None) -> Lines:
+    """Set up structlog, and the standard library's logging to look alike; both write into the lines returned.
+
+    Where several processes share the stream, each line names the `worker`, and leaves whole.
+    """
     readable = is_readable(format_, stream)
     rendering: list[Processor] = [_with_exception, _without_ids, _console(stream) if readable else _JSON]
     threshold = number_of(level)
-    lines = Lines(stream)
+    lines = Lines(stream, None if worker is None else PIPE_BUF)
+    facts = _FACTS if worker is None else [*_FACTS, _with_worker(worker)]
     atexit.register(lines.close)
     structlog.configure(
-        processors=[*_FACTS, *rendering],
+        processors=[*facts, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: _Logger(lines),
         cache_logger_on_first_use=True,
@@ -46,7 +51,7 @@ def configure(format_: Format, level: Level, stream: TextIO) -> Lines:
     handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_FACTS, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[*facts, structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
@@ -109,6 +114,14 @@ def _with_timestamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if "timestamp" not in event:
         event["timestamp"] = iso(time.time_ns() // 1_000_000)
     return event
+
+
+def _with_worker(number: int) -> Processor:
+    def add(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["worker"] = number
+        return event
+
+    return add
 
 
 def _as_json(event: EventDict, **_: object) -> str:

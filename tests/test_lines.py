@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from service.lines import Lines
+from service.lines import Lines, _pieces
 
 LONG = "x" * 1000
 """Some hundred of them fill a pipe."""
@@ -150,3 +150,9 @@ def test_what_is_no_text_is_written_all_the_same(pipe: Pipe) -> None:
     pipe.lines.write_at_once("half a pair: \ud800, and a word: grüße")
 
     assert pipe.read().decode() == "half a pair: \\ud800, and a word: grüße\n"
+
+
+def test_where_others_write_too_lines_leave_in_pieces_that_stay_whole() -> None:
+    lines = [b"one\n", b"two\n", b"three\n", b"much too long\n", b"six\n"]
+
+    assert [b"".join(piece) for piece in _pieces(lines, 8)] == [b"one\ntwo\n", b"three\n", b"much too long\n", b"six\n"]

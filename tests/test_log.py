@@ -3,12 +3,14 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
+from service.event_log import Event, EventLog
 from service.log import REQUEST_ID, Format, Level, configure
 
 Logging = Callable[[Format, Level], Callable[[], str]]
@@ -100,3 +102,21 @@ def test_below_its_level_nothing_is_written(logging_as: Logging) -> None:
     structlog.get_logger().warning("unheard")
 
     assert written() == ""
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_each_line_says_which_worker_wrote_it(tmp_path: Path, logging_as: Logging, format_: Format) -> None:
+    logging_as(format_, "info")()  # and afterwards logging is as it was
+    with (tmp_path / "shared").open("w") as stream:
+        lines = configure(format_, "info", stream, worker=7)
+        event_log = EventLog(None if format_ == "console" else lines, worker=7)
+
+        logging.getLogger("here").warning("of the standard library")
+        structlog.get_logger().warning("of structlog")
+        write = event_log.of("info", "an event")
+        assert write is not None
+        write(Event(0))
+        lines.close()
+
+    written = (tmp_path / "shared").read_text()
+    assert [re.findall(r"worker\W+(\d+)", line) for line in written.splitlines()] == [["7"]] * 3
