@@ -7,9 +7,10 @@ import sys
 import uvloop
 
 from service import command_line, log
-from service.event_log import EventLog
+from service.event_log import event_log_on
 from service.serve import serve
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
+from service.workers import serve_by_workers
 
 
 def main() -> None:
@@ -17,18 +18,20 @@ def main() -> None:
     try:
         settings = load_settings()
         if isinstance(asked, command_line.Serve):
-            _serve(settings)
+            sys.exit(_serve(settings, asked.workers or settings.session_workers))
         else:
             sys.exit(_command(asked, settings))
     except CannotStart as error:
         sys.exit(str(error))
 
 
-def _serve(settings: Settings) -> None:
-    lines = log.configure(settings.session_log_format, settings.session_log_level, sys.stderr)
-    readable = log.is_readable(settings.session_log_format, sys.stderr)
+def _serve(settings: Settings, workers: int) -> int:
+    event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, EventLog(None if readable else lines)))
+        if workers > 1:
+            return runner.run(serve_by_workers(settings, workers))
+        runner.run(serve(settings, event_log))
+    return 0
 
 
 def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settings) -> int:

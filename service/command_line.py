@@ -1,6 +1,6 @@
 """The command line: `python -m service` and its verbs, read into values."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from service.directory import Wanted
 from service.queries import MAX_LIMIT
 from service.requests import Uuid
 from service.revocation import Whose
+from service.settings import MAX_WORKERS
 
 DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
@@ -19,7 +20,9 @@ _NO_SERVICE_NEEDED = f"It talks to Redis directly; no replica need run. {_SETTIN
 
 
 class Serve(NamedTuple):
-    """Serve until told to stop."""
+    """Serve until told to stop, by so many workers, or as many as the settings say."""
+
+    workers: int | None = None
 
 
 class Inspect(NamedTuple):
@@ -47,6 +50,8 @@ def parse(words: Sequence[str]) -> Asked:
     """What these words ask for. Where they are wrong it says why and exits with 2, as argparse does."""
     parser = _parser()
     given = parser.parse_args(words)
+    if given.workers is not None and given.verb not in (None, "serve"):
+        parser.error("--workers: only what serves has workers")
     match given.verb:
         case "inspect":
             _require_one_kind(given)
@@ -57,15 +62,17 @@ def parse(words: Sequence[str]) -> Asked:
                 given.parser.error("name what is to end: an ID, --user, --agent, or the last two together")
             return Revoke(given.id, Whose(given.agent, given.user), given.yes)
         case _:
-            return Serve()
+            return Serve(given.workers)
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m service", description="The session service, and its operator's terminal.", epilog=_SETTINGS
     )
+    _add_workers(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs (serve, unless one is given)")
-    verbs.add_parser("serve", help="serve the API until SIGTERM or Ctrl-C", description="Serve the API.")
+    serve = verbs.add_parser("serve", help="serve the API until SIGTERM or Ctrl-C", description="Serve the API.")
+    _add_workers(serve, default=SUPPRESS)  # or what stands before the verb would be forgotten
     _add_inspect(verbs.add_parser("inspect", help="look at sessions", description=_INSPECT, epilog=_NO_SERVICE_NEEDED))
     _add_revoke(verbs.add_parser("revoke", help="end sessions", description=_REVOKE, epilog=_NO_SERVICE_NEEDED))
     return parser
@@ -81,6 +88,16 @@ _REVOKE = (
     "under way. They are unknown (404) at once, on every replica. It asks first. Exit code: 0; 1 where nothing was "
     "ended or Redis does not answer; 2 where it may not ask and --yes is missing."
 )
+
+
+def _add_workers(parser: ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default=default,
+        metavar="N",
+        help=f"serve by N processes on one port, from 1 to {MAX_WORKERS} (SESSION_WORKERS unless given)",
+    )
 
 
 def _add_inspect(parser: ArgumentParser) -> None:
@@ -128,8 +145,16 @@ def _uuid(word: str) -> str:
 
 
 def _limit(word: str) -> int:
-    if not word.isdecimal() or not 1 <= int(word) <= MAX_LIMIT:
-        raise ArgumentTypeError(f"must be a whole number from 1 to {MAX_LIMIT}")
+    return _whole_number(word, MAX_LIMIT)
+
+
+def _workers(word: str) -> int:
+    return _whole_number(word, MAX_WORKERS)
+
+
+def _whole_number(word: str, greatest: int) -> int:
+    if not word.isdecimal() or not 1 <= int(word) <= greatest:
+        raise ArgumentTypeError(f"must be a whole number from 1 to {greatest}")
     return int(word)
 
 

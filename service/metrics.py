@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,6 +15,8 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+
+from service import shared_metrics
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
@@ -37,26 +40,36 @@ class _Arrears:
 
 
 class Metrics:
-    """The instruments of one replica, in a registry of their own."""
+    """The instruments of one replica, in a registry of their own.
 
-    def __init__(self) -> None:
+    Where its workers share theirs in a folder, the registry tells of those of all. `share` comes first then.
+    """
+
+    def __init__(self, shared_in: Path | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the families, for nobody
         self.registry = CollectorRegistry()
         self._arrears = _Arrears()
         self.registry.register(self._arrears)
-        ProcessCollector(registry=self.registry)
         PlatformCollector(self.registry)
-        GCCollector(self.registry)
-        counter = partial(Counter, namespace="sessions", registry=self.registry)
-        gauge = partial(Gauge, namespace="sessions", registry=self.registry)
-        histogram = partial(Histogram, namespace="sessions", registry=self.registry)
+        if shared_in is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(self.registry)
+        else:
+            shared_metrics.register_all(shared_in, self.registry)
+        registry = self.registry if shared_in is None else None  # what is shared is not to be told twice
+        counter = partial(Counter, namespace="sessions", registry=registry)
+        gauge = partial(Gauge, namespace="sessions", registry=registry, multiprocess_mode="livemax")
+        gauge_of_all = partial(gauge, multiprocess_mode="mostrecent")
+        histogram = partial(Histogram, namespace="sessions", registry=registry)
 
         self.created = counter("created", "Sessions created")
         self.renewed = counter("renewed", "Renewals by trigger", ["trigger"])
         self.ended = counter("ended", "Sessions found ended by reason", ["reason"])
         self.lost_met = counter("lost_met", "Requests that met a session lost before its end")
-        self.active = gauge("active", "Sessions that live, in all of Redis")
-        self.near_expiration = gauge("near_expiration", "Sessions within their warning threshold, in all of Redis")
+        self.active = gauge_of_all("active", "Sessions that live, in all of Redis")
+        self.near_expiration = gauge_of_all(
+            "near_expiration", "Sessions within their warning threshold, in all of Redis"
+        )
         self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "Age of the oldest end this replica found unswept")
         self.keys_without_end = gauge("keys_without_end", "Keys that should have a TTL and were found without")
 

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-import sys
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,15 @@ from aiohttp import web
 
 from service.app import Clients, create_app
 from service.app_keys import HEALTH
+from service.banner import announce
 from service.connect import client_of_the_settings, like_of
 from service.dial import Dialer
 from service.embedded import embedded_server
 from service.event_log import EventLog
 from service.later import Later
+from service.listening import cannot_listen, url_of
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.redis_cli import redis_cli
 from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
 from service.store_watch import StoreWatch
@@ -33,35 +35,61 @@ _log = logging.getLogger(__name__)
 
 async def serve(settings: Settings, event_log: EventLog) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
-    for name in unknown_variables(os.environ):
-        _log.warning("%s is not a setting of this service", name)
-    stopped = _stop_signal()
+    warn_of_unknown_variables()
+    stopped = stop_signal()
     async with AsyncExitStack() as stack:
-        url = await _redis_url(settings, stack)
-        runner = await _runner(settings, url, event_log, stack)
-        stack.push_async_callback(runner.cleanup)
-        await runner.setup()
+        url = await redis_url(settings, stack)
+        runner = await _runner(settings, url, Metrics(), event_log, stack)
         address = await _listen(runner, settings)
-        sys.stdout.write(_banner(address, url, settings))
-        sys.stdout.flush()
-        await stopped.wait()
-        runner.app[HEALTH].draining = True
-        _log.info("stopping: requests in flight are finished first")
-        await asyncio.sleep(settings.session_drain_pause_seconds)
+        announce(address, url, settings)
+        await _serve_until(stopped, runner, settings)
     _log.info("stopped")
 
 
-def _stop_signal() -> asyncio.Event:
+async def serve_as_worker(
+    settings: Settings,
+    metrics: Metrics,
+    event_log: EventLog,
+    listeners: Sequence[socket.socket],
+    ready: Callable[[], None],
+) -> None:
+    """The same on sockets that are there already, and saying nothing: `ready` is called once it serves."""
+    stopped = stop_signal()
+    async with AsyncExitStack() as stack:
+        runner = await _runner(settings, await redis_url(settings, stack), metrics, event_log, stack)
+        for listener in listeners:
+            await web.SockSite(runner, listener).start()
+        ready()
+        await _serve_until(stopped, runner, settings)
+    _log.info("stopped")
+
+
+def warn_of_unknown_variables() -> None:
+    for name in unknown_variables(os.environ):
+        _log.warning("%s is not a setting of this service", name)
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and by Ctrl-C, each as often as it likes."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped
 
 
-async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
+async def redis_url(settings: Settings, stack: AsyncExitStack) -> str:
+    """The URL that was set, or that of an embedded server, which runs until the stack is left."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
+
+
+async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Settings) -> None:
+    """Readiness turns first. What is in flight is finished when the runner is cleaned up."""
+    await stopped.wait()
+    runner.app[HEALTH].draining = True
+    _log.info("stopping: requests in flight are finished first")
+    await asyncio.sleep(settings.session_drain_pause_seconds)
 
 
 def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
@@ -72,8 +100,8 @@ def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
     return Clients(lane, wide, side=client, watch=watch)
 
 
-async def _runner(settings: Settings, url: str, event_log: EventLog, stack: AsyncExitStack) -> Runner:
-    metrics = Metrics()
+async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
+    """A runner that is set up, and is cleaned up when the stack is left."""
     clients = _clients(url, settings.session_store_timeout_seconds, metrics)
     around = as_it_is
     if settings.session_tracing:
@@ -81,12 +109,15 @@ async def _runner(settings: Settings, url: str, event_log: EventLog, stack: Asyn
         stack.push_async_callback(tracing.aclose)
         clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
         around = tracing.over
-    return Runner(
+    runner = Runner(
         create_app(settings, clients, Watch(metrics, event_log, Later())),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
     )
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    return runner
 
 
 def _tracing() -> "Tracing":
@@ -104,16 +135,5 @@ async def _listen(runner: Runner, settings: Settings) -> str:
     try:
         await site.start()
     except OSError as error:
-        raise CannotStart(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}") from None
-    host, port, *_ = runner.addresses[0]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _banner(address: str, url: str, settings: Settings) -> str:
-    data = "the Redis of REDIS_URL" if settings.redis_url else f"{settings.session_data_dir} (an embedded Valkey)"
-    return (
-        f"Session service listening on {address}\n"
-        f"  documentation  {address}/docs\n"
-        f"  data           {data}\n"
-        f"  look inside    {redis_cli(url)}\n"
-    )
+        raise cannot_listen(settings, error) from None
+    return url_of(runner.addresses[0])

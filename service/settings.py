@@ -15,6 +15,7 @@ from service.sessions import TimeoutConfig
 
 MAX_METADATA_BYTES = 10 * 1024
 MAX_BODY_BYTES = 64 * 1024
+MAX_WORKERS = 64
 
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(3000, ge=0, le=65535)
     redis_url: SecretStr | None = None
+    session_workers: int = Field(1, ge=1, le=MAX_WORKERS)
 
     session_default_timeout_minutes: float = 30
     session_min_timeout_minutes: float = Field(5, ge=_SHORTEST, le=_A_YEAR, allow_inf_nan=False)

@@ -2,7 +2,7 @@
 
 import fnmatch
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -217,8 +217,8 @@ def start_replica() -> Iterator[StartReplica]:
     """Starts replicas, each with settings of its own, and stops them after the test."""
     started: list[Replica] = []
 
-    def start(**settings: str) -> Replica:
-        replica = Replica(**settings)
+    def start(words: Sequence[str] = (), **settings: str) -> Replica:
+        replica = Replica(words, **settings)
         started.append(replica)
         replica.start()
         return replica

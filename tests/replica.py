@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ _STOP_SECONDS = 20
 
 
 class Replica:
-    """One service process. `settings` are its environment's variables; they are all it has beside PATH and HOME."""
+    """One service. `settings` are its environment's variables; they are all it has beside PATH and HOME.
 
-    def __init__(self, **settings: str) -> None:
+    `words` are said on its command line.
+    """
+
+    def __init__(self, words: Sequence[str] = (), **settings: str) -> None:
+        self._words = words
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._announced = threading.Event()
@@ -50,7 +55,7 @@ class Replica:
         """Start it and wait for its banner, or for its end: `banner` then holds what it said."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._process = subprocess.Popen(
-            COMMAND,
+            [*COMMAND, *self._words],
             cwd=Path(__file__).parent.parent,
             env={**inherited, "PORT": "0", **self._settings},
             stdout=subprocess.PIPE,

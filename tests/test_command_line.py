@@ -19,6 +19,9 @@ UNKNOWN = "00000000-0000-4000-8000-00000000000c"
         (f"inspect {UNKNOWN} --user {USER}", "give an ID, or --user and --agent, not both"),
         ("revoke", "name what is to end: an ID, --user, --agent, or the last two together"),
         (f"revoke {UNKNOWN} --agent {AGENT}", "give an ID, or --user and --agent, not both"),
+        ("--workers 0", "argument --workers: must be a whole number from 1 to 64"),
+        ("serve --workers 65", "argument --workers: must be a whole number from 1 to 64"),
+        ("--workers 2 inspect", "--workers: only what serves has workers"),
         ("destroy", "invalid choice: 'destroy'"),
     ],
 )
@@ -40,3 +43,10 @@ def test_a_uuid_may_be_given_in_capitals() -> None:
 @pytest.mark.parametrize("words", [[], ["serve"]])
 def test_without_a_verb_it_serves(words: list[str]) -> None:
     assert command_line.parse(words) == command_line.Serve()
+
+
+@pytest.mark.parametrize(
+    "words", ["--workers 4", "serve --workers 4", "--workers 4 serve", "--workers 2 serve --workers 4"]
+)
+def test_it_serves_by_as_many_workers_as_it_is_told(words: str) -> None:
+    assert command_line.parse(words.split()) == command_line.Serve(4)

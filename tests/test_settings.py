@@ -36,6 +36,7 @@ def test_without_any_variable_the_service_starts(load: Load) -> None:
     assert settings.session_error_format == "schema"
     assert settings.session_out_of_range == "refuse"
     assert settings.session_key_prefix == ""
+    assert settings.session_workers == 1
 
 
 def test_data_lies_in_the_users_state_by_default(load: Load) -> None:
@@ -62,6 +63,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
         SESSION_DATA_DIR="/data",
         SESSION_STORE_TIMEOUT_SECONDS="0.5",
         SESSION_DRAIN_TIMEOUT_SECONDS="0",
+        SESSION_WORKERS="4",
     )
 
     assert (settings.host, settings.port) == ("0.0.0.0", 8080)
@@ -77,6 +79,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
     assert settings.session_data_dir == Path("/data")
     assert settings.session_store_timeout_seconds == 0.5
     assert settings.session_drain_timeout_seconds == 0
+    assert settings.session_workers == 4
 
 
 def test_an_empty_redis_url_is_refused_for_it_is_most_likely_a_secret_that_is_missing(load: Load) -> None:
@@ -154,6 +157,9 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_STORE_TIMEOUT_SECONDS", "0", "greater than or equal to 0.05"),
         ("SESSION_STORE_TIMEOUT_SECONDS", "61", "less than or equal to 60"),
         ("SESSION_RECONCILE_INTERVAL_SECONDS", "0", "greater than or equal to 0.01"),
+        ("SESSION_WORKERS", "0", "greater than or equal to 1"),
+        ("SESSION_WORKERS", "65", "less than or equal to 64"),
+        ("SESSION_WORKERS", "all", "must be a whole number"),
         ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
     ],
 )

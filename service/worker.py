@@ -1,0 +1,70 @@
+"""`python -m service.worker`: one of several workers. `service/workers.py` starts them; nobody else does."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import uvloop
+
+from service import shared_metrics
+from service.event_log import event_log_on
+from service.metrics import Metrics
+from service.serve import serve_as_worker
+from service.settings import CannotStart, load_settings
+
+SERVING = "serving\n"
+"""What it says on stdout once it serves; where it cannot, it says why there."""
+
+
+class Assignment(NamedTuple):
+    """What a worker is told beside the settings: its number, where metrics are shared, its listening sockets."""
+
+    number: int
+    metrics: Path
+    descriptors: tuple[int, ...]
+
+    @property
+    def command(self) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "service.worker",
+            str(self.number),
+            str(self.metrics),
+            *map(str, self.descriptors),
+        ]
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> Self:
+        number, metrics, *descriptors = words
+        return cls(int(number), Path(metrics), tuple(map(int, descriptors)))
+
+
+def main() -> None:
+    assignment = Assignment.read(sys.argv[1:])
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_work(assignment))
+    except CannotStart as error:
+        _say(str(error))
+        sys.exit(1)
+
+
+async def _work(assignment: Assignment) -> None:
+    settings = load_settings()
+    event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level, assignment.number)
+    shared_metrics.share(assignment.metrics, assignment.number)
+    listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
+    await serve_as_worker(settings, Metrics(assignment.metrics), event_log, listeners, lambda: _say(SERVING))
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(words)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
