@@ -1,20 +1,20 @@
-"""How many sessions there are: counted in the shards' indexes, judged by Redis's clock."""
+"""How many sessions there are: counted shard by shard, each in one moment and by the clock of its own server."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from service import scripts
 from service.indexes import BEGINNING, Stretch, entries_of
-from service.instants import instant_of
 from service.keys import SHARDS, Keys
-from service.lane import Lane
-from service.scripts import Command
+from service.lane import Lane, UnknownAnswer
 
 
 class Tally(NamedTuple):
-    """Sessions that live, and those that have ended and are not swept yet."""
+    """Sessions that live, those that have ended and are not swept yet, and how many that live are near their end."""
 
     active: int
     ended: int
+    near: int
 
     @property
     def listed(self) -> int:
@@ -22,47 +22,45 @@ class Tally(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The tallies of all shards, in their order, at an instant of Redis's clock."""
+    """The tallies of all shards, in their order, and by shard the instant, in milliseconds, at which each was taken."""
 
-    shards: list[Tally]
-    at_ms: int
+    shards: Mapping[str, Tally]
+    at_ms: Mapping[str, int]
 
     @property
     def total(self) -> Tally:
-        return Tally(*map(sum, zip(*self.shards, strict=True)))
+        return Tally(*map(sum, zip(*self.shards.values(), strict=True)))
 
 
 class Census:
-    """Counts over `lane`, which should not be the requests' own. What it costs does not grow with the sessions.
-
-    It counts from the front of the indexes: in most shards little or nothing stands before now.
-    """
+    """Counts over `lane`, which should not be the requests' own. What it costs does not grow with the sessions."""
 
     def __init__(self, lane: Lane, keys: Keys) -> None:
         self._lane = lane
         self._keys = keys
+        shards = [_Shard(keys.expiry(shard), keys.warning(shard)) for shard in SHARDS]
+        self._counts = [scripts.COUNT.command(shard) for shard in shards]
 
     async def take(self) -> Counted:
-        (time,) = await self._lane.ask(("TIME",))
-        now_ms = instant_of(time)
-        numbers = iter(await self._lane.ask(*self._counts(now_ms)))
-        return Counted([Tally(listed - ended, ended) for listed, ended in zip(numbers, numbers, strict=True)], now_ms)
-
-    async def near_expiration(self, counted: Counted) -> int:
-        """How many of the active are near their expiration."""
-        begun = [("ZCOUNT", self._keys.warning(shard), "-inf", counted.at_ms) for shard in SHARDS]
-        warned = await self._lane.ask(*begun)
-        # a sweeper that came between takes from the warned what is still among the ended
-        return sum(max(number - tally.ended, 0) for number, tally in zip(warned, counted.shards, strict=True))
+        words, instants, listed, ended, near = zip(*await self._lane.ask(*self._counts), strict=True)
+        if set(words) != {b"tally"}:
+            raise UnknownAnswer(repr(words))
+        active = map(int.__sub__, listed, ended)
+        shards = map(Tally, active, ended, near)
+        return Counted(dict(zip(SHARDS, shards, strict=True)), dict(zip(SHARDS, instants, strict=True)))
 
     async def oldest_end_ms(self, counted: Counted) -> int | None:
         """When that session ended which has waited longest to be swept; None where none waits."""
-        waiting = [shard for shard, tally in zip(SHARDS, counted.shards, strict=True) if tally.ended]
+        waiting = [shard for shard, tally in counted.shards.items() if tally.ended]
         fronts = await entries_of(self._lane, [Stretch(self._keys.expiry(shard), BEGINNING, 1) for shard in waiting])
-        ends = [int(float(entry.score)) for front in fronts for entry in front]
-        return min((end for end in ends if end <= counted.at_ms), default=None)
+        ends = [
+            (int(float(entry.score)), shard) for shard, front in zip(waiting, fronts, strict=True) for entry in front
+        ]
+        return min((end_ms for end_ms, shard in ends if end_ms <= counted.at_ms[shard]), default=None)
 
-    def _counts(self, now_ms: int) -> Iterator[Command]:
-        for shard in SHARDS:
-            yield "ZCARD", self._keys.expiry(shard)
-            yield "ZCOUNT", self._keys.expiry(shard), "-inf", now_ms
+
+class _Shard(NamedTuple):
+    """The keys of a shard's indexes that are counted."""
+
+    expiry: str
+    warning: str

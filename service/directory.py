@@ -97,18 +97,17 @@ class Directory:
         counted = await self._census.take()
         lookups = self._keys.lookups(wanted.agent_id, wanted.user_id)
         sizes: list[int] = await self._lane.ask(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
-        near = await self._census.near_expiration(counted) if wanted.near_expiration is not None else 0
         walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(counted)
-        sessions, position = await self._sessions(walk, wanted, limit, after, counted.at_ms)
-        total = min([_of_all(wanted, counted.total.active, near), *sizes])
+        sessions, position = await self._sessions(walk, wanted, limit, after, counted)
+        total = min([_of_all(wanted, counted.total), *sizes])
         return Page(wanted, sessions, total, counted.total, position)
 
     def _all_shards(self, counted: Counted) -> Walk:
-        sizes = [tally.listed for tally in counted.shards]
+        sizes = [tally.listed for tally in counted.shards.values()]
         return Walk([self._keys.created(shard) for shard in SHARDS], sizes)
 
     async def _sessions(
-        self, walk: Walk, wanted: Wanted, limit: int, after: Position, now_ms: int
+        self, walk: Walk, wanted: Wanted, limit: int, after: Position, counted: Counted
     ) -> tuple[list[Session], Position | None]:
         found: list[Session] = []
         may_examine, position = MAX_EXAMINED, cast(Position | None, after)
@@ -117,7 +116,7 @@ class Directory:
             entries, position = await self._entries(walk, position, number)
             may_examine -= len(entries)
             if wanted.near_expiration:
-                entries = await self._near_expiration(entries, now_ms)
+                entries = await self._near_expiration(entries, counted)
             if len(entries) > room:
                 entries, position = entries[:room], entries[room - 1]
             found += [session for session in await self._living(entries) if wanted.holds(session)]
@@ -136,15 +135,16 @@ class Directory:
             position = behind
         return found[:number], found[number - 1] if len(found) > number else None
 
-    async def _near_expiration(self, entries: Sequence[Position], now_ms: int) -> list[Position]:
-        """Those whose shard's index says that their warning has begun."""
+    async def _near_expiration(self, entries: Sequence[Position], counted: Counted) -> list[Position]:
+        """Those whose shard's index says that their warning had begun when they were counted."""
         of_shards: dict[str, list[str]] = {}
         for entry in entries:
             of_shards.setdefault(entry.id[:2], []).append(entry.id)
         commands = [("ZMSCORE", self._keys.warning(shard), *ids) for shard, ids in of_shards.items()]
         replies = await self._lane.ask(*commands) if commands else []
         warned_at = dict(zip(chain(*of_shards.values()), chain(*replies), strict=True))
-        return [entry for entry in entries if (at := warned_at[entry.id]) is not None and float(at) <= now_ms]
+        begun = {id_ for id_, at in warned_at.items() if at is not None and float(at) <= counted.at_ms[id_[:2]]}
+        return [entry for entry in entries if entry.id in begun]
 
     async def _living(self, entries: Sequence[Position]) -> list[Session]:
         """Those that live. What seems to have ended may have been renewed since it was read: it is read again."""
@@ -166,12 +166,12 @@ class Directory:
         ]
 
 
-def _of_all(wanted: Wanted, active: int, near: int) -> int:
+def _of_all(wanted: Wanted, tally: Tally) -> int:
     """How many sessions of whomever are as near to their expiration as is wanted."""
     match wanted.near_expiration:
         case None:
-            return active
+            return tally.active
         case True:
-            return near
+            return tally.near
         case False:
-            return max(active - near, 0)
+            return tally.active - tally.near

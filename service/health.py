@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,7 +16,7 @@ from service.lane import ScriptFault
 
 _T = TypeVar("_T")
 
-_COUNTS_ARE_GOOD_FOR_SECONDS = 1
+_GOOD_FOR_SECONDS = 1
 
 
 class Counts(NamedTuple):
@@ -33,12 +33,10 @@ class Health:
         self._redis = redis
         self._keys = keys
         self._census = census
-        self._degradation = degradation
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
-        self._counts: Counts | None = None
-        self._counted = float("-inf")
-        self._counting = asyncio.Lock()
+        self._counts = _Lately(self._count)
+        self._reasons = _Lately(degradation.reasons)
         self.draining = False
 
     @property
@@ -60,25 +58,18 @@ class Health:
 
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
-        return await self._look(self._counted_lately())
+        return await self._look(self._counts.found())
 
     async def degradation(self) -> list[Reason]:
-        """Why the service, though it answers, is not well. Raises StoreUnavailable."""
-        return await self._look(self._degradation.reasons())
+        """Why the service, though it answers, is not well; at most a second old. Raises StoreUnavailable."""
+        return await self._look(self._reasons.found())
 
     async def aclose(self) -> None:
         await self._redis.aclose()
 
-    async def _counted_lately(self) -> Counts:
-        async with self._counting:
-            if self._counts is None or time.monotonic() - self._counted > _COUNTS_ARE_GOOD_FOR_SECONDS:
-                self._counts = await self._count()
-                self._counted = time.monotonic()
-            return self._counts
-
     async def _count(self) -> Counts:
-        counted = await self._census.take()
-        return Counts(counted.total.active, expiring_soon=await self._census.near_expiration(counted))
+        total = (await self._census.take()).total
+        return Counts(total.active, expiring_soon=total.near)
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:
@@ -86,3 +77,20 @@ class Health:
                 return await looking
         except (RedisError, OSError, TimeoutError, ScriptFault) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class _Lately(Generic[_T]):
+    """What a look found: kept for a second, and shared by those who ask at once. A look that failed is not kept."""
+
+    def __init__(self, look: Callable[[], Awaitable[_T]]) -> None:
+        self._look = look
+        self._found: list[_T] = []
+        self._found_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def found(self) -> _T:
+        async with self._looking:
+            if not self._found or time.monotonic() - self._found_at > _GOOD_FOR_SECONDS:
+                self._found = [await self._look()]
+                self._found_at = time.monotonic()
+            return self._found[0]

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service import directory as rooms
-from service.census import Census, Tally
+from service.census import Census, Counted, Tally
 from service.directory import START, Directory, Page, Position, Wanted
 from service.keys import SHARDS, Keys
 from service.lane import Lane
@@ -74,7 +74,7 @@ async def created_at_once(redis: Redis, sessions: Iterable[Session], instant_ms:
 
 
 async def test_nothing_is_listed_where_there_is_nothing(directory: Directory) -> None:
-    assert await directory.page(ANYONE, 100) == Page(ANYONE, [], 0, Tally(0, 0), None)
+    assert await directory.page(ANYONE, 100) == Page(ANYONE, [], 0, Tally(0, 0, 0), None)
 
 
 async def test_a_session_is_listed_whole(directory: Directory, store: Store, session: Session) -> None:
@@ -226,6 +226,25 @@ async def test_the_index_of_warnings_is_no_proof(directory: Directory, session: 
     assert shown(await walk(directory, Wanted(near_expiration=True))) == []
 
 
+async def test_a_warning_has_begun_by_the_clock_of_its_own_shard(
+    directory: Directory, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster clocks differ: here that of one shard is behind, and those of the others are not asked."""
+    coming = iter([f"{shard}{new_session_id()[2:]}" for shard in ("aa", "ab")])
+    monkeypatch.setattr("service.store.new_session_id", lambda: next(coming))
+    near, behind = await create(store, 2)
+    await asyncio.gather(*(age(real_redis, session.id, 26 * MINUTE_MS) for session in (near, behind)))
+    take = Census.take
+
+    async def with_a_slow_server(census: Census) -> Counted:
+        counted = await take(census)
+        return counted._replace(at_ms={**counted.at_ms, behind.id[:2]: behind.created_at_ms - 5 * MINUTE_MS})
+
+    monkeypatch.setattr(Census, "take", with_a_slow_server)
+
+    assert shown(await walk(directory, Wanted(near_expiration=True))) == [near.id]
+
+
 async def test_a_page_looks_at_a_bounded_number_of_entries(
     directory: Directory, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +268,7 @@ async def test_all_that_live_are_counted(directory: Directory, store: Store, rea
 
     page = await directory.page(ANYONE, 2)
 
-    assert page.stats == Tally(8, 1)
+    assert page.stats == Tally(8, 1, 1)
     assert page.stats.listed == 9
     assert page.total == 8
 

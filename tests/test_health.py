@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from service.app_keys import HEALTH
 from service.connect import client_for
-from service.degradation import Degradation
+from service.degradation import Degradation, Reason
 from service.keys import Keys
 from service.lane import StoreRefused
 from service.lifecycle import Lifecycle
@@ -83,11 +83,11 @@ async def layout_in(redis: Redis, key: str = "sessions:layout") -> object:
     return version
 
 
-async def zcounts(redis: Redis) -> int:
-    """How often sessions were counted, in calls that Redis saw."""
+async def calls(redis: Redis, command: str) -> int:
+    """How often Redis was asked a command."""
     statistics = await redis.info("commandstats")
-    calls: int = statistics.get("cmdstat_zcount", {"calls": 0})["calls"]
-    return calls
+    number: int = statistics.get(f"cmdstat_{command}", {"calls": 0})["calls"]
+    return number
 
 
 # Alive
@@ -309,15 +309,47 @@ async def test_many_who_ask_at_once_share_one_count(
     real_redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 ) -> None:
     client: HttpClient = await aiohttp_client(ServiceServer(settings, real_redis))
-    before = await zcounts(real_redis)
+    before = await calls(real_redis, "zcount")
 
     await asyncio.gather(*(report_of(client) for _ in range(20)))
 
-    assert await zcounts(real_redis) - before == 2 * 256
+    assert await calls(real_redis, "zcount") - before == 2 * 256
+
+
+async def test_those_who_ask_within_a_second_share_one_look_at_what_is_not_well(
+    fake_redis: Redis, settings: Settings, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[Degradation]()
+
+    async def reasons(degradation: Degradation) -> list[Reason]:
+        looks.append(degradation)
+        return [Reason("CODE", "Why.")]
+
+    monkeypatch.setattr(Degradation, "reasons", reasons)
+    monkeypatch.setattr("service.health._GOOD_FOR_SECONDS", 60)
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, fake_redis))
+
+    reports = [await report_of(client), *await asyncio.gather(*(report_of(client) for _ in range(5)))]
+
+    assert [codes_in(report) for report in reports] == [["CODE"]] * 6
+    assert len(looks) == 1
+
+
+async def test_what_is_not_well_is_not_said_for_long(
+    client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.health._GOOD_FOR_SECONDS", -1)
+    await report_of(client)
+    session_id = await open_session(client)
+    await redis.delete(Keys("").session(session_id))
+
+    await client.get(f"{SESSIONS}/{session_id}")
+
+    assert codes_in(await report_of(client)) == ["SESSIONS_LOST"]
 
 
 async def test_a_count_is_not_kept_for_long(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.health._COUNTS_ARE_GOOD_FOR_SECONDS", -1)
+    monkeypatch.setattr("service.health._GOOD_FOR_SECONDS", -1)
     await report_of(client)
 
     await open_session(client)

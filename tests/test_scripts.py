@@ -16,6 +16,7 @@ from service.metrics import Metrics
 from service.scripts import (
     ANNOTATE,
     CONFIGURE,
+    COUNT,
     CREATE,
     DELETE,
     ENLIST,
@@ -51,7 +52,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "mark_life_ms": 10 * MINUTE_MS,
     "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY, LOSE]
+SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
@@ -152,11 +153,20 @@ def test_an_argument_left_out_is_a_key_error() -> None:
 def test_no_script_is_forgotten_here() -> None:
     files = {file.name for file in resources.files("service.scripts").iterdir() if file.name.endswith(".lua")}
 
-    assert files == {f"{script.name}.lua" for script in SCRIPTS} | {"prelude.lua"}
+    assert files == {f"{script.name}.lua" for script in SCRIPTS} | {"clock.lua", "prelude.lua"}
 
 
 def test_the_clock_is_tolerated_alike_in_lua_and_in_python() -> None:
     assert f"local CLOCK_TOLERANCE_MS = {CLOCK_TOLERANCE_MS}\n" in file_of("prelude")
+
+
+def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
+    assert {script for script in SCRIPTS if "local function living" not in script.text} == {
+        ENLIST,
+        LIST,
+        COUNT,
+        PUT_POLICY,
+    }
 
 
 @each_script

@@ -1,4 +1,5 @@
-"""The Lua scripts: each verb that changes a session is one file beside this one, run after the shared prelude.
+"""The Lua scripts: each verb is one file beside this one, run after the clock and, where it is of a session, the
+prelude.
 
 A script's binding block (`name = KEYS[n]`, `name = ARGV[n]`) is its signature: it is read from the file, and callers
 give keys and arguments by those names.
@@ -17,6 +18,7 @@ Command = tuple[Argument, ...]
 Pick = Callable[[Any], Command]
 
 _HMGET = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
+_OF_A_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
 _BINDING = re.compile(r"^\s*(?:local )?(\w+)\s*= (KEYS|ARGV)\[(\d+)\]", re.MULTILINE)
 
 
@@ -53,7 +55,9 @@ def name_of(command: Command) -> str:
 
 
 def load(name: str) -> Script:
-    text = _file("prelude") + "\n" + _file(name)
+    """The script of that name. What it does not need it does not bring along: a server makes it anew at each run."""
+    own = _file(name)
+    text = "\n".join([_file("clock"), *([_file("prelude")] if _OF_A_SESSION.search(own) else []), own])
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
     keys = tuple(name for kind, _, name in bound if kind == "KEYS")
     arguments = tuple(name for kind, _, name in bound if kind == "ARGV")
@@ -92,12 +96,13 @@ ANNOTATE = load("annotate")
 DELETE = load("delete")
 SWEEP = load("sweep")
 LIST = load("list")
+COUNT = load("count")
 REVOKE = load("revoke")
 PUT_POLICY = load("put_policy")
 LOSE = load("lose")
 
 
-_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, REVOKE, PUT_POLICY, LOSE)
+_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE)
 
 
 @cache

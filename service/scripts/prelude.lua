@@ -1,5 +1,5 @@
--- What every script shares: Redis's clock, the rule of a session's end, and the one place where a session is set in
--- time. Instants are milliseconds.
+-- What the scripts of a session share: the rule of its end, and the one place where a session is set in time.
+-- Instants are milliseconds.
 
 -- A failover may bring a server whose clock is behind: an end this close ahead counts as reached.
 local CLOCK_TOLERANCE_MS = 5000
@@ -8,13 +8,6 @@ local CLOCK_TOLERANCE_MS = 5000
 -- with it, and each name here is a place in it.
 local agentId, userId, createdAt, lastActivity, renewedAt, expiresAt, timeoutMinutes, autoRenew, maxDurationMinutes,
     warningThresholdMinutes, renewalCount, revision, metadata = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
-
-local function whole(number) return string.format('%.0f', number) end
-
-local function clock()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 
 local function in_ms(minutes) return math.floor(minutes * 60000 + 0.5) end
 

@@ -79,7 +79,6 @@ class Overview(NamedTuple):
 
     server: str | None
     tally: Tally
-    near_expiration: int
     oldest_end_ms: int | None
     listing: Listing
     expiry_keys: str
@@ -109,11 +108,11 @@ class Inspection:
 
     async def overview(self, limit: int) -> Overview:
         counted = await self._census.take()
-        near = await self._census.near_expiration(counted)
         oldest_end_ms = await self._census.oldest_end_ms(counted)
         listing = await self.listing(Wanted(), limit)
         expiry_keys = self._keys.expiry(" ")
-        return Overview(await self._server(), counted.total, near, oldest_end_ms, listing, expiry_keys, counted.at_ms)
+        at_ms = max(counted.at_ms.values())
+        return Overview(await self._server(), counted.total, oldest_end_ms, listing, expiry_keys, at_ms)
 
     async def listing(self, wanted: Wanted, limit: int) -> Listing:
         """Up to `limit` sessions; a page may be short, so there may be several."""
