@@ -96,20 +96,24 @@ async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
     assert seen.keys() <= {"evalsha", "time", "zcard", "zcount", "hello", "auth", "select"}
 
 
-async def test_while_a_sweeper_sweeps_no_count_is_torn(census: Census, store: Store, real_redis: Redis) -> None:
+async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
+    census: Census, store: Store, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await create(store, 20)
-    await aged(real_redis, await create(store, 60), 26)
-    await aged(real_redis, await create(store, 120), 31)
-    metrics = Metrics()
-    sweeper = Sweeper(
-        real_redis, SingleCalls(real_redis, 2, StoreWatch(metrics)), KEYS, lifecycle_into(metrics), metrics
-    )
+    await aged(real_redis, await create(store, 10), 26)
+    await aged(real_redis, await create(store, 30), 31)
+    metrics, beside = Metrics(), SingleCalls(real_redis, 2, StoreWatch(Metrics()))
+    sweeper, ask = Sweeper(real_redis, beside, KEYS, lifecycle_into(metrics), metrics), lane.ask
 
-    sweeping = asyncio.ensure_future(sweeper.round())
-    counts = await asyncio.gather(*(census.take() for _ in range(20)))
-    await sweeping
+    async def then_sweep(*commands: Command) -> list[Reply]:
+        replies = await ask(*commands)
+        await sweeper.round()
+        return replies
 
-    assert {(counted.total.active, counted.total.near) for counted in counts} == {(80, 60)}
+    monkeypatch.setattr(lane, "ask", then_sweep)
+
+    assert (await census.take()).total == Tally(active=30, ended=30, near=10)
+    assert (await census.take()).total == Tally(active=30, ended=0, near=10)
 
 
 async def test_the_longest_unswept_is_found(census: Census, store: Store, real_redis: Redis) -> None:
