@@ -51,8 +51,8 @@ async def page(request: web.Request) -> web.Response:
 @routes.delete(SESSIONS)
 async def revoke(request: web.Request) -> web.Response:
     asked = read_query(request, Revocation)
-    revoked = await request.app[REVOCATION].revoke(asked.whose)
-    return wire.revoked_response(revoked)
+    revoked = await request.app[REVOCATION].revoke(asked.whose, asked.cursor)
+    return wire.revoked_response(revoked, cursor.written_of_rest(asked.whose, revoked.rest) if revoked.rest else None)
 
 
 @routes.patch(SESSION + "/timeout")

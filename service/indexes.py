@@ -40,12 +40,12 @@ async def entries_of(lane: Lane, stretches: Sequence[Stretch]) -> list[list[Entr
     return [_entries(answer) for answer in await lane.ask(*commands)] if commands else []
 
 
-async def end_of(lane: Lane, index: str) -> Order | None:
-    """Where the last entry of an index stands; None where there are none."""
+async def last_of(lane: Lane, index: str) -> Entry | None:
+    """The last entry of an index; None where there are none."""
     while ids := (await lane.ask(("ZRANGE", index, -1, -1)))[0]:
         (score,) = await lane.ask(("ZSCORE", index, ids[0]))
         if score is not None:  # else it has left meanwhile, and another is the last
-            return float(score), ids[0].decode()
+            return Entry(f"{float(score):.17g}", ids[0].decode())
     return None
 
 

@@ -12,13 +12,12 @@ from service import cursor
 from service.directory import START, Position, Wanted
 from service.errors import InvalidRequest
 from service.requests import MAX_FAULTS_SAID, Uuid
-from service.revocation import Whose
+from service.revocation import Rest, Whose
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
 _WHOLE = re.compile(r"[0-9]{1,4}")
-_FILTERS = ("agent_id", "user_id", "near_expiration")
 
 
 def _boolean(value: str) -> bool:
@@ -38,9 +37,24 @@ def _position(value: str, info: ValidationInfo) -> Position:
         wanted, position = cursor.read(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a page") from None
-    if info.data.keys() >= set(_FILTERS) and wanted != Wanted(*(info.data[name] for name in _FILTERS)):
+    if not _has_filters(info, wanted):
         raise ValueError("belongs to a listing with other filters")
     return position
+
+
+def _rest(value: str, info: ValidationInfo) -> Rest:
+    try:
+        whose, rest = cursor.read_rest(value)
+    except ValueError:
+        raise ValueError("must be the nextCursor of a revocation") from None
+    if not _has_filters(info, whose):
+        raise ValueError("belongs to a revocation with other filters")
+    return rest
+
+
+def _has_filters(info: ValidationInfo, filters: Wanted | Whose) -> bool:
+    """Whether the query has these; where one of its own is wrong, that is said and nothing of the cursor."""
+    return not info.data.keys() >= set(filters._fields) or filters == tuple(map(info.data.get, filters._fields))
 
 
 class _Query(BaseModel):
@@ -65,12 +79,13 @@ class Listing(_Query):
 
 
 class Revocation(_Query):
-    """Whose sessions are to be ended: a user's, an agent's, or those between the two."""
+    """Whose sessions are to be ended: a user's, an agent's, or those between the two; and from where on."""
 
     one_of = ("agentId", "userId")
 
     agent_id: Uuid | None = None
     user_id: Uuid | None = None
+    cursor: Annotated[Rest | None, BeforeValidator(_rest)] = None
 
     @property
     def whose(self) -> Whose:

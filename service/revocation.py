@@ -2,6 +2,10 @@
 
 A creation puts its id into the agent's lookup, then into the user's, and brings the session to life last. So an id in a
 lookup without a session is of one that has ended, or of one that is on its way: a mark in its place refuses that.
+
+Between a user and an agent the shorter of their lookups is walked, and only what the other holds too is asked for. What
+the other lacks at that moment is of others or has ended; or its creation has come to the agent's lookup and not yet to
+the user's: that one is listed after the call began, and is left alone like any other.
 """
 
 from collections import defaultdict
@@ -9,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service import scripts
-from service.indexes import BEGINNING, Stretch, end_of, entries_of
+from service.indexes import BEGINNING, Entry, Stretch, entries_of, last_of
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
@@ -17,10 +21,14 @@ from service.lifecycle import Lifecycle
 MAX_REVOKED = 1000
 """How many sessions one call ends at most."""
 
+MAX_EXAMINED = 50_000
+"""How many entries of a lookup one call looks at, at most."""
+
 MARK_LIFE_MS = 600_000
 """How long a mark refuses the creation that it met; none is on its way for as long as that."""
 
 _NO_MARK = 0
+_PAGE = 1000
 _BATCH = 100
 
 
@@ -30,12 +38,28 @@ class Whose(NamedTuple):
     agent_id: str | None
     user_id: str | None
 
+    @property
+    def lookups(self) -> int:
+        """How many lookups list them."""
+        return 2 - self.count(None)
+
+
+class Rest(NamedTuple):
+    """What is left to be examined: of that one among the lookups what is behind a place, as far as an end."""
+
+    part: int
+    place: Entry
+    end: Entry
+
+    def behind(self, place: Entry) -> "Rest | None":
+        return self._replace(place=place) if place.order < self.end.order else None
+
 
 class Revoked(NamedTuple):
-    """How many sessions were ended, and whether more may be listed."""
+    """How many sessions were ended, and what was left to another call; None where everything was examined."""
 
     number: int
-    more: bool
+    rest: Rest | None
 
 
 class Revocation:
@@ -46,35 +70,60 @@ class Revocation:
         self._keys = keys
         self._lifecycle = lifecycle
 
-    async def revoke(self, whose: Whose) -> Revoked:
-        """End what is listed now; what is listed later is left alone."""
-        revoked = await self._revoke(whose)
-        self._lifecycle.revoked(*whose, revoked.number, more=revoked.more)
+    async def revoke(self, whose: Whose, rest: Rest | None = None) -> Revoked:
+        """End what is listed now, or the `rest` that a call left; what is listed after the first call is left alone."""
+        revoked = await self._revoke(whose, rest or await self._listed_now(whose))
+        self._lifecycle.revoked(*whose, revoked.number, more=revoked.rest is not None)
         return revoked
 
-    async def _revoke(self, whose: Whose) -> Revoked:
-        lookup = self._keys.lookups(*whose)[0]
-        end = await end_of(self._lane, lookup)
-        number, place = 0, BEGINNING
-        while end is not None and place.order < end:
-            if number == MAX_REVOKED:
-                return Revoked(number, more=True)
-            stretch = Stretch(lookup, place, min(_BATCH, MAX_REVOKED - number))
-            (entries,) = await entries_of(self._lane, [stretch])
-            entries = [entry for entry in entries if entry.order <= end]
-            if not entries:
-                break
-            number += await self._end(whose, [entry.id for entry in entries])
-            place = entries[-1]
-        return Revoked(number, more=False)
+    async def _listed_now(self, whose: Whose) -> Rest | None:
+        lookups = self._keys.lookups(*whose)
+        sizes: list[int] = await self._lane.ask(*[("ZCARD", lookup) for lookup in lookups])
+        shorter = sizes.index(min(sizes))
+        end = await last_of(self._lane, lookups[shorter])
+        return None if end is None else Rest(shorter, BEGINNING, end)
+
+    async def _revoke(self, whose: Whose, rest: Rest | None) -> Revoked:
+        number, may_examine = 0, MAX_EXAMINED
+        while rest is not None and may_examine and number < MAX_REVOKED:
+            entries = await self._entries(whose, rest, min(_PAGE, may_examine))
+            ended, place = await self._end_some(whose, rest, entries, MAX_REVOKED - number)
+            number, may_examine = number + ended, may_examine - len(entries)
+            rest = rest.behind(place)
+        return Revoked(number, rest)
+
+    async def _entries(self, whose: Whose, rest: Rest, number: int) -> list[Entry]:
+        stretch = Stretch(self._keys.lookups(*whose)[rest.part], rest.place, number)
+        (entries,) = await entries_of(self._lane, [stretch])
+        return [entry for entry in entries if entry.order <= rest.end.order]
+
+    async def _end_some(self, whose: Whose, rest: Rest, entries: Sequence[Entry], most: int) -> tuple[int, Entry]:
+        """End up to so many of them; how many were ended, and the place up to which they were dealt with."""
+        asked_for = await self._listed_by_all(whose, rest, entries)
+        number, come_to = 0, 0
+        while come_to < len(asked_for) and number < most:
+            batch = asked_for[come_to : come_to + min(_BATCH, most - number)]
+            number += await self._end(whose, [entry.id for entry in batch])
+            come_to += len(batch)
+        if come_to < len(asked_for):
+            return number, asked_for[come_to - 1]
+        return number, entries[-1] if entries else rest.end
+
+    async def _listed_by_all(self, whose: Whose, rest: Rest, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those that the other lookup holds too, where there is another."""
+        others = [lookup for part, lookup in enumerate(self._keys.lookups(*whose)) if part != rest.part]
+        if not others or not entries:
+            return entries
+        ids = [entry.id for entry in entries]
+        (scores,) = await self._lane.ask(*[("ZMSCORE", lookup, *ids) for lookup in others])
+        return [entry for entry, score in zip(entries, scores, strict=True) if score is not None]
 
     async def _end(self, whose: Whose, session_ids: Sequence[str]) -> int:
         """How many were ended. Marks come last: they take memory, and ending does not."""
         answers = await self._decided(whose, session_ids, _NO_MARK)
         missing = [session_id for session_id, answer in answers.items() if answer == [b"missing"]]
         ended = await self._settle(whose, answers)
-        on_their_way = await self._of_agent(whose, missing)
-        return ended + await self._settle(whose, await self._decided(whose, on_their_way, MARK_LIFE_MS))
+        return ended + await self._settle(whose, await self._decided(whose, missing, MARK_LIFE_MS))
 
     async def _decided(self, whose: Whose, session_ids: Sequence[str], mark_life_ms: int) -> dict[str, Reply]:
         """What revoke.lua did, by id."""
@@ -91,13 +140,6 @@ class Revocation:
             for session_id in session_ids
         ]
         return dict(zip(session_ids, await self._lane.change(*commands), strict=True))
-
-    async def _of_agent(self, whose: Whose, session_ids: Sequence[str]) -> list[str]:
-        """Those that may be of the agent: by the order of a creation, its lookup has them if the user's has."""
-        if whose.agent_id is None or whose.user_id is None or not session_ids:
-            return list(session_ids)
-        (scores,) = await self._lane.ask(("ZMSCORE", self._keys.agent(whose.agent_id), *session_ids))
-        return [session_id for session_id, score in zip(session_ids, scores, strict=True) if score is not None]
 
     async def _settle(self, whose: Whose, answers: Mapping[str, Reply]) -> int:
         """Count the ended and take them and the marked out of the lookups; how many were ended."""

@@ -69,8 +69,9 @@ def page_response(page: Page, next_cursor: str | None) -> web.Response:
     return JsonResponse(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
 
 
-def revoked_response(revoked: Revoked) -> web.Response:
-    return json_response({"revoked": revoked.number, "more": revoked.more})
+def revoked_response(revoked: Revoked, next_cursor: str | None) -> web.Response:
+    more = next_cursor is not None
+    return json_response({"revoked": revoked.number, "more": more, "nextCursor": next_cursor})
 
 
 def policy_response(agent_id: str, policy: Policy) -> web.Response:

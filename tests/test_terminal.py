@@ -15,10 +15,11 @@ from rich.console import Console
 
 from service import command_line
 from service.connect import client_for
+from service.indexes import Entry
 from service.lane import Lane
 from service.metrics import Metrics
 from service.policies import Policies
-from service.revocation import MAX_REVOKED, Revocation, Revoked, Whose
+from service.revocation import MAX_REVOKED, Rest, Revocation, Revoked, Whose
 from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
@@ -497,9 +498,12 @@ async def test_all_of_somebody_are_ended(operator: Operator, store: Store, whose
 async def test_it_goes_on_until_nothing_more_is_listed(
     operator: Operator, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter([Revoked(MAX_REVOKED, more=True), Revoked(MAX_REVOKED, more=True), Revoked(7, more=False)])
+    rests = [Rest(0, Entry(str(number), "an id"), Entry("9", "another")) for number in range(2)]
+    answers = iter([Revoked(MAX_REVOKED, rests[0]), Revoked(MAX_REVOKED, rests[1]), Revoked(7, None)])
+    gone_on_with = list[Rest | None]()
 
-    async def revoke(_: Revocation, whose: Whose) -> Revoked:
+    async def revoke(_: Revocation, whose: Whose, rest: Rest | None = None) -> Revoked:
+        gone_on_with.append(rest)
         return next(answers)
 
     monkeypatch.setattr(Revocation, "revoke", revoke)
@@ -509,6 +513,7 @@ async def test_it_goes_on_until_nothing_more_is_listed(
         "2000 sessions ended so far.",
         "2007 sessions ended.",
     ]
+    assert gone_on_with == [None, *rests]
 
 
 async def test_what_cannot_be_ended_is_said_in_words(operator: Operator, session: Session, real_redis: Redis) -> None:

@@ -165,9 +165,9 @@ class _Command:
         """End all, call by call; how many were ended."""
         revoked = self._wait_for(self._access.revocation.revoke(whose))
         number = revoked.number
-        while revoked.more:
+        while revoked.rest is not None:
             self._say(f"{_sessions(number)} ended so far.")
-            revoked = self._wait_for(self._access.revocation.revoke(whose))
+            revoked = self._wait_for(self._access.revocation.revoke(whose, revoked.rest))
             number += revoked.number
         return number
 
