@@ -93,7 +93,7 @@ async def test_a_bulk_revocation_finds_it(wide: Store, narrow: Store, lane: Lane
 
     revoked = await Revocation(lane, KEYS, lifecycle_into(Metrics())).revoke(Whose(None, USER))
 
-    assert revoked == Revoked(2, more=False)
+    assert revoked == Revoked(2, rest=None)
 
 
 async def test_a_session_created_under_tighter_settings_is_known_for_the_life_that_it_is_given_later(
