@@ -52,8 +52,8 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     lifecycle = Lifecycle(metrics, watch.log, watch.later)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, lifecycle, settings)
-    upkeep = Upkeep(clients.side, keys, lifecycle)
     beside = SingleCalls(clients.side, timeout_seconds, clients.watch)
+    upkeep = Upkeep(clients.side, beside, keys, lifecycle)
     sweeper = Sweeper(clients.side, beside, keys, lifecycle, metrics)
     reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
     degradation = Degradation(

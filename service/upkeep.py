@@ -2,12 +2,12 @@
 
 import logging
 import random
-from typing import cast
 
 from redis.asyncio import Redis
 
 from service import server_checks
 from service.keys import LAYOUT_VERSION, SHARDS, Keys
+from service.lane import Lane
 from service.lifecycle import Lifecycle
 
 ROUND_SECONDS = 30
@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Rounds of small looks at Redis, through a client from the side."""
+    """Rounds of small looks at Redis over `lane`, and one at the server itself through `redis`."""
 
-    def __init__(self, redis: Redis, keys: Keys, lifecycle: Lifecycle) -> None:
+    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle) -> None:
         self._redis = redis
+        self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
         self._layout_was_marked = False
@@ -27,7 +28,7 @@ class Upkeep:
         self._hashes_were_large = False
 
     async def round(self) -> None:
-        """One look at everything. Raises what redis-py raises."""
+        """One look at everything. Raises StoreUnavailable, and what redis-py raises."""
         if not self._server_was_checked:
             await server_checks.check(self._redis)
             self._server_was_checked = True
@@ -36,17 +37,23 @@ class Upkeep:
             await self._warn_of_large_hashes()
 
     async def _mark_layout(self) -> None:
-        """The mark never dies: where it has gone, everything has gone."""
-        was_missing = await self._redis.set(self._keys.layout, LAYOUT_VERSION, nx=True)
-        if was_missing and self._layout_was_marked:
+        """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""
+        (mark,) = await self._lane.ask(("GET", self._keys.layout))
+        if mark is None and await self._set_mark() and self._layout_was_marked:
             self._lifecycle.all_lost()
         self._layout_was_marked = True
+
+    async def _set_mark(self) -> bool:
+        """Whether it was this replica's to set."""
+        (done,) = await self._lane.change(("SET", self._keys.layout, LAYOUT_VERSION, "NX"))
+        return bool(done)  # OK as it comes, or True as redis-py has it; else None
 
     async def _warn_of_large_hashes(self) -> None:
         """Metadata longer than hash-max-listpack-value makes a session's hash several times as large."""
         shard = random.choice(SHARDS)
-        for session_id in cast(list[bytes], await self._redis.zrange(self._keys.expiry(shard), -1, -1)):
-            encoding = await self._redis.object("ENCODING", self._keys.session(session_id.decode()))
+        (last,) = await self._lane.ask(("ZRANGE", self._keys.expiry(shard), -1, -1))
+        for session_id in last:
+            (encoding,) = await self._lane.ask(("OBJECT", "ENCODING", self._keys.session(session_id.decode())))
             if encoding == b"hashtable":
                 self._hashes_were_large = True
                 _log.warning(

@@ -1,5 +1,6 @@
 """What goes on beside the requests."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +12,20 @@ from structlog.testing import capture_logs
 
 from service.connect import client_for
 from service.keys import Keys
+from service.lane import Lane
 from service.metrics import Metrics
 from service.settings import Settings
+from service.single_calls import SingleCalls
 from service.store import Store
+from service.store_watch import StoreWatch
 from service.upkeep import Upkeep
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
 
 
 @pytest.fixture
-def upkeep(real_redis: Redis) -> Upkeep:
-    return Upkeep(real_redis, Keys(""), lifecycle_into(Metrics()))
+def upkeep(real_redis: Redis, lane: Lane) -> Upkeep:
+    return Upkeep(real_redis, lane, Keys(""), lifecycle_into(Metrics()))
 
 
 def said_by(logger: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -57,9 +61,19 @@ async def test_a_round_leaves_the_mark_of_another_version_alone(upkeep: Upkeep, 
     assert await real_redis.get("sessions:layout") == b"2"
 
 
-async def test_a_store_that_was_emptied_is_noticed(real_redis: Redis) -> None:
+async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Upkeep, real_redis: Redis) -> None:
+    await upkeep.round()
+    await real_redis.config_set("min-replicas-to-write", 1)
+
+    (trouble,) = await asyncio.gather(upkeep.round(), return_exceptions=True)
+    await real_redis.config_set("min-replicas-to-write", 0)
+
+    assert trouble is None
+
+
+async def test_a_store_that_was_emptied_is_noticed(real_redis: Redis, lane: Lane) -> None:
     lifecycle = lifecycle_into(Metrics())
-    upkeep = Upkeep(real_redis, Keys(""), lifecycle)
+    upkeep = Upkeep(real_redis, lane, Keys(""), lifecycle)
     await upkeep.round()
     at_first = lifecycle.last_lost
     await real_redis.flushall()
@@ -102,7 +116,8 @@ async def test_the_server_is_checked_once_as_soon_as_it_answers(
     unborn_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client_for(unborn_server.url, 1) as client:
-        upkeep = Upkeep(client, Keys(""), lifecycle_into(Metrics()))
+        lane = SingleCalls(client, 1, StoreWatch(Metrics()))
+        upkeep = Upkeep(client, lane, Keys(""), lifecycle_into(Metrics()))
         with pytest.raises(RedisError):
             await upkeep.round()
         unborn_server.start()
