@@ -14,6 +14,7 @@ from service.keys import Keys
 from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
@@ -71,9 +72,8 @@ async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
     metrics = Metrics()
-    sweeper = Sweeper(
-        client, SingleCalls(client, 10, StoreWatch(metrics)), Keys(""), Lifecycle(metrics, EventLog(), Later()), metrics
-    )
+    lane, lifecycle = SingleCalls(client, 10, StoreWatch(metrics)), Lifecycle(metrics, EventLog(), Later())
+    sweeper = Sweeper(lane, Keys(""), lifecycle, metrics, retention_ms=Settings().retention_ms)
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()

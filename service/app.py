@@ -54,7 +54,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     policies = Policies(clients.lane, keys, lifecycle, settings)
     beside = SingleCalls(clients.side, timeout_seconds, clients.watch)
     upkeep = Upkeep(clients.side, beside, keys, lifecycle)
-    sweeper = Sweeper(clients.side, beside, keys, lifecycle, metrics)
+    sweeper = Sweeper(beside, keys, lifecycle, metrics, retention_ms=settings.retention_ms)
     reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
     degradation = Degradation(
         clients.side, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds

@@ -44,8 +44,7 @@ class Degradation:
         return [*self._of_the_sweeper(), *self._of_losses(), *self._of_refusals(), *await self._of_eviction()]
 
     def _of_the_sweeper(self) -> Iterator[Reason]:
-        """A sweeper that does not come to look is as far behind as one that cannot keep up."""
-        lag_seconds = self._sweeper.lag_ms / 1000 + time.monotonic() - self._sweeper.last_look
+        lag_seconds = self._sweeper.lag_seconds
         if lag_seconds > self._lag_limit_seconds:
             yield Reason(
                 "SWEEPER_LAGS",

@@ -70,7 +70,7 @@ class Metrics:
         self.near_expiration = gauge_of_all(
             "near_expiration", "Sessions within their warning threshold, in all of Redis"
         )
-        self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "Age of the oldest end this replica found unswept")
+        self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "How far this replica's sweeper is behind by now")
         self.keys_without_end = gauge("keys_without_end", "Keys that should have a TTL and were found without")
 
         self.request_seconds = histogram(

@@ -10,16 +10,16 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from redis.asyncio import Redis
-
 from service import scripts
-from service.instants import instant_of
 from service.keys import SHARDS, Keys
-from service.lane import Lane, ScriptFault, UnknownAnswer
+from service.lane import Lane, Reply, ScriptFault, UnknownAnswer
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 
 BATCH_PER_SHARD = 100
+
+_PORTIONS = (slice(0, 1), slice(1, 16), slice(16, None))
+"""In which the shards are asked: a server that does not know the script yet is sent its text for each of them."""
 
 _PROOF = ("agentId", "userId", "expiresAt")
 
@@ -34,48 +34,86 @@ class Ended(NamedTuple):
     user_id: str
 
 
-class Sweeper:
-    """Finds what has ended through `redis` and sweeps it through `lane`: neither is the requests' own."""
+class Expiry(NamedTuple):
+    """The key of one shard's ids by their ends."""
 
-    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle, metrics: Metrics) -> None:
-        self._redis = redis
+    expiry: str
+
+
+class Due(NamedTuple):
+    """The ids in a shard whose end has come, as they stand there, and when its server was asked, by its own clock."""
+
+    shard: str
+    ids: Sequence[bytes]
+    now_ms: int
+    oldest_end_ms: float
+
+    @property
+    def lag_ms(self) -> int:
+        return self.now_ms - int(max(self.oldest_end_ms, 0))  # a hand may have put -inf there
+
+
+class Sweeper:
+    """Sweeps over `lane`, which should not be the requests' own. Each shard is judged by its own server's clock."""
+
+    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle, metrics: Metrics, *, retention_ms: int) -> None:
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
-        self._gauge = metrics.sweeper_lag_seconds
+        self._retention_ms = retention_ms
+        self._faulty: set[str] = set()
         self.lag_ms = 0
         """How long ago that session ended which had waited longest when the last round began."""
         self.last_look = time.monotonic()
         """When that was, on the monotonic clock in seconds."""
+        metrics.sweeper_lag_seconds.set_function(lambda: self.lag_seconds)
+
+    @property
+    def lag_seconds(self) -> float:
+        """How far behind it is by now: one that does not come to look is as far behind as one that cannot keep up."""
+        return self.lag_ms / 1000 + time.monotonic() - self.last_look
 
     async def round(self) -> None:
-        """Sweep a batch of every shard, the oldest first. Raises what redis-py raises, and StoreUnavailable."""
-        now_ms = await self._now_ms()
-        due = await self._due(now_ms)
-        self._measure(max((now_ms - int(oldest[1]) for oldest, *_ in due), default=0))
+        """Sweep a batch of every shard, the oldest first. Raises StoreUnavailable."""
+        due = await self._due()
+        self.lag_ms, self.last_look = max((shard.lag_ms for shard in due), default=0), time.monotonic()
         for shard in random.sample(due, len(due)):
             try:
-                await self._sweep([session_id.decode() for session_id, _ in shard], now_ms)
-            except ScriptFault as error:  # one shard that was tampered with holds up no other
-                _log.error("a shard cannot be swept: %s", error)
+                await self._sweep(shard)
+            except (ScriptFault, UnknownAnswer, ValueError) as error:  # one that was tampered with holds up no other
+                self._is_faulty(shard.shard, error)
+            else:
+                self._faulty.discard(shard.shard)
 
-    def _measure(self, lag_ms: int) -> None:
-        self.lag_ms, self.last_look = lag_ms, time.monotonic()
-        self._gauge.set(lag_ms / 1000)
+    def _is_faulty(self, shard: str, why: object) -> None:
+        """Told once an episode."""
+        if shard not in self._faulty:
+            self._faulty.add(shard)
+            _log.error("a shard cannot be swept: %s", why)
 
-    async def _sweep(self, session_ids: Sequence[str], now_ms: int) -> None:
-        await self._delist(await self._proven_ended(session_ids, now_ms))
+    async def _sweep(self, due: Due) -> None:
+        session_ids = [session_id.decode() for session_id in due.ids]
+        await self._delist(await self._proven_ended(session_ids, due.now_ms))
         await self._take_out(session_ids)
 
-    async def _now_ms(self) -> int:
-        return instant_of(await self._redis.time())
+    async def _due(self) -> list[Due]:
+        """What is to be swept, of each shard that has any."""
+        commands = [scripts.DUE.command(Expiry(self._keys.expiry(shard)), number=BATCH_PER_SHARD) for shard in SHARDS]
+        answers = [answer for portion in _PORTIONS for answer in await self._lane.ask(*commands[portion])]
+        found = [self._due_of(shard, answer) for shard, answer in zip(SHARDS, answers, strict=True)]
+        return [due for due in found if due is not None]
 
-    async def _due(self, now_ms: int) -> list[list[tuple[bytes, float]]]:
-        """For each shard that has any, the ids whose end has come, with its instant."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for shard in SHARDS:
-            pipeline.zrangebyscore(self._keys.expiry(shard), "-inf", now_ms, 0, BATCH_PER_SHARD, withscores=True)
-        return [due for due in await pipeline.execute() if due]
+    def _due_of(self, shard: str, answer: Reply) -> Due | None:
+        match answer:
+            case [b"due", _, []]:
+                self._faulty.discard(shard)
+            case [b"due", now_ms, [_, oldest_end_ms, *_] as flat]:
+                return Due(shard, flat[::2], now_ms, float(oldest_end_ms))
+            case [b"unreadable", why]:
+                self._is_faulty(shard, why.decode())
+            case _:
+                raise UnknownAnswer(repr(answer))
+        return None
 
     async def _proven_ended(self, session_ids: Sequence[str], now_ms: int) -> list[Ended]:
         tombstones = await self._lane.ask(
@@ -97,7 +135,10 @@ class Sweeper:
             await self._lane.change(*commands)
 
     async def _take_out(self, session_ids: Sequence[str]) -> None:
-        commands = [scripts.SWEEP.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
+        commands = [
+            scripts.SWEEP.command(self._keys.of(session_id), id=session_id, retention_ms=self._retention_ms)
+            for session_id in session_ids
+        ]
         for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
             match answer:
                 case [b"swept", reason]:

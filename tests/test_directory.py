@@ -409,7 +409,7 @@ class Turmoil:
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
         beside = SingleCalls(self._redis, 2, StoreWatch(metrics))
-        await Sweeper(self._redis, beside, Keys(""), lifecycle_into(metrics), metrics).round()
+        await Sweeper(beside, Keys(""), lifecycle_into(metrics), metrics, retention_ms=MINUTE_MS).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):

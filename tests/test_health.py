@@ -63,7 +63,8 @@ def lifecycle() -> Lifecycle:
 
 @pytest.fixture
 def sweeper(real_redis: Redis, lifecycle: Lifecycle) -> Sweeper:
-    return Sweeper(real_redis, SingleCalls(real_redis, 2, StoreWatch(Metrics())), Keys(""), lifecycle, Metrics())
+    metrics = Metrics()
+    return Sweeper(SingleCalls(real_redis, 2, StoreWatch(metrics)), Keys(""), lifecycle, metrics, retention_ms=1)
 
 
 def codes_in(report: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from service.scripts import (
     COUNT,
     CREATE,
     DELETE,
+    DUE,
     ENLIST,
     LIST,
     LOSE,
@@ -52,14 +53,19 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "mark_life_ms": 10 * MINUTE_MS,
     "revision": "1",
 }
-SCRIPTS = [CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE]
+SCRIPTS = [
+    *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
+    DUE,
+]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
     "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, REVOKE], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
-    "script", [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE], ids=lambda script: script.name
+    "script",
+    [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE],
+    ids=lambda script: script.name,
 )
 
 
@@ -299,6 +305,14 @@ async def test_a_session_that_is_gone_five_seconds_early_is_not_lost(redis: Redi
 async def test_a_session_that_lives_is_not_lost(redis: Redis) -> None:
     assert await run_at(redis, THEN_MS, LOSE) == [b"living"]
     assert await redis.hget(Keys("").tombstone(AN_ID), "lostAt") is None
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_session_is_due_from_the_instant_of_its_end_by_the_servers_clock(redis: Redis) -> None:
+    answers = [await run_at(redis, END_MS - 1, DUE, number=9), await run_at(redis, END_MS, DUE, number=9)]
+
+    told = [AN_ID.encode(), str(END_MS).encode()]
+    assert answers == [[b"due", END_MS - 1, []], [b"due", END_MS, told]]
 
 
 @pytest.mark.usefixtures("session_of_2100")

@@ -9,6 +9,7 @@ from service.errors import StoreUnavailable
 from service.keys import Keys
 from service.lane import Lane
 from service.metrics import Metrics
+from service.scripts import Command
 from service.sessions import Session, TimeoutConfig
 from service.single_calls import SingleCalls
 from service.store import Store
@@ -18,10 +19,25 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.counted import counted, read_from
-from tests.store.evidence import KEYS, fields_of, scores_of, tombstone_of
+from tests.store.evidence import KEYS, commands_seen, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
+RETENTION_MS = 60 * MINUTE_MS
 NOWHERE = {"expiry": None, "warning": None, "created": None}
+SHARD, IN_IT = "zz", "zz90c3cc-0d44-4b50-8888-8dd25736052a"
+TAMPERINGS: dict[str, list[Command]] = {
+    "the index of ends": [("SET", KEYS.expiry(SHARD), "no index", "PX", MINUTE_MS)],
+    "another index": [
+        ("ZADD", KEYS.expiry(SHARD), 1, IN_IT),
+        ("SET", KEYS.created(SHARD), "no index", "PX", MINUTE_MS),
+    ],
+    "an id": [("ZADD", KEYS.expiry(SHARD), 1, b"\xff")],
+    "an instant": [
+        ("ZADD", KEYS.expiry(SHARD), 1, IN_IT),
+        ("HSET", KEYS.tombstone(IN_IT), "agentId", "a", "userId", "u", "expiresAt", "soon"),
+        ("PEXPIRE", KEYS.tombstone(IN_IT), MINUTE_MS),
+    ],
+}
 
 
 @pytest.fixture
@@ -42,7 +58,8 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    return Sweeper(redis, SingleCalls(redis, 2, StoreWatch(metrics)), Keys(""), lifecycle_into(metrics), metrics)
+    lane = SingleCalls(redis, 2, StoreWatch(metrics))
+    return Sweeper(lane, Keys(""), lifecycle_into(metrics), metrics, retention_ms=RETENTION_MS)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
@@ -73,6 +90,51 @@ async def test_its_tombstone_still_says_410(sweeper: Sweeper, ended: Session, st
     assert await attempt(store.get, ended.id) == "expired"
 
 
+async def test_a_tombstone_without_an_end_gets_its_own_again(
+    sweeper: Sweeper, ended: Session, real_redis: Redis
+) -> None:
+    await real_redis.persist(KEYS.tombstone(ended.id))
+    await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: 1})
+
+    await sweeper.round()
+
+    ended_at_ms = int((await tombstone_of(real_redis, ended))["expiresAt"])
+    assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == ended_at_ms + RETENTION_MS
+
+
+async def test_a_tombstone_without_an_end_goes_at_once_where_its_retention_is_over(
+    sweeper: Sweeper, session: Session, real_redis: Redis
+) -> None:
+    await real_redis.persist(KEYS.tombstone(session.id))
+    await age(real_redis, session.id, 91 * MINUTE_MS)
+    await real_redis.hincrby(KEYS.tombstone(session.id), "expiresAt", -91 * MINUTE_MS)
+
+    await sweeper.round()
+
+    assert await real_redis.exists(KEYS.tombstone(session.id)) == 0
+
+
+async def test_an_index_that_holds_no_instant_holds_nothing_up(
+    sweeper: Sweeper, ended: Session, real_redis: Redis
+) -> None:
+    await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: float("-inf")})
+
+    await sweeper.round()
+
+    assert await scores_of(real_redis, ended) == NOWHERE
+
+
+async def test_a_server_that_does_not_know_the_script_is_sent_its_text_once(
+    sweeper: Sweeper, real_redis: Redis
+) -> None:
+    await real_redis.script_flush()
+    await real_redis.config_resetstat()
+
+    await sweeper.round()
+
+    assert (await commands_seen(real_redis))["eval"] == 1
+
+
 async def test_ends_are_counted_by_their_reason(
     sweeper: Sweeper, ended: Session, store: Store, real_redis: Redis, metrics: Metrics
 ) -> None:
@@ -101,9 +163,18 @@ async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session, me
     behind_ms, behind_seconds = sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)
     await sweeper.round()
 
-    assert behind_ms >= 1 * MINUTE_MS
-    assert behind_seconds == behind_ms / 1000
-    assert (sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)) == (0, 0)
+    assert 1 * MINUTE_MS <= behind_ms < 2 * MINUTE_MS
+    assert behind_ms / 1000 <= behind_seconds < 2 * MINUTE_MS / 1000
+    assert sweeper.lag_ms == 0
+    assert read_from(metrics.sweeper_lag_seconds) < 1 * MINUTE_MS / 1000
+
+
+async def test_one_that_cannot_look_is_further_behind_by_the_moment(sweeper: Sweeper, metrics: Metrics) -> None:
+    await sweeper.round()
+
+    sweeper.last_look -= 300
+
+    assert 300 <= read_from(metrics.sweeper_lag_seconds) < 360
 
 
 async def test_a_living_session_is_left_alone(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:
@@ -201,17 +272,62 @@ async def test_sweepers_among_heartbeats_end_no_session(session: Session, store:
     assert (await scores_of(real_redis, session))["expiry"] == (await store.get(session.id)).expires_at_ms
 
 
+@pytest.mark.parametrize("tampering", TAMPERINGS.values(), ids=TAMPERINGS)
 async def test_a_shard_that_was_tampered_with_holds_up_no_other(
-    sweeper: Sweeper, ended: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
+    sweeper: Sweeper,
+    ended: Session,
+    real_redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tampering: list[Command],
 ) -> None:
-    other = "bb" if ended.id[:2] != "bb" else "cc"
-    await real_redis.zadd(KEYS.expiry(other), {f"{other}90c3cc-0d44-4b50-8888-8dd25736052a": 1})
-    await real_redis.set(f"sessions:{{{other}}}:created", "no index", px=60_000)
+    monkeypatch.setattr("service.sweeper.SHARDS", (SHARD, ended.id[:2]))
+    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(*tampering)
 
     await sweeper.round()
 
     assert await scores_of(real_redis, ended) == NOWHERE
     assert "a shard cannot be swept" in caplog.text
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS.values(), ids=TAMPERINGS)
+async def test_a_tampered_shard_is_told_once_an_episode(
+    sweeper: Sweeper,
+    real_redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tampering: list[Command],
+) -> None:
+    monkeypatch.setattr("service.sweeper.SHARDS", (SHARD,))
+    tampered = SingleCalls(real_redis, 2, StoreWatch(Metrics())).change
+    await tampered(*tampering)
+    await sweeper.round()
+    await sweeper.round()
+    told_first = caplog.text.count("a shard cannot be swept")
+    await real_redis.flushall()
+    await sweeper.round()
+    await tampered(*tampering)
+
+    await sweeper.round()
+
+    assert told_first == 1
+    assert caplog.text.count("a shard cannot be swept") == 2
+
+
+async def test_an_episode_is_over_when_its_shard_is_swept(
+    sweeper: Sweeper, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.sweeper.SHARDS", (SHARD,))
+    tampered = SingleCalls(real_redis, 2, StoreWatch(Metrics())).change
+    await tampered(*TAMPERINGS["another index"])
+    await sweeper.round()
+    await real_redis.delete(KEYS.created(SHARD))
+    await sweeper.round()
+    await tampered(*TAMPERINGS["another index"])
+
+    await sweeper.round()
+
+    assert caplog.text.count("a shard cannot be swept") == 2
 
 
 async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(

@@ -100,9 +100,13 @@ COUNT = load("count")
 REVOKE = load("revoke")
 PUT_POLICY = load("put_policy")
 LOSE = load("lose")
+DUE = load("due")
 
 
-_ALL = (CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE)
+_ALL = (
+    *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
+    DUE,
+)
 
 
 @cache

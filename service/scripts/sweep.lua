@@ -9,7 +9,8 @@ local keys = {
     created   = KEYS[5],   -- its shard's ids by createdAt
 }
 local args = {
-    id = ARGV[1],
+    id           = ARGV[1],
+    retention_ms = ARGV[2],   -- for a tombstone that someone took its TTL from
 }
 
 local now_ms = clock()
@@ -21,9 +22,12 @@ if session then
     return {'living'}
 end
 
-local reason, lost_at = unpack(redis.call('HMGET', keys.tombstone, 'reason', 'lostAt'))
+local expires_at, reason, lost_at = unpack(redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'lostAt'))
 redis.call('DEL', keys.session)
 redis.call('HDEL', keys.tombstone, 'agentId', 'userId', 'lostAt')
+if redis.call('PTTL', keys.tombstone) == -1 then
+    redis.call('PEXPIREAT', keys.tombstone, whole((expires_at or score) + args.retention_ms))
+end
 redis.call('ZREM', keys.created, args.id)
 redis.call('ZREM', keys.warning, args.id)
 redis.call('ZREM', keys.expiry, args.id)
