@@ -10,13 +10,17 @@ from service import api, documentation, probes
 from service.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.census import Census
 from service.degradation import Degradation
+from service.delisting import ROUND_SECONDS as DELIST_SECONDS
+from service.delisting import Delisting
 from service.directory import Directory
 from service.health import Health
 from service.keys import Keys
 from service.lane import Lane
 from service.lifecycle import Lifecycle
+from service.losses import Losses
 from service.policies import Policies
 from service.reconciler import Reconciler
+from service.relisting import Relisting
 from service.revocation import Revocation
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
@@ -55,7 +59,10 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     beside = SingleCalls(clients.side, timeout_seconds, clients.watch)
     upkeep = Upkeep(clients.side, beside, keys, lifecycle)
     sweeper = Sweeper(beside, keys, lifecycle, metrics, retention_ms=settings.retention_ms)
-    reconciler = Reconciler(beside, keys, lifecycle, metrics, lookup_life_ms=settings.lookup_life_ms)
+    losses, delisting = Losses(beside, keys, lifecycle), Delisting(beside, keys)
+    lifecycle.when_lost_is_met, lifecycle.when_left_behind = losses.met, delisting.left_behind
+    relisting = Relisting(beside, keys, delisting, lookup_life_ms=settings.lookup_life_ms)
+    reconciler = Reconciler(beside, keys, relisting, losses, metrics)
     degradation = Degradation(
         clients.side, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
     )
@@ -76,8 +83,15 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
                 every_seconds=settings.session_reconcile_interval_seconds,
                 timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
             ),
+            repeated(
+                "delisting",
+                delisting.round,
+                every_seconds=DELIST_SECONDS,
+                timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+            ),
         ):
             yield
+        await losses.aclose()
         watch.later.catch_up()
         await health.aclose()
         await clients.wide.aclose()

@@ -1,6 +1,7 @@
 """What happens to sessions, said once and told to the log and the metrics."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -27,6 +28,10 @@ class Lifecycle:
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
+        self.when_lost_is_met: Callable[[str], None] = _leave_it
+        """Called with the id of each lost session that a request met, for someone to see to it afterwards."""
+        self.when_left_behind: Callable[[str, str, str], None] = _leave_it
+        """Likewise with the ids of each session that may still be listed, its agent and its user."""
 
     def created(self, session_id: str) -> None:
         self._metrics.created.inc()
@@ -56,6 +61,12 @@ class Lifecycle:
         self._metrics.lost_met.inc()
         self.last_lost = time.monotonic()
         self._say(self._lost_met, session_id)
+        self.when_lost_is_met(session_id)
+
+    def left_behind(self, session_id: str, agent_id: str, user_id: str, why: str) -> None:
+        """A session has ended, and it is not known whether its lookups list it still."""
+        _log.info("an ended session may stay in its lookups for now", **_hashes(session=session_id), why=why)
+        self.when_left_behind(session_id, agent_id, user_id)
 
     def all_lost(self) -> None:
         """The data is gone as a whole: the server came back without it, or someone flushed it."""
@@ -73,6 +84,10 @@ class Lifecycle:
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:
             self._later.do(write, Event(time.time(), REQUEST_ID.get(None), session_id))
+
+
+def _leave_it(*_: str) -> None:
+    """Nobody sees to it."""
 
 
 def _level(reason: str) -> str:

@@ -1,21 +1,21 @@
 """Looks over one shard after the other for what a killed process, a failing server or a hand left wrong.
 
-What a shard knows and a lookup lacks is put back; nothing is ever taken out. Sessions that were lost are counted once,
-over all replicas. Keys without an end are counted, no more. Every replica reconciles; none leads.
+What a shard knows and a lookup lacks is put back. Sessions that were lost are counted once, over all replicas. Keys
+without an end are counted, and of them lookups are given one. Every replica reconciles; none leads.
 """
 
 import logging
 import random
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from service import scripts
 from service.instants import instant_of
-from service.keys import SHARDS, Keys, LookupKeys
+from service.keys import SHARDS, Keys
 from service.lane import Lane, ScriptFault, UnknownAnswer
-from service.lifecycle import Lifecycle
+from service.losses import Losses
 from service.metrics import Metrics
+from service.relisting import Living, Relisting
+from service.scripts import Command
 
 PAGE = 100
 """About how many sessions are looked at in one round trip: Redis takes this number as a hint."""
@@ -23,15 +23,6 @@ PAGE = 100
 _NO_END = -1
 
 _log = logging.getLogger(__name__)
-
-
-class Living(NamedTuple):
-    """A session that lives, and what its lookups should know of it."""
-
-    id: str
-    agent_id: str
-    user_id: str
-    created_at: bytes
 
 
 class Page(NamedTuple):
@@ -45,12 +36,12 @@ class Page(NamedTuple):
 class Reconciler:
     """Goes round the shards, from a random one on, through a lane that is not the requests' own."""
 
-    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle, metrics: Metrics, *, lookup_life_ms: int) -> None:
+    def __init__(self, lane: Lane, keys: Keys, relisting: Relisting, losses: Losses, metrics: Metrics) -> None:
         self._lane = lane
         self._keys = keys
-        self._lifecycle = lifecycle
+        self._relisting = relisting
+        self._losses = losses
         self._gauge = metrics.keys_without_end
-        self._lookup_life_ms = lookup_life_ms
         self._place = random.randrange(len(SHARDS))
         self._without_end: dict[str, int] = {}
 
@@ -67,9 +58,11 @@ class Reconciler:
         put_back = 0
         async for session_ids in self._pages(shard):
             page = await self._read(session_ids)
-            put_back += await self._put_back(page.living)
-            await self._count_lost(page.gone)
-            without_end.update(page.without_end)
+            relisted = await self._relisting.relist(page.living)
+            if page.gone:
+                await self._losses.count(page.gone)
+            put_back += relisted.number
+            without_end.update(page.without_end, relisted.without_end)
         if put_back:
             _log.info("entries that lookups lacked were put back: %d", put_back)
         self._tell_of_keys_without_end(shard, len(without_end))
@@ -84,7 +77,7 @@ class Reconciler:
 
     async def _read(self, session_ids: Sequence[str]) -> Page:
         commands = [command for session_id in session_ids for command in self._looks_at(session_id)]
-        *replies, time = await self._lane.ask(*commands, ("TIME",))
+        *replies, time = await self._lane.ask(*commands, ("TIME",))  # all of one shard: of its server
         now_ms = instant_of(time)
         page = Page([], [], [])
         looks = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
@@ -100,44 +93,10 @@ class Reconciler:
                 page.living.append(Living(session_id, agent_id.decode(), user_id.decode(), created_at))
         return page
 
-    def _looks_at(self, session_id: str) -> list[scripts.Command]:
+    def _looks_at(self, session_id: str) -> list[Command]:
         session, tombstone = self._keys.session(session_id), self._keys.tombstone(session_id)
         fields = ("agentId", "userId", "createdAt", "expiresAt")
         return [("HMGET", session, *fields), ("PTTL", session), ("PTTL", tombstone)]
-
-    async def _put_back(self, sessions: Sequence[Living]) -> int:
-        """Tell lookups of sessions that they should know, and how often that was needed."""
-        lookups: defaultdict[str, list[Living]] = defaultdict(list)
-        for session in sessions:
-            lookups[self._keys.user(session.user_id)].append(session)
-            lookups[self._keys.agent(session.agent_id)].append(session)
-        known = await self._lane.ask(
-            *[("ZMSCORE", lookup, *[session.id for session in listed]) for lookup, listed in lookups.items()]
-        )
-        lacking = [
-            self._enlist(lookup, session)
-            for (lookup, listed), scores in zip(lookups.items(), known, strict=True)
-            for session, score in zip(listed, scores, strict=True)
-            if score is None
-        ]
-        await self._lane.change(*lacking)
-        return len(lacking)
-
-    def _enlist(self, lookup: str, session: Living) -> scripts.Command:
-        return scripts.ENLIST.command(
-            LookupKeys(lookup), id=session.id, lookup_life_ms=self._lookup_life_ms, created_at=session.created_at
-        )
-
-    async def _count_lost(self, session_ids: Sequence[str]) -> None:
-        commands = [scripts.LOSE.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
-        for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
-            match answer:
-                case [b"lost"]:
-                    self._lifecycle.ended(session_id, "lost")
-                case [b"known"] | [b"living"] | [b"expired", *_] | [b"missing"]:
-                    pass
-                case _:
-                    raise UnknownAnswer(repr(answer))
 
     def _tell_of_keys_without_end(self, shard: str, number: int) -> None:
         before = sum(self._without_end.values())
@@ -146,6 +105,6 @@ class Reconciler:
         self._gauge.set(now)
         if now and not before:
             _log.warning(
-                "keys in Redis that should have a TTL have none, as after PERSIST or a RESTORE without one: they may "
-                "take memory for good until they are given one or deleted; sessions_keys_without_end counts them"
+                "keys in Redis that should have a TTL have none, as after PERSIST or a RESTORE without one: they take "
+                "memory for longer than they should; sessions_keys_without_end counts them"
             )

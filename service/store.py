@@ -1,6 +1,5 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -21,8 +20,6 @@ MOST_TRIES = 64
 
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
-
-_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -227,13 +224,13 @@ class Store:
             _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.why)
 
     async def _delist(self, session_id: str, agent_id: str, user_id: str) -> None:
-        """Take an ended session out of its lookups. Left behind it would do no harm, so trouble is not passed on."""
+        """Take an ended session out of its lookups. Left behind it does little harm, so trouble is not passed on."""
         try:
             await self._lane.change(
                 ("ZREM", self._keys.user(user_id), session_id), ("ZREM", self._keys.agent(agent_id), session_id)
             )
         except StoreUnavailable as error:
-            _log.info("a deleted session stays in its lookups for now: %s", error.why)
+            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
 
 
 def _require_issued(session_id: str) -> None:

@@ -2,25 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service.delisting import Delisting
 from service.errors import StoreUnavailable
-from service.keys import SHARDS, Keys
+from service.keys import SHARDS
+from service.lane import Lane
+from service.losses import Losses
 from service.metrics import Metrics
 from service.reconciler import PAGE, Reconciler
-from service.scripts import Command
+from service.relisting import Living, Relisting
+from service.revocation import Revocation, Whose
+from service.scripts import DELETE, Command
 from service.sessions import Session
 from service.settings import Settings
 from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
+from service.sweeper import Sweeper
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, lifecycle_into
 from tests.counted import counted, read_from
+from tests.interruption import Happening, Interrupted
 from tests.store.evidence import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
@@ -69,13 +77,13 @@ async def endless(session: Session, real_redis: Redis) -> AsyncIterator[Session]
 
 
 def reconciler_on(redis: Redis, metrics: Metrics) -> Reconciler:
-    return Reconciler(
-        SingleCalls(redis, 2, StoreWatch(metrics)),
-        Keys(""),
-        lifecycle_into(metrics),
-        metrics,
-        lookup_life_ms=LOOKUP_LIFE_MS,
-    )
+    return reconciler_over(SingleCalls(redis, 2, StoreWatch(metrics)), metrics)
+
+
+def reconciler_over(lane: Lane, metrics: Metrics) -> Reconciler:
+    delisting = Delisting(lane, KEYS)
+    relisting = Relisting(lane, KEYS, delisting, lookup_life_ms=LOOKUP_LIFE_MS)
+    return Reconciler(lane, KEYS, relisting, Losses(lane, KEYS, lifecycle_into(metrics)), metrics)
 
 
 async def listed(redis: Redis, lookup: str) -> dict[str, int]:
@@ -193,6 +201,86 @@ async def test_the_service_reconciles(
     assert (await listed(real_redis, KEYS.agent(AGENT))).keys() == {AN_ID}
 
 
+# Sessions that end while they are put back
+
+
+async def race(session: Session, real_redis: Redis, metrics: Metrics, **happening: Happening) -> None:
+    """Put a session back into its user's lookup while something happens before or after that."""
+    await real_redis.delete(KEYS.user(USER))
+    lane = Interrupted(SingleCalls(real_redis, 2, StoreWatch(metrics)), "enlist", **happening)
+    await reconciler_over(lane, metrics).round()
+
+
+@pytest.fixture(params=["deleted", "revoked", "swept"])
+def ending(request: pytest.FixtureRequest, session: Session, real_redis: Redis, store: Store) -> Happening:
+    """An end of a session that leaves nothing of it in any lookup."""
+
+    async def passing_away() -> None:
+        await age(real_redis, session.id, 31 * MINUTE_MS)
+        await sweeper.round()
+
+    lane, lifecycle = SingleCalls(real_redis, 2, StoreWatch(Metrics())), lifecycle_into(Metrics())
+    sweeper = Sweeper(lane, KEYS, lifecycle, Metrics(), retention_ms=60 * MINUTE_MS)
+    endings: dict[str, Happening] = {
+        "deleted": partial(store.delete, session.id),
+        "revoked": partial(Revocation(lane, KEYS, lifecycle).revoke, Whose(AGENT, None)),
+        "swept": passing_away,
+    }
+    return endings[request.param]
+
+
+@pytest.mark.usefixtures("reconciler")
+async def test_one_that_ends_before_it_is_put_back_is_taken_out_again(
+    session: Session, real_redis: Redis, metrics: Metrics, ending: Happening
+) -> None:
+    await race(session, real_redis, metrics, before=ending)
+
+    assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
+
+
+@pytest.mark.usefixtures("reconciler")
+async def test_one_that_ends_after_it_is_put_back_is_taken_out(
+    session: Session, real_redis: Redis, metrics: Metrics, ending: Happening
+) -> None:
+    await race(session, real_redis, metrics, after=ending)
+
+    assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
+
+
+@pytest.mark.usefixtures("reconciler")
+async def test_one_whose_deletion_dies_on_its_way_is_taken_out(
+    session: Session, real_redis: Redis, metrics: Metrics
+) -> None:
+    deletion = DELETE.command(KEYS.of(session.id), id=session.id)
+    lane = SingleCalls(real_redis, 2, StoreWatch(metrics))
+
+    await race(session, real_redis, metrics, after=partial(lane.change, deletion))
+
+    assert await real_redis.exists(KEYS.user(USER)) == 0
+
+
+@pytest.mark.usefixtures("reconciler")
+async def test_one_that_ends_before_an_entry_whose_fate_is_unknown_is_taken_out_later(
+    session: Session, store: Store, real_redis: Redis, metrics: Metrics
+) -> None:
+    async def unanswered() -> None:
+        await store.delete(session.id)
+        await real_redis.zadd(KEYS.user(USER), {session.id: session.created_at_ms})
+        raise StoreUnavailable("it is a test")
+
+    await real_redis.delete(KEYS.user(USER))
+    lane = SingleCalls(real_redis, 2, StoreWatch(metrics))
+    delisting = Delisting(lane, KEYS)
+    relisting = Relisting(Interrupted(lane, "enlist", before=unanswered), KEYS, delisting, lookup_life_ms=MINUTE_MS)
+    living = Living(session.id, AGENT, USER, str(session.created_at_ms).encode())
+    with pytest.raises(StoreUnavailable):
+        await relisting.relist([living])
+
+    await delisting.round()
+
+    assert await real_redis.exists(KEYS.user(USER)) == 0
+
+
 # Lost sessions
 
 
@@ -261,6 +349,17 @@ async def test_they_are_left_alone(reconciler: Reconciler, endless: Session, rea
     await reconciler.round()
 
     assert await contents(real_redis) == before
+
+
+async def test_a_lookup_without_an_end_is_counted_and_gets_one(
+    reconciler: Reconciler, session: Session, real_redis: Redis, metrics: Metrics
+) -> None:
+    await real_redis.persist(KEYS.agent(AGENT))
+
+    await reconciler.round()
+
+    assert read_from(metrics.keys_without_end) == 1
+    assert LOOKUP_LIFE_MS - MINUTE_MS < await real_redis.pttl(KEYS.agent(AGENT)) <= LOOKUP_LIFE_MS
 
 
 async def test_those_of_all_shards_are_summed(

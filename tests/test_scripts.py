@@ -19,8 +19,10 @@ from service.scripts import (
     COUNT,
     CREATE,
     DELETE,
+    DELIST,
     DUE,
     ENLIST,
+    JUDGE,
     LIST,
     LOSE,
     PUT_POLICY,
@@ -55,7 +57,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
 }
 SCRIPTS = [
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    DUE,
+    *(DUE, JUDGE, DELIST),
 ]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -64,7 +66,7 @@ each_script_of_a_live_session = pytest.mark.parametrize(
 )
 each_script_of_a_session = pytest.mark.parametrize(
     "script",
-    [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE],
+    [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE, JUDGE],
     ids=lambda script: script.name,
 )
 
@@ -313,6 +315,23 @@ async def test_a_session_is_due_from_the_instant_of_its_end_by_the_servers_clock
 
     told = [AN_ID.encode(), str(END_MS).encode()]
     assert answers == [[b"due", END_MS - 1, []], [b"due", END_MS, told]]
+
+
+@pytest.mark.usefixtures("session_of_2100")
+@pytest.mark.parametrize(
+    ("now_ms", "word"), [(THEN_MS, b"lost"), (END_MS - 5001, b"lost"), (END_MS - 5000, b"expired")]
+)
+async def test_a_session_whose_hash_is_gone_is_judged_by_its_tombstone(redis: Redis, now_ms: int, word: bytes) -> None:
+    await redis.delete(Keys("").session(AN_ID))
+
+    assert (await run_at(redis, now_ms, JUDGE))[0] == word
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_session_that_lives_is_judged_living_until_its_end(redis: Redis) -> None:
+    answers = [await run_at(redis, END_MS - 1, JUDGE), await run_at(redis, END_MS, JUDGE)]
+
+    assert answers == [[b"living"], [b"expired", str(END_MS).encode(), b"inactivity"]]
 
 
 @pytest.mark.usefixtures("session_of_2100")

@@ -101,11 +101,13 @@ REVOKE = load("revoke")
 PUT_POLICY = load("put_policy")
 LOSE = load("lose")
 DUE = load("due")
+JUDGE = load("judge")
+DELIST = load("delist")
 
 
 _ALL = (
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    DUE,
+    *(DUE, JUDGE, DELIST),
 )
 
 

@@ -1,0 +1,101 @@
+"""Puts sessions that live back into the lookups that lack them, and gives lookups without an end one again."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from service import scripts
+from service.delisting import Delisting
+from service.errors import StoreUnavailable
+from service.keys import Keys, LookupKeys
+from service.lane import Lane
+
+_NO_END = -1
+
+
+class Living(NamedTuple):
+    """A session that lives, and what its lookups should know of it."""
+
+    id: str
+    agent_id: str
+    user_id: str
+    created_at: bytes
+
+
+class Known(NamedTuple):
+    """What a lookup says of the sessions that it should know, and its TTL."""
+
+    scores: list[float | None]
+    ttl: int
+
+
+class Relisted(NamedTuple):
+    """How many entries were put back, and which lookups had no end."""
+
+    number: int
+    without_end: list[str]
+
+
+class Relisting:
+    """Works over `lane`, which should not be the requests' own."""
+
+    def __init__(self, lane: Lane, keys: Keys, delisting: Delisting, *, lookup_life_ms: int) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._delisting = delisting
+        self._lookup_life_ms = lookup_life_ms
+
+    async def relist(self, sessions: Sequence[Living]) -> Relisted:
+        """Tell lookups of sessions that they should know; these were just seen to live. Raises StoreUnavailable."""
+        lookups = self._lookups_of(sessions)
+        known = await self._known(lookups)
+        lacking = [
+            (lookup, session)
+            for lookup, sessions in lookups.items()
+            for session, score in zip(sessions, known[lookup].scores, strict=True)
+            if score is None
+        ]
+        without_end = [lookup for lookup in lookups if known[lookup].ttl == _NO_END]
+        if without_end:
+            await self._give_end(without_end)
+        if lacking:
+            await self._enlist(lacking)
+        return Relisted(len(lacking), without_end)
+
+    def _lookups_of(self, sessions: Sequence[Living]) -> dict[str, list[Living]]:
+        lookups: defaultdict[str, list[Living]] = defaultdict(list)
+        for session in sessions:
+            for lookup in self._keys.lookups(session.agent_id, session.user_id):
+                lookups[lookup].append(session)
+        return lookups
+
+    async def _known(self, lookups: Mapping[str, Sequence[Living]]) -> dict[str, Known]:
+        scores = [("ZMSCORE", lookup, *[session.id for session in sessions]) for lookup, sessions in lookups.items()]
+        ttls = [("PTTL", lookup) for lookup in lookups]
+        replies = await self._lane.ask(*scores, *ttls)
+        return dict(zip(lookups, map(Known, replies, replies[len(scores) :]), strict=True))
+
+    async def _give_end(self, lookups: Sequence[str]) -> None:
+        """As far ahead as after a creation: it harms nothing that they list."""
+        await self._lane.change(*[("PEXPIRE", lookup, self._lookup_life_ms, "NX") for lookup in lookups])
+
+    async def _enlist(self, lacking: Sequence[tuple[str, Living]]) -> None:
+        """Put them back, then look again whether the sessions live: they lie on other servers than their lookups.
+
+        A deletion and a revocation first end a session, and then take its id out of the lookups; a sweep first sees
+        that it has ended. Where that came before the second look here, the look sees it too, and the entry is taken
+        out; else what they take out of the lookups they take out after the entry was put there. What cannot be looked
+        at now stays suspect.
+        """
+        try:
+            await self._lane.change(*[self._enlisting(lookup, session) for lookup, session in lacking])
+        finally:  # whatever became of it: what was not answered may have been done
+            self._delisting.have_lived((lookup, session.id) for lookup, session in lacking)
+        with suppress(StoreUnavailable):  # it is asked again
+            await self._delisting.round()
+
+    def _enlisting(self, lookup: str, session: Living) -> scripts.Command:
+        return scripts.ENLIST.command(
+            LookupKeys(lookup), id=session.id, lookup_life_ms=self._lookup_life_ms, created_at=session.created_at
+        )
