@@ -15,9 +15,9 @@ from service.later import Later
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
+from tests.single_calls import SingleCalls
 
 _SENT_FOR_CHANGES = ("evalsha", "eval", "zrem")
 _SENT_FOR_READS = ("hmget", "time")

@@ -8,16 +8,17 @@ import uvloop
 from aiohttp import web
 
 from service import log
-from service.app import Clients, create_app
+from service.app import create_app
+from service.clients import Clients
 from service.connect import client_for
 from service.event_log import EventLog
 from service.later import Later
 from service.metrics import Metrics
 from service.runner import Runner
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store_watch import StoreWatch
 from service.watch import Watch
+from tests.single_calls import SingleCalls
 
 
 async def serve() -> None:
@@ -27,7 +28,7 @@ async def serve() -> None:
     calls = SingleCalls(client, 2, watch)
     app = create_app(
         Settings(),
-        Clients(lane=calls, wide=calls, side=client, watch=watch),
+        Clients(calls, calls, calls, watch, calls.aclose),
         Watch(metrics, EventLog(log.configure("json", "info", sys.stderr)), Later()),
     )
     runner = Runner(app, "schema")

@@ -1,21 +1,19 @@
 """Wiring: what the application is made of, and in which order it is taken down."""
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple
 
 from aiohttp import web
-from redis.asyncio import Redis
 
 from service import api, documentation, probes
 from service.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.census import Census
+from service.clients import Clients
 from service.degradation import Degradation
 from service.delisting import ROUND_SECONDS as DELIST_SECONDS
 from service.delisting import Delisting
 from service.directory import Directory
 from service.health import Health
 from service.keys import Keys
-from service.lane import Lane
 from service.lifecycle import Lifecycle
 from service.losses import Losses
 from service.policies import Policies
@@ -24,9 +22,7 @@ from service.relisting import Relisting
 from service.revocation import Revocation
 from service.rounds import repeated
 from service.settings import MAX_BODY_BYTES, Settings
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
 from service.upkeep import Upkeep
@@ -34,18 +30,6 @@ from service.watch import Watch
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60
-
-
-class Clients(NamedTuple):
-    """Ways to one Redis: the requests' own, one for work on many sessions, and a client that looks from the side.
-
-    The watch is over all of them.
-    """
-
-    lane: Lane
-    wide: Lane
-    side: Redis
-    watch: StoreWatch
 
 
 def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Application:
@@ -56,17 +40,17 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     lifecycle = Lifecycle(metrics, watch.log, watch.later)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, lifecycle, settings)
-    beside = SingleCalls(clients.side, timeout_seconds, clients.watch)
-    upkeep = Upkeep(clients.side, beside, keys, lifecycle)
+    beside = clients.beside
+    upkeep = Upkeep(beside, keys, lifecycle)
     sweeper = Sweeper(beside, keys, lifecycle, metrics, retention_ms=settings.retention_ms)
     losses, delisting = Losses(beside, keys, lifecycle), Delisting(beside, keys)
     lifecycle.when_lost_is_met, lifecycle.when_left_behind = losses.met, delisting.left_behind
     relisting = Relisting(beside, keys, delisting, lookup_life_ms=settings.lookup_life_ms)
     reconciler = Reconciler(beside, keys, relisting, losses, metrics)
     degradation = Degradation(
-        clients.side, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
+        beside, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
     )
-    health = Health(clients.side, keys, census, degradation, timeout_seconds)
+    health = Health(beside, keys, census, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -93,9 +77,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
             yield
         await losses.aclose()
         watch.later.catch_up()
-        await health.aclose()
-        await clients.wide.aclose()
-        await clients.lane.aclose()
+        await clients.aclose()
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings

@@ -16,7 +16,7 @@ from service.dial import Dialer
 from service.errands import Errand, by_trip, errands_of, in_turn, sent_on, slot_of
 from service.errors import StoreUnavailable
 from service.instants import instant_of
-from service.lane import Fields, Read, Redirected, Reply, StoreRefused, carried_out
+from service.lane import Fields, Read, Redirected, Reply, StoreRefused, carried_out, each_answered
 from service.pipeline import Pipeline
 from service.redis_url import Host
 from service.scripts import Command
@@ -79,9 +79,12 @@ class ClusterLane:
             replies += await self._changed(turn)
         return replies
 
-    async def everywhere(self, command: Command) -> list[Reply]:
-        pipelines = [self._pipeline(host) for host in await self._topology.hosts()]
-        return list(chain(*await asyncio.gather(*(pipeline.ask(command) for pipeline in pipelines))))
+    async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
+        hosts = await self._topology.hosts()
+        asking = [each_answered(self._pipeline(host).send_to_read(commands), len(commands)) for host in hosts]
+        return {
+            f"{name}:{port}": found for (name, port), found in zip(hosts, await asyncio.gather(*asking), strict=True)
+        }
 
     async def aclose(self) -> None:
         for pipeline in self._pipelines.values():

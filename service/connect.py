@@ -35,16 +35,15 @@ _NOT_UNDERSTOOD = (
 class Source(NamedTuple):
     """Makes lanes, each with connections of its own, to the servers of one URL; nothing connects before it is used."""
 
-    lane: Callable[[Replication | None], Lane]
+    way: Callable[[Replication | None], Lane]
     aclose: Callable[[], Awaitable[None]]
     """Closes what the lanes share: they go first."""
 
-    def new_lane(self) -> Lane:
-        return self.lane(None)
-
-    def new_replicated_lane(self, replication: Replication) -> Lane:
-        """One whose changes are answered when replicas have them; its reads do not wait behind those."""
-        return ReplicatedLane(reading=self.lane(None), changing=self.lane(replication))
+    def new_lane(self, replication: Replication | None = None) -> Lane:
+        """With `replication`, one whose changes are answered when replicas have them; no read waits behind those."""
+        if replication is None:
+            return self.way(None)
+        return ReplicatedLane(reading=self.way(None), changing=self.way(replication))
 
 
 def source_of(url: str, timeout_seconds: float, watch: StoreWatch) -> Source:
@@ -71,16 +70,6 @@ def client_for(url: str, timeout_seconds: float) -> Redis:
     pool.connection_kwargs.update(bounds)  # the URL's options may not lift these
     pool.timeout = timeout_seconds
     return Redis.from_pool(pool)
-
-
-def client_of_the_settings(url: str, timeout_seconds: float) -> Redis:
-    """The same for the URL that was set. Raises CannotStart."""
-    try:
-        client = client_for(url, timeout_seconds)
-        _made_by(client.connection_pool)
-    except (ValueError, TypeError, RedisError):
-        raise CannotStart(_NOT_UNDERSTOOD) from None
-    return client
 
 
 def like_of(client: Redis) -> Like:

@@ -4,11 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
-
+from service.lane import Lane
 from service.lifecycle import Lifecycle
-from service.server_checks import evicting_policy, eviction_fault
+from service.server_checks import evicting_policy, eviction_fault, infos
 from service.store_watch import Trouble
 from service.sweeper import Sweeper
 
@@ -23,24 +21,24 @@ class Reason(NamedTuple):
 
 
 class Degradation:
-    """Asks the sweeper, what was seen of the store and, through `redis`, the server's setting of eviction."""
+    """Asks the sweeper, what was seen of the store and, over `lane`, the servers' setting of eviction."""
 
     def __init__(
         self,
-        redis: Redis,
+        lane: Lane,
         sweeper: Sweeper,
         lifecycle: Lifecycle,
         refusals: Trouble,
         sweep_interval_seconds: float,
     ) -> None:
-        self._redis = redis
+        self._lane = lane
         self._sweeper = sweeper
         self._lifecycle = lifecycle
         self._refusals = refusals
         self._lag_limit_seconds = _LAG_SECONDS + 3 * sweep_interval_seconds
 
     async def reasons(self) -> list[Reason]:
-        """All there are now, in no order of weight. Raises what redis-py raises."""
+        """All there are now, in no order of weight. Raises StoreUnavailable."""
         return [*self._of_the_sweeper(), *self._of_losses(), *self._of_refusals(), *await self._of_eviction()]
 
     def _of_the_sweeper(self) -> Iterator[Reason]:
@@ -70,8 +68,9 @@ class Degradation:
             )
 
     async def _of_eviction(self) -> list[Reason]:
-        try:
-            policy = evicting_policy(await self._redis.info("memory"))
-        except ResponseError:  # an account that may not ask; the start has said so
-            return []
-        return [Reason("REDIS_EVICTS", f"{eviction_fault(policy)}.")] if policy else []
+        policies = {server: evicting_policy(info) for server, info in (await infos(self._lane, "memory")).items()}
+        return [
+            Reason("REDIS_EVICTS", f"{eviction_fault(policy)}{f' (server {server})' if server else ''}.")
+            for server, policy in policies.items()
+            if policy
+        ]

@@ -5,14 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from service.census import Census
 from service.degradation import Degradation, Reason
 from service.errors import StoreUnavailable
 from service.keys import LAYOUT_VERSION, Keys
-from service.lane import ScriptFault
+from service.lane import Lane, ScriptFault
 
 _T = TypeVar("_T")
 
@@ -25,12 +22,12 @@ class Counts(NamedTuple):
 
 
 class Health:
-    """Looks at Redis from the side: `redis` is a client of its own, `timeout_seconds` bounds each look."""
+    """Looks at Redis over `lane`, which should not be the requests' own; `timeout_seconds` bounds each look."""
 
     def __init__(
-        self, redis: Redis, keys: Keys, census: Census, degradation: Degradation, timeout_seconds: float
+        self, lane: Lane, keys: Keys, census: Census, degradation: Degradation, timeout_seconds: float
     ) -> None:
-        self._redis = redis
+        self._lane = lane
         self._keys = keys
         self._census = census
         self._timeout_seconds = timeout_seconds
@@ -47,10 +44,10 @@ class Health:
         """A sentence, or None when the service can serve. It reads and never writes."""
         if self.draining:
             return "The service is stopping."
-        try:
-            layout = cast(bytes | None, await self._look(self._redis.get(self._keys.layout)))
-        except StoreUnavailable as error:
-            return error.sentence
+        layout, servers = await asyncio.gather(self._layout(), self._lane.everywhere(("PING",)))
+        if isinstance(layout, StoreUnavailable):
+            answering = [reply for (reply,) in servers.values() if not isinstance(reply, Exception)]
+            return None if answering and len(servers) > 1 else layout.sentence  # a cluster can do without one of them
         if layout is None or layout == LAYOUT_VERSION.encode():
             return None
         found = layout.decode(errors="replace")
@@ -64,8 +61,12 @@ class Health:
         """Why the service, though it answers, is not well; at most a second old. Raises StoreUnavailable."""
         return await self._look(self._reasons.found())
 
-    async def aclose(self) -> None:
-        await self._redis.aclose()
+    async def _layout(self) -> bytes | StoreUnavailable | None:
+        try:
+            (layout,) = await self._look(self._lane.ask(("GET", self._keys.layout)))
+        except StoreUnavailable as error:
+            return error
+        return cast(bytes | None, layout)
 
     async def _count(self) -> Counts:
         total = (await self._census.take()).total
@@ -75,7 +76,7 @@ class Health:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await looking
-        except (RedisError, OSError, TimeoutError, ScriptFault) as error:
+        except (TimeoutError, ScriptFault) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 

@@ -72,11 +72,23 @@ class Lane(Protocol):
         was not known, which raises ScriptsForgotten.
         """
 
-    async def everywhere(self, command: Command) -> list[Reply]:
-        """The reply of each server, of primaries where there are replicas, to a command that changes nothing."""
+    async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
+        """What each server replies to commands that change nothing, by its address; of a cluster that is each primary.
+
+        Nothing is raised: an error reply stands in its place, and of one that does not answer each is StoreUnavailable.
+        Where there is but one server its address is empty.
+        """
 
     async def aclose(self) -> None:
         """Let go of the connections."""
+
+
+async def each_answered(replies: Awaitable[list[Reply]], number: int) -> list[Reply]:
+    """So many replies; StoreUnavailable in the place of each where there are none."""
+    try:
+        return await replies
+    except StoreUnavailable as error:
+        return [error] * number
 
 
 async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:

@@ -17,7 +17,17 @@ from redis.exceptions import ResponseError
 from service.batch import Batch, Replication, Request, work_of
 from service.connection import Connection, packed
 from service.errors import StoreUnavailable
-from service.lane import Fields, Read, Reply, ServerDemoted, StoreRefused, carried_out, carried_out_in_order, named
+from service.lane import (
+    Fields,
+    Read,
+    Reply,
+    ServerDemoted,
+    StoreRefused,
+    carried_out,
+    carried_out_in_order,
+    each_answered,
+    named,
+)
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
@@ -79,8 +89,8 @@ class Pipeline:
     async def in_order(self, *commands: Command) -> list[Reply]:
         return await self._changed(carried_out_in_order(self.send, commands))
 
-    async def everywhere(self, command: Command) -> list[Reply]:
-        return await self.ask(command)
+    async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
+        return {"": await each_answered(self.send_to_read(commands), len(commands))}
 
     async def aclose(self) -> None:
         """Close the connection; what still waits is StoreUnavailable."""

@@ -7,7 +7,7 @@ without an end are counted, and of them lookups are given one. Every replica rec
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.instants import instant_of
 from service.keys import SHARDS, Keys
@@ -71,9 +71,10 @@ class Reconciler:
         """The shard's ids; each that stays throughout at least once, however many were created in one millisecond."""
         cursor, created = None, self._keys.created(shard)
         while cursor != 0:
-            ((cursor, found),) = await self._lane.ask(("ZSCAN", created, cursor or 0, "COUNT", PAGE))
+            ((place, found),) = await self._lane.ask(("ZSCAN", created, cursor or 0, "COUNT", PAGE))
+            cursor = int(place)
             if found:
-                yield [session_id.decode() for session_id, _ in found]
+                yield _ids_in(found)
 
     async def _read(self, session_ids: Sequence[str]) -> Page:
         commands = [command for session_id in session_ids for command in self._looks_at(session_id)]
@@ -108,3 +109,9 @@ class Reconciler:
                 "keys in Redis that should have a TTL have none, as after PERSIST or a RESTORE without one: they take "
                 "memory for longer than they should; sessions_keys_without_end counts them"
             )
+
+
+def _ids_in(entries: Sequence[Any]) -> list[str]:
+    """Of ids and scores in turn, as ZSCAN gives them; redis-py has put them into pairs."""
+    ids = [entry[0] for entry in entries] if isinstance(entries[0], tuple | list) else entries[::2]
+    return [session_id.decode() for session_id in ids]

@@ -28,8 +28,8 @@ class ReplicatedLane:
     async def in_order(self, *commands: Command) -> list[Reply]:
         return await self._changing.in_order(*commands)
 
-    async def everywhere(self, command: Command) -> list[Reply]:
-        return await self._reading.everywhere(command)
+    async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
+        return await self._reading.everywhere(*commands)
 
     async def aclose(self) -> None:
         await self._reading.aclose()

@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from service.app import Clients, create_app
+from service.app import create_app
 from service.app_keys import HEALTH
 from service.banner import announce
-from service.connect import client_of_the_settings, like_of
-from service.dial import Dialer
+from service.clients import clients_for
 from service.embedded import embedded_server
 from service.event_log import EventLog
 from service.later import Later
 from service.listening import cannot_listen, url_of
 from service.metrics import Metrics
-from service.pipeline import Pipeline
 from service.runner import Runner, as_it_is
 from service.settings import CannotStart, Settings, unknown_variables
-from service.store_watch import StoreWatch
 from service.watch import Watch
 
 if TYPE_CHECKING:
@@ -92,17 +89,9 @@ async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Setting
     await asyncio.sleep(settings.session_drain_pause_seconds)
 
 
-def _clients(url: str, timeout_seconds: float, metrics: Metrics) -> Clients:
-    client = client_of_the_settings(url, timeout_seconds)
-    dial = Dialer(like_of(client))
-    watch = StoreWatch(metrics)
-    lane, wide = Pipeline(dial, timeout_seconds, watch), Pipeline(dial, timeout_seconds, watch)
-    return Clients(lane, wide, side=client, watch=watch)
-
-
 async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     """A runner that is set up, and is cleaned up when the stack is left."""
-    clients = _clients(url, settings.session_store_timeout_seconds, metrics)
+    clients = clients_for(url, settings, metrics)
     around = as_it_is
     if settings.session_tracing:
         tracing = _tracing()

@@ -4,10 +4,11 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from service.errors import StoreUnavailable
+from service.instants import instant_of
+from service.lane import Lane, Reply
 
 OLDEST_REDIS = (7, 0)
 CLOCK_MAY_DIFFER_BY_SECONDS = 5
@@ -17,22 +18,46 @@ _log = logging.getLogger(__name__)
 Info = Mapping[str, Any]
 
 
-async def check(redis: Redis) -> None:
-    """Say in the log, in a line each, what should be set otherwise. Raises what redis-py raises, but for refusals."""
-    ahead_seconds = await _clock_ahead_seconds(redis)
-    try:
-        info: Info = await redis.info()
-    except ResponseError as refusal:
+async def check(lane: Lane) -> None:
+    """Say in the log, in a line each, what should be set otherwise. Raises StoreUnavailable where one is silent."""
+    asked_at = time.time()
+    told = await lane.everywhere(("TIME",), ("INFO",), ("CONFIG", "GET", "save"))
+    for clock, _, _ in told.values():
+        if isinstance(clock, Exception):
+            raise StoreUnavailable(str(clock))
+    for server, (clock, info, save) in told.items():
+        _tell(server, instant_of(clock) / 1000 - asked_at, info, save)
+
+
+async def infos(lane: Lane, section: str) -> dict[str, Info]:
+    """What each server says of itself, by its address; nothing of those that do not answer or may not be asked."""
+    replies = await lane.everywhere(("INFO", section))
+    return {server: info_from(info) for server, (info,) in replies.items() if not isinstance(info, Exception)}
+
+
+def info_from(reply: Reply) -> Info:
+    """A reply to INFO, with whole numbers as such; redis-py has taken it apart already."""
+    if isinstance(reply, Mapping):
+        return reply
+    lines = [line.partition(":") for line in bytes(reply).decode(errors="replace").splitlines()]
+    return {name: int(value) if value.isdecimal() else value for name, separator, value in lines if separator}
+
+
+def _tell(server: str, clock_ahead_seconds: float, info: Reply, save: Reply) -> None:
+    where = f" (server {server})" if server else ""
+    if isinstance(info, Exception):
         _log.warning(
-            "the version, eviction and persistence of the session store are not checked: it refuses INFO (%s)", refusal
+            "the version, eviction and persistence of the session store are not checked: it refuses INFO (%s)%s",
+            info,
+            where,
         )
-        faults = _clock_fault(ahead_seconds)
+        faults = _clock_fault(clock_ahead_seconds)
     else:
-        faults = faults_of(info, await _save_points(redis), ahead_seconds)
+        faults = faults_of(info_from(info), _save_points(save), clock_ahead_seconds)
         if not faults:
-            _log.info("the session store is %s", name_of(info))
+            _log.info("the session store is %s%s", name_of(info_from(info)), where)
     for fault in faults:
-        _log.warning("%s", fault)
+        _log.warning("%s%s", fault, where)
 
 
 def name_of(info: Info) -> str:
@@ -90,13 +115,13 @@ def _clock_fault(ahead_seconds: float) -> list[str]:
     ]
 
 
-async def _clock_ahead_seconds(redis: Redis) -> float:
-    seconds, microseconds = await redis.time()
-    return float(seconds + microseconds / 1_000_000 - time.time())
-
-
-async def _save_points(redis: Redis) -> str | None:
-    try:
-        return cast(dict[str, str], await redis.config_get("save")).get("save")
-    except ResponseError:
+def _save_points(reply: Reply) -> str | None:
+    """The value of the setting `save`; None where the account may not ask."""
+    if isinstance(reply, Exception):
         return None
+    found = {_text(name): _text(value) for name, value in reply.items()}
+    return found.get("save")
+
+
+def _text(word: bytes | str) -> str:
+    return word if isinstance(word, str) else word.decode()

@@ -1,5 +1,6 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -20,6 +21,9 @@ MOST_TRIES = 64
 
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
+
+
+_log = logging.getLogger(__name__)
 
 
 class Store:

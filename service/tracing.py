@@ -88,9 +88,9 @@ class _TracedLane:
         with self._span(_names_of(commands)):
             return await self._lane.in_order(*commands)
 
-    async def everywhere(self, command: Command) -> list[Reply]:
-        with self._span(scripts.name_of(command)):
-            return await self._lane.everywhere(command)
+    async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
+        with self._span(_names_of(commands)):
+            return await self._lane.everywhere(*commands)
 
     async def aclose(self) -> None:
         await self._lane.aclose()

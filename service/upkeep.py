@@ -3,8 +3,6 @@
 import logging
 import random
 
-from redis.asyncio import Redis
-
 from service import server_checks
 from service.keys import LAYOUT_VERSION, SHARDS, Keys
 from service.lane import Lane
@@ -16,10 +14,9 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Rounds of small looks at Redis over `lane`, and one at the server itself through `redis`."""
+    """Rounds of small looks at Redis over `lane`, which should not be the requests' own."""
 
-    def __init__(self, redis: Redis, lane: Lane, keys: Keys, lifecycle: Lifecycle) -> None:
-        self._redis = redis
+    def __init__(self, lane: Lane, keys: Keys, lifecycle: Lifecycle) -> None:
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
@@ -28,9 +25,9 @@ class Upkeep:
         self._hashes_were_large = False
 
     async def round(self) -> None:
-        """One look at everything. Raises StoreUnavailable, and what redis-py raises."""
+        """One look at everything. Raises StoreUnavailable."""
         if not self._server_was_checked:
-            await server_checks.check(self._redis)
+            await server_checks.check(self._lane)
             self._server_was_checked = True
         await self._mark_layout()
         if not self._hashes_were_large:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,10 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 
-from service.app import Clients, create_app
-from service.connect import client_for, like_of, source_of
+from service.app import create_app
+from service.clients import Clients
+from service.cluster import ClusterLane
+from service.connect import Source, client_for, like_of, source_of
 from service.dial import Dialer
 from service.event_log import EventLog
 from service.keys import Keys
@@ -28,14 +31,15 @@ from service.redis_url import Kind
 from service.runner import Runner
 from service.sessions import Session
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
+from service.topology import Topology
 from service.watch import Watch
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 from tests.sentinel_servers import SentinelServers
+from tests.single_calls import SingleCalls
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
@@ -49,6 +53,9 @@ KEYS_WITHOUT_END = (
 )
 
 HttpClient = TestClient[Any, Any]
+
+_LANES: defaultdict[int, list[Lane]] = defaultdict(list)
+"""To the servers of clients, by those."""
 
 _SERVERS: dict[Kind, str] = {
     "server": "redis_server",
@@ -74,11 +81,29 @@ class ServiceServer(TestServer):
 def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
     watch = StoreWatch(metrics)
+    lanes = [_new_lane(redis, timeout_seconds, watch) for _ in range(3)]
+
+    async def aclose() -> None:
+        for lane in lanes:
+            await lane.aclose()
+
+    lane, wide, beside = lanes
+    return Clients(lane, wide, beside, watch, aclose)
+
+
+def lane_to(redis: Redis) -> Lane:
+    """A way to the servers of a client, of whatever kind they are; that of a real one closes with the client."""
+    lane = _new_lane(redis, 2, StoreWatch(Metrics()))
+    _LANES[id(redis)].append(lane)
+    return lane
+
+
+def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreWatch) -> Lane:
     if isinstance(redis, FakeAsyncRedis):
-        calls = SingleCalls(redis, timeout_seconds, watch)
-        return Clients(lane=calls, wide=calls, side=redis, watch=watch)
-    lane, wide = (Pipeline(Dialer(like_of(redis)), timeout_seconds, watch) for _ in range(2))
-    return Clients(lane, wide, side=redis, watch=watch)
+        return SingleCalls(redis, timeout_seconds, watch)
+    if isinstance(redis, RedisCluster):
+        return ClusterLane(Topology(redis, [], timeout_seconds), timeout_seconds, watch)
+    return Pipeline(Dialer(like_of(redis)), timeout_seconds, watch)
 
 
 def policies_on(lane: Lane, settings: Settings) -> Policies:
@@ -151,6 +176,8 @@ async def real_redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     client = _client_of(request, request.getfixturevalue("kind") if "kind" in request.fixturenames else "server")
     await client.flushall()
     yield client
+    for lane in _LANES.pop(id(client), []):
+        await lane.aclose()
     endless = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
     await client.aclose()
     assert [key for key in endless if not _may_stay(key)] == []
@@ -193,13 +220,26 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 
 
 @pytest.fixture
-async def lane(redis_url: str, real_redis: Redis) -> AsyncIterator[Lane]:
-    """The way to each kind of servers in turn: what the store promises, it promises on all of them."""
+async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[Source]:
     source = source_of(redis_url, 2, StoreWatch(Metrics()))
+    yield source
+    await source.aclose()
+
+
+@pytest.fixture
+async def lane(source: Source) -> AsyncIterator[Lane]:
+    """The way to each kind of servers in turn: what the store promises, it promises on all of them."""
     lane = source.new_lane()
     yield lane
     await lane.aclose()
-    await source.aclose()
+
+
+@pytest.fixture
+async def beside(source: Source) -> AsyncIterator[Lane]:
+    """Another way to the same servers."""
+    lane = source.new_lane()
+    yield lane
+    await lane.aclose()
 
 
 @pytest.fixture

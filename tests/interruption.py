@@ -20,7 +20,7 @@ class Interrupted:
         self._before = before
         self._after = after
         self.read, self.reads, self.ask = lane.read, lane.reads, lane.ask
-        self.in_order, self.aclose = lane.in_order, lane.aclose
+        self.in_order, self.everywhere, self.aclose = lane.in_order, lane.everywhere, lane.aclose
 
     async def change(self, *commands: Command) -> list[Reply]:
         if name_of(commands[0]) != self._name:

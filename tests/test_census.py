@@ -11,9 +11,7 @@ from service.lane import Lane, Reply, ScriptFault, UnknownAnswer
 from service.metrics import Metrics
 from service.scripts import COUNT, Command
 from service.sessions import Session
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into
@@ -97,13 +95,13 @@ async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
 
 
 async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
-    census: Census, store: Store, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    census: Census, store: Store, lane: Lane, beside: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await create(store, 20)
     await aged(real_redis, await create(store, 10), 26)
     await aged(real_redis, await create(store, 30), 31)
-    metrics, beside = Metrics(), SingleCalls(real_redis, 2, StoreWatch(Metrics()))
-    sweeper, ask = Sweeper(real_redis, beside, KEYS, lifecycle_into(metrics), metrics), lane.ask
+    metrics, ask = Metrics(), lane.ask
+    sweeper = Sweeper(beside, KEYS, lifecycle_into(metrics), metrics, retention_ms=60 * MINUTE_MS)
 
     async def then_sweep(*commands: Command) -> list[Reply]:
         replies = await ask(*commands)

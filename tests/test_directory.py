@@ -15,12 +15,10 @@ from service.keys import SHARDS, Keys
 from service.lane import Lane
 from service.metrics import Metrics
 from service.sessions import Session, new_session_id
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from tests.aging import age
-from tests.conftest import AGENT, USER, lifecycle_into
+from tests.conftest import AGENT, USER, lane_to, lifecycle_into
 from tests.store.evidence import KEYS, commands_seen, contents
 
 MINUTE_MS = 60_000
@@ -408,7 +406,7 @@ class Turmoil:
         for session_id in self._random.sample(self.alive, len(self.alive) // 4):
             await self._store.configure(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
-        beside = SingleCalls(self._redis, 2, StoreWatch(metrics))
+        beside = lane_to(self._redis)
         await Sweeper(beside, Keys(""), lifecycle_into(metrics), metrics, retention_ms=MINUTE_MS).round()
 
     async def _end_some(self) -> None:

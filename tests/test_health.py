@@ -18,11 +18,10 @@ from service.lane import StoreRefused
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
-from service.single_calls import SingleCalls
-from service.store_watch import StoreWatch, Trouble
+from service.store_watch import Trouble
 from service.sweeper import Sweeper
 from tests.aging import age
-from tests.conftest import HttpClient, ServiceServer, lifecycle_into
+from tests.conftest import HttpClient, ServiceServer, lane_to, lifecycle_into
 from tests.redis_server import RedisServer
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
@@ -62,9 +61,9 @@ def lifecycle() -> Lifecycle:
 
 
 @pytest.fixture
-def sweeper(real_redis: Redis, lifecycle: Lifecycle) -> Sweeper:
+async def sweeper(real_redis: Redis, lifecycle: Lifecycle) -> Sweeper:
     metrics = Metrics()
-    return Sweeper(SingleCalls(real_redis, 2, StoreWatch(metrics)), Keys(""), lifecycle, metrics, retention_ms=1)
+    return Sweeper(lane_to(real_redis), Keys(""), lifecycle, metrics, retention_ms=1)
 
 
 def codes_in(report: dict[str, Any]) -> list[str]:
@@ -455,7 +454,7 @@ async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, li
     refusals.begins(StoreRefused("OOM command not allowed when used memory > 'maxmemory'."))
 
     async with client_for(evicting.url, 2) as redis:
-        reasons = await Degradation(redis, sweeper, lifecycle, refusals, 5).reasons()
+        reasons = await Degradation(lane_to(redis), sweeper, lifecycle, refusals, 5).reasons()
 
     assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]
 
@@ -466,7 +465,7 @@ async def test_a_sweeper_may_be_a_minute_and_three_rounds_behind(
 ) -> None:
     sweeper.lag_ms = lag_ms
 
-    reasons = await Degradation(real_redis, sweeper, lifecycle, Trouble("", ""), 5).reasons()
+    reasons = await Degradation(lane_to(real_redis), sweeper, lifecycle, Trouble("", ""), 5).reasons()
 
     assert [code for code, _ in reasons] == lags
 
@@ -474,7 +473,7 @@ async def test_a_sweeper_may_be_a_minute_and_three_rounds_behind(
 async def test_a_sweeper_that_does_not_look_lags(real_redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle) -> None:
     sweeper.last_look -= 76
 
-    (reason,) = await Degradation(real_redis, sweeper, lifecycle, Trouble("", ""), 5).reasons()
+    (reason,) = await Degradation(lane_to(real_redis), sweeper, lifecycle, Trouble("", ""), 5).reasons()
 
     assert reason.code == "SWEEPER_LAGS"
     assert "76 s behind" in reason.message

@@ -10,15 +10,12 @@ from redis.asyncio import Redis
 from service import keys
 from service.keys import SHARDS, Keys
 from service.lane import Lane
-from service.metrics import Metrics
 from service.scripts import LOSE
 from service.sessions import Session
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from tests.aging import age
-from tests.conftest import AGENT, USER, policies_on
+from tests.conftest import AGENT, USER, lane_to, policies_on
 from tests.store.evidence import keys_in
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -136,7 +133,7 @@ async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real
     key = Keys("").of(session.id)
     await real_redis.delete(key.session)
 
-    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(LOSE.command(key, id=session.id))
+    await lane_to(real_redis).change(LOSE.command(key, id=session.id))
 
     tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
     assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}

@@ -20,10 +20,10 @@ from pytest_aiohttp.plugin import AiohttpClient
 from service.connect import client_for
 from service.metrics import Metrics
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store_watch import StoreWatch
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import RedisServer, free_port
+from tests.single_calls import SingleCalls
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 STORE_TIMEOUT_SECONDS = 0.3

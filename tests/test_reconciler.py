@@ -20,15 +20,14 @@ from service.revocation import Revocation, Whose
 from service.scripts import DELETE, Command
 from service.sessions import Session
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer, lifecycle_into
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, lane_to, lifecycle_into
 from tests.counted import counted, read_from
 from tests.interruption import Happening, Interrupted
+from tests.single_calls import SingleCalls
 from tests.store.evidence import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
@@ -54,7 +53,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def reconciler(session: Session, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Reconciler:
+async def reconciler(session: Session, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Reconciler:
     """Each of its rounds looks over the shard of `session`."""
     monkeypatch.setattr("service.reconciler.SHARDS", (session.id[:2],))
     return reconciler_on(real_redis, metrics)
@@ -77,7 +76,7 @@ async def endless(session: Session, real_redis: Redis) -> AsyncIterator[Session]
 
 
 def reconciler_on(redis: Redis, metrics: Metrics) -> Reconciler:
-    return reconciler_over(SingleCalls(redis, 2, StoreWatch(metrics)), metrics)
+    return reconciler_over(lane_to(redis), metrics)
 
 
 def reconciler_over(lane: Lane, metrics: Metrics) -> Reconciler:
@@ -207,19 +206,19 @@ async def test_the_service_reconciles(
 async def race(session: Session, real_redis: Redis, metrics: Metrics, **happening: Happening) -> None:
     """Put a session back into its user's lookup while something happens before or after that."""
     await real_redis.delete(KEYS.user(USER))
-    lane = Interrupted(SingleCalls(real_redis, 2, StoreWatch(metrics)), "enlist", **happening)
+    lane = Interrupted(lane_to(real_redis), "enlist", **happening)
     await reconciler_over(lane, metrics).round()
 
 
 @pytest.fixture(params=["deleted", "revoked", "swept"])
-def ending(request: pytest.FixtureRequest, session: Session, real_redis: Redis, store: Store) -> Happening:
+async def ending(request: pytest.FixtureRequest, session: Session, real_redis: Redis, store: Store) -> Happening:
     """An end of a session that leaves nothing of it in any lookup."""
 
     async def passing_away() -> None:
         await age(real_redis, session.id, 31 * MINUTE_MS)
         await sweeper.round()
 
-    lane, lifecycle = SingleCalls(real_redis, 2, StoreWatch(Metrics())), lifecycle_into(Metrics())
+    lane, lifecycle = lane_to(real_redis), lifecycle_into(Metrics())
     sweeper = Sweeper(lane, KEYS, lifecycle, Metrics(), retention_ms=60 * MINUTE_MS)
     endings: dict[str, Happening] = {
         "deleted": partial(store.delete, session.id),
@@ -252,7 +251,7 @@ async def test_one_whose_deletion_dies_on_its_way_is_taken_out(
     session: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
     deletion = DELETE.command(KEYS.of(session.id), id=session.id)
-    lane = SingleCalls(real_redis, 2, StoreWatch(metrics))
+    lane = lane_to(real_redis)
 
     await race(session, real_redis, metrics, after=partial(lane.change, deletion))
 
@@ -269,7 +268,7 @@ async def test_one_that_ends_before_an_entry_whose_fate_is_unknown_is_taken_out_
         raise StoreUnavailable("it is a test")
 
     await real_redis.delete(KEYS.user(USER))
-    lane = SingleCalls(real_redis, 2, StoreWatch(metrics))
+    lane = lane_to(real_redis)
     delisting = Delisting(lane, KEYS)
     relisting = Relisting(Interrupted(lane, "enlist", before=unanswered), KEYS, delisting, lookup_life_ms=MINUTE_MS)
     living = Living(session.id, AGENT, USER, str(session.created_at_ms).encode())
@@ -403,7 +402,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.reconciler.SHARDS", ("zz", session.id[:2]))
-    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(*tampering, ("DEL", KEYS.user(USER)))
+    await lane_to(real_redis).change(*tampering, ("DEL", KEYS.user(USER)))
 
     await reconciler.round()
     await reconciler.round()

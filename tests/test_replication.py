@@ -28,7 +28,7 @@ def kind() -> Kind:
 @pytest.fixture
 async def lane(redis_url: str, real_redis: Redis) -> AsyncIterator[Lane]:
     source = source_of(redis_url, 2, StoreWatch(Metrics()))
-    lane = source.new_replicated_lane(Replication(1, 200))
+    lane = source.new_lane(Replication(1, 200))
     yield lane
     await lane.aclose()
     await source.aclose()

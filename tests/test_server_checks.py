@@ -10,10 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from service import server_checks
-from service.connect import client_for
+from service.connect import source_of
+from service.metrics import Metrics
 from service.server_checks import faults_of, name_of
+from service.store_watch import StoreWatch
 from tests.conftest import StartReplica
 from tests.redis_server import RedisServer
+from tests.single_calls import SingleCalls
 
 REDIS = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
 VALKEY = {**REDIS, "server_name": "valkey", "valkey_version": "9.1.2"}
@@ -55,8 +58,11 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 
 
 async def check(url: str) -> None:
-    async with client_for(url, 2) as client:
-        await server_checks.check(client)
+    source = source_of(url, 2, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    await server_checks.check(lane)
+    await lane.aclose()
+    await source.aclose()
 
 
 # What INFO tells
@@ -212,7 +218,7 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
 
 
 async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callable[[], list[str]]) -> None:
-    await server_checks.check(fake_redis)
+    await server_checks.check(SingleCalls(fake_redis, 2, StoreWatch(Metrics())))
 
     assert len(said()) == 1
 

@@ -11,13 +11,11 @@ from service.lane import Lane
 from service.metrics import Metrics
 from service.scripts import Command
 from service.sessions import Session, TimeoutConfig
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.sweeper import BATCH_PER_SHARD, Sweeper
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, lifecycle_into
+from tests.conftest import AGENT, USER, lane_to, lifecycle_into
 from tests.counted import counted, read_from
 from tests.store.evidence import KEYS, commands_seen, fields_of, scores_of, tombstone_of
 
@@ -46,7 +44,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def sweeper(real_redis: Redis, metrics: Metrics) -> Sweeper:
+async def sweeper(real_redis: Redis, metrics: Metrics) -> Sweeper:
     return sweeper_on(real_redis, metrics)
 
 
@@ -58,7 +56,7 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    lane = SingleCalls(redis, 2, StoreWatch(metrics))
+    lane = lane_to(redis)
     return Sweeper(lane, Keys(""), lifecycle_into(metrics), metrics, retention_ms=RETENTION_MS)
 
 
@@ -282,7 +280,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.sweeper.SHARDS", (SHARD, ended.id[:2]))
-    await SingleCalls(real_redis, 2, StoreWatch(Metrics())).change(*tampering)
+    await lane_to(real_redis).change(*tampering)
 
     await sweeper.round()
 
@@ -299,7 +297,7 @@ async def test_a_tampered_shard_is_told_once_an_episode(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.sweeper.SHARDS", (SHARD,))
-    tampered = SingleCalls(real_redis, 2, StoreWatch(Metrics())).change
+    tampered = lane_to(real_redis).change
     await tampered(*tampering)
     await sweeper.round()
     await sweeper.round()
@@ -318,7 +316,7 @@ async def test_an_episode_is_over_when_its_shard_is_swept(
     sweeper: Sweeper, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.sweeper.SHARDS", (SHARD,))
-    tampered = SingleCalls(real_redis, 2, StoreWatch(Metrics())).change
+    tampered = lane_to(real_redis).change
     await tampered(*TAMPERINGS["another index"])
     await sweeper.round()
     await real_redis.delete(KEYS.created(SHARD))

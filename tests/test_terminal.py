@@ -22,7 +22,6 @@ from service.policies import Policies
 from service.revocation import MAX_REVOKED, Rest, Revocation, Revoked, Whose
 from service.sessions import Session
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
 from service.terminal import commands as terminal
@@ -30,6 +29,7 @@ from service.terminal.commands import Terminal
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
+from tests.single_calls import SingleCalls
 from tests.store.evidence import KEYS, contents
 
 MINUTE_MS = 60_000

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from service.connect import client_for
+from service.errors import StoreUnavailable
 from service.keys import Keys
 from service.lane import Lane
 from service.metrics import Metrics
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
 from service.upkeep import Upkeep
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
+from tests.single_calls import SingleCalls
 
 
 @pytest.fixture
 def upkeep(real_redis: Redis, lane: Lane) -> Upkeep:
-    return Upkeep(real_redis, lane, Keys(""), lifecycle_into(Metrics()))
+    return Upkeep(lane, Keys(""), lifecycle_into(Metrics()))
 
 
 def said_by(logger: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -73,7 +73,7 @@ async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Upkeep
 
 async def test_a_store_that_was_emptied_is_noticed(real_redis: Redis, lane: Lane) -> None:
     lifecycle = lifecycle_into(Metrics())
-    upkeep = Upkeep(real_redis, lane, Keys(""), lifecycle)
+    upkeep = Upkeep(lane, Keys(""), lifecycle)
     await upkeep.round()
     at_first = lifecycle.last_lost
     await real_redis.flushall()
@@ -117,8 +117,8 @@ async def test_the_server_is_checked_once_as_soon_as_it_answers(
 ) -> None:
     async with client_for(unborn_server.url, 1) as client:
         lane = SingleCalls(client, 1, StoreWatch(Metrics()))
-        upkeep = Upkeep(client, lane, Keys(""), lifecycle_into(Metrics()))
-        with pytest.raises(RedisError):
+        upkeep = Upkeep(lane, Keys(""), lifecycle_into(Metrics()))
+        with pytest.raises(StoreUnavailable):
             await upkeep.round()
         unborn_server.start()
 

@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 from service.connect import client_for
 from service.log import hashed
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
+from tests.single_calls import SingleCalls
 from tests.test_json_response import answers_to
 from tests.test_process import own_redis, statuses_until
 

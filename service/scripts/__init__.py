@@ -75,7 +75,9 @@ def load(name: str) -> Script:
 
 
 def _all(getter: Callable[..., Pick], names: Sequence[str]) -> Pick:
-    """What gets all of `names`, in their order; of one name a getter of the library gives no tuple."""
+    """What gets all of `names`, in their order; of less than two a getter of the library gives no tuple."""
+    if not names:
+        return lambda _: ()
     get = getter(*names)
     return get if len(names) > 1 else lambda source: (get(source),)  # type: ignore[return-value]
 

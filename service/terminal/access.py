@@ -1,11 +1,10 @@
-"""What a command needs to work on the sessions: the service's own rooms over one client, without the service."""
+"""What a command needs to work on the sessions: the service's own rooms over the same ways, without the service."""
 
-from typing import NamedTuple
-
-from redis.asyncio import Redis
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from service.census import Census
-from service.connect import client_of_the_settings
+from service.clients import clients_for
 from service.directory import Directory
 from service.embedded import url_of_the_running
 from service.event_log import EventLog
@@ -16,17 +15,15 @@ from service.metrics import Metrics
 from service.policies import Policies
 from service.revocation import Revocation
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
-from service.store_watch import StoreWatch
 from service.terminal.inspection import Inspection
 
 
 class Access(NamedTuple):
-    """The rooms, and the URL and the client that they share."""
+    """The rooms, the URL of what they look into, and what lets go of it."""
 
     url: str
-    client: Redis
+    aclose: Callable[[], Coroutine[Any, Any, None]]
     store: Store
     directory: Directory
     revocation: Revocation
@@ -36,9 +33,9 @@ class Access(NamedTuple):
 async def opened(settings: Settings) -> Access:
     """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
     url = await _redis_url(settings)
-    client = client_of_the_settings(url, settings.session_store_timeout_seconds)
     metrics, keys = Metrics(), Keys(settings.session_key_prefix)
-    lane = SingleCalls(client, settings.session_store_timeout_seconds, StoreWatch(metrics))
+    clients = clients_for(url, settings, metrics)
+    lane = clients.wide
     lifecycle = Lifecycle(metrics, EventLog(), Later())
     policies, census = Policies(lane, keys, lifecycle, settings), Census(lane, keys)
     directory = Directory(lane, keys, census)
@@ -52,7 +49,7 @@ async def opened(settings: Settings) -> Access:
         patience_seconds=settings.session_store_timeout_seconds,
     )
     inspection = Inspection(lane, keys, store, directory, census, policies)
-    return Access(url, client, store, directory, Revocation(lane, keys, lifecycle), inspection)
+    return Access(url, clients.aclose, store, directory, Revocation(lane, keys, lifecycle), inspection)
 
 
 async def _redis_url(settings: Settings) -> str:

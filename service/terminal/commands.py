@@ -81,7 +81,7 @@ class _Command:
                 case Inspect():
                     return self._inspect(asked)
         finally:
-            self._wait_for(self._access.client.aclose())
+            self._wait_for(self._access.aclose())
 
     def _inspect(self, asked: Inspect) -> int:
         looked = self._look(asked)

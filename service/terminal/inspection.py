@@ -5,13 +5,13 @@ from typing import Literal, NamedTuple
 
 from service.census import Census, Tally
 from service.directory import Directory, Wanted
-from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound, StoreUnavailable
+from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.instants import instant_of
 from service.keys import Keys
 from service.lane import Lane
 from service.policies import Policies, Policy
 from service.redis_cli import redis_cli, summed_over_shards
-from service.server_checks import name_of
+from service.server_checks import infos, name_of
 from service.sessions import Session, is_issued_id
 from service.store import Store
 from service.terminal.durations import human
@@ -168,11 +168,8 @@ class Inspection:
             return None
 
     async def _server(self) -> str | None:
-        try:
-            (info,) = await self._lane.ask(("INFO", "server"))
-        except StoreUnavailable:
-            return None
-        return name_of(info)
+        names = {name_of(info) for info in (await infos(self._lane, "server")).values()}
+        return ", ".join(sorted(names)) or None
 
 
 def _judged(ending: Session | SessionExpired | SessionNotFound, tombstone: Hash) -> tuple[State, str]:

@@ -14,12 +14,12 @@ from service.metrics import Metrics
 from service.scripts import CREATE
 from service.sessions import Session, TimeoutConfig, new_session_id
 from service.settings import Settings
-from service.single_calls import SingleCalls
 from service.store import Store
 from service.store_watch import StoreWatch
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, store_on
 from tests.redis_server import RedisServer
+from tests.single_calls import SingleCalls
 from tests.store.evidence import KEYS, contents, ends_of, fields_of, keys_in, listed_at, scores_of, tombstone_of
 
 MINUTE_MS = 60_000

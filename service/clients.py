@@ -1,0 +1,45 @@
+"""The ways to the store that one process takes."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from service.batch import Replication
+from service.connect import source_of
+from service.lane import Lane
+from service.metrics import Metrics
+from service.settings import Settings
+from service.store_watch import StoreWatch
+
+
+class Clients(NamedTuple):
+    """The requests' own way, one for work on many sessions, and one for what goes on beside the requests.
+
+    The watch is over all of them, and `aclose` lets go of them.
+    """
+
+    lane: Lane
+    wide: Lane
+    beside: Lane
+    watch: StoreWatch
+    aclose: Callable[[], Coroutine[Any, Any, None]]
+
+
+def clients_for(url: str, settings: Settings, metrics: Metrics) -> Clients:
+    """Ways to the servers of a URL. Raises CannotStart."""
+    timeout_seconds = settings.session_store_timeout_seconds
+    watch = StoreWatch(metrics)
+    source = source_of(url, timeout_seconds, watch)
+    replication = _replication(settings.session_wait_replicas, timeout_seconds)
+    lane, wide = source.new_lane(replication), source.new_lane(replication)
+    beside = source.new_lane()
+
+    async def aclose() -> None:
+        for part in (lane, wide, beside, source):
+            await part.aclose()
+
+    return Clients(lane, wide, beside, watch, aclose)
+
+
+def _replication(replicas: int, timeout_seconds: float) -> Replication | None:
+    """Half of the time is the replicas'; the rest is for coming and going."""
+    return Replication(replicas, round(timeout_seconds * 500)) if replicas else None
