@@ -83,9 +83,12 @@ async def test_a_request_is_a_span_named_by_its_route(client: HttpClient, export
 
 
 async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION)  # the server knows the scripts then, and the replica the agent
+    exporter.clear()
+
     await client.post(SESSIONS, json=NEW_SESSION)
 
-    (request,), (_, call) = of_requests(exporter), of_redis(exporter)
+    (request,), (call,) = of_requests(exporter), of_redis(exporter)
 
     assert call.name == "HMGET enlist create"
     assert call.parent is not None
@@ -94,11 +97,14 @@ async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter:
 
 
 async def test_a_request_joins_the_trace_that_it_names(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION)
+    exporter.clear()
+
     await client.post(SESSIONS, json=NEW_SESSION, headers={"traceparent": TRACEPARENT})
 
     spans = exporter.get_finished_spans()
 
-    assert [f"{span.context.trace_id:032x}" for span in spans if span.context] == [TRACE] * 3
+    assert [f"{span.context.trace_id:032x}" for span in spans if span.context] == [TRACE, TRACE]
 
 
 async def test_what_its_trace_does_not_sample_leaves_no_span(
@@ -165,7 +171,7 @@ async def test_traces_arrive_where_the_environment_sends_them(
 
     assert "chat-sessions" in [pair.value.string_value for pair in sent.resource_spans[0].resource.attributes]
     names = [span.name for scope in sent.resource_spans[0].scope_spans for span in scope.spans]
-    assert names == ["HMGET", "HMGET enlist create", f"POST {SESSIONS}"]
+    assert {"HMGET enlist create", f"POST {SESSIONS}"} <= set(names)
 
 
 def test_without_the_extra_the_start_says_so(monkeypatch: pytest.MonkeyPatch, start_replica: StartReplica) -> None:

@@ -17,6 +17,7 @@ from service.store import MOST_TRIES, Store
 from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
 from tests.store.evidence import KEYS, commands_seen, keys_in
 
+ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
 DEFAULT = TimeoutConfig(30, True, 720, 5)
 POLICY_KEY = KEYS.policy(AGENT)
 
@@ -64,6 +65,7 @@ async def test_under_a_policy_it_knows_it_takes_no_more(store: Store, policies: 
 async def test_the_first_for_an_agent_costs_a_look_more_and_nothing_is_taken_back(
     store: Store, policies: Policies, real_redis: Redis
 ) -> None:
+    await timeout_of_a_new_session(store, ANOTHER_AGENT)
     await policies.put(AGENT, {"timeout_minutes": 60})
     before = await commands_seen(real_redis)
 
@@ -76,6 +78,7 @@ async def test_the_first_for_an_agent_costs_a_look_more_and_nothing_is_taken_bac
 async def test_it_goes_in_one_round_trip_but_for_the_first_of_an_agent(
     store: Store, lane: Lane, policies: Policies, monkeypatch: pytest.MonkeyPatch, policy: dict[str, float | bool]
 ) -> None:
+    await timeout_of_a_new_session(store, ANOTHER_AGENT)
     await policies.put(AGENT, policy)
     trips = recorded(lane, monkeypatch)
 
