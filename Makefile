@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check bench format clean
+.PHONY: run test test-faults check bench format clean
 
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service
 
-test: $(VENV)/installed     ## every test, those on a real server included
+test: $(VENV)/installed     ## every test but the long forms of fault tests, those on a real server included
 	$(BIN)/pytest
+
+test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some eight minutes
+	$(BIN)/pytest -m faults
 
 check: $(VENV)/installed    ## lint, format and types
 	$(BIN)/ruff check .

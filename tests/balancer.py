@@ -44,6 +44,10 @@ class Balancer:
         (folder / "haproxy.cfg").write_text(_configuration(self._port, addresses))
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
     def start(self) -> None:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(

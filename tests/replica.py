@@ -29,7 +29,7 @@ class Replica:
 
     def __init__(self, words: Sequence[str] = (), **settings: str) -> None:
         self._words = words
-        self._settings = settings
+        self.settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._announced = threading.Event()
         self._heard = threading.Condition()
@@ -57,7 +57,7 @@ class Replica:
         self._process = subprocess.Popen(
             [*COMMAND, *self._words],
             cwd=Path(__file__).parent.parent,
-            env={**inherited, "PORT": "0", **self._settings},
+            env={**inherited, "PORT": "0", **self.settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
