@@ -96,9 +96,10 @@ class SessionExpired(Refusal):
 
     def __init__(self, session_id: str, expires_at_ms: int, reason: str) -> None:
         expires_at = iso(expires_at_ms)
-        why = {"inactivity": "for want of activity", "max_duration": "at its maximum duration"}[reason]
+        known = {"inactivity": " for want of activity", "max_duration": " at its maximum duration"}
+        why = known.get(reason, "")  # a newer version beside this one may write others
         super().__init__(
-            f"The session ended at {expires_at} {why}.", sessionId=session_id, expiresAt=expires_at, reason=reason
+            f"The session ended at {expires_at}{why}.", sessionId=session_id, expiresAt=expires_at, reason=reason
         )
 
 
