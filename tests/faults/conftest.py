@@ -44,6 +44,7 @@ def own_redis(servers: tuple[RedisServer, Proxy]) -> Iterator[RedisServer]:
     server, _ = servers
     yield server
     server.go_on()
+    server.command("CONFIG", "SET", "maxmemory", 0)
 
 
 @pytest.fixture

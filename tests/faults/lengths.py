@@ -16,7 +16,7 @@ class Length(NamedTuple):
 
 
 SHORT = Length(steady=100, seconds=1, times=1, clients=8)
-LONG = Length(steady=2000, seconds=10, times=5, clients=24)
+LONG = Length(steady=600, seconds=10, times=3, clients=16)
 
 LENGTHS = pytest.mark.parametrize(
     "length",

@@ -1,24 +1,29 @@
 """Looks through all that Redis holds for what is half-written: a session has all of its keys, or none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import redis
 
 from service.keys import Keys
 from service.scripts import FIELDS
+from tests.faults.checker import Known
 
 _CLOCK_MARGIN_MS = 5000
 
 
-def half_written(url: str) -> list[str]:
-    """What is not whole, in words. Sessions about to end are left out: they may end while they are looked at."""
+def half_written(url: str, acknowledged: Iterable[Known]) -> list[str]:
+    """What is not whole, in words. Sessions about to end are left out: they may end while they are looked at.
+
+    Lookups need to know the sessions whose creation was acknowledged.
+    """
+    listed = {known.id for known in acknowledged}
     with redis.Redis.from_url(url, decode_responses=True) as client:
         sessions = [key for key in client.scan_iter("session:*", count=1000) if not key.endswith(":tombstone")]
-        return [fault for key in sessions for fault in _faults_of(client, key)] + list(_endless(client))
+        return [fault for key in sessions for fault in _faults_of(client, key, listed)] + list(_endless(client))
 
 
-def _faults_of(client: Any, key: str) -> Iterator[str]:
+def _faults_of(client: Any, key: str, listed: set[str]) -> Iterator[str]:
     keys, session_id = Keys("").of(key.rpartition(":")[2]), key.rpartition(":")[2]
     look = client.pipeline()
     look.hgetall(key).pexpiretime(key).hgetall(keys.tombstone).pexpiretime(keys.tombstone).time()
@@ -33,14 +38,16 @@ def _faults_of(client: Any, key: str) -> Iterator[str]:
         "its end": dies == expires_at,
         "its tombstone": int(tombstone.get("expiresAt", 0)) == expires_at and forgotten > expires_at,
         "its indexes": scores[0] == expires_at and None not in scores,
-        "its lookups": all(client.zscore(lookup, session_id) for lookup in _lookups_of(session)),
+        "its lookups": session_id not in listed or _is_listed(client, key, session),
     }
     for what in (what for what, is_right in whole.items() if not is_right):
         yield f"{what} of {key}: {session} {dies} {tombstone} {forgotten} {scores}"
 
 
-def _lookups_of(session: dict[str, str]) -> list[str]:
-    return Keys("").lookups(session["agentId"], session["userId"])
+def _is_listed(client: Any, key: str, session: dict[str, str]) -> bool:
+    """Whether its lookups know it, or it has been deleted meanwhile."""
+    lookups = Keys("").lookups(session["agentId"], session["userId"])
+    return all(client.zscore(lookup, key.rpartition(":")[2]) for lookup in lookups) or not client.exists(key)
 
 
 def _endless(client: "redis.Redis") -> Iterator[str]:

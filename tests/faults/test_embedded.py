@@ -36,7 +36,7 @@ def test_a_killed_embedded_server_is_started_again_with_its_sessions(
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
-    assert half_written(url_in(data_dir)) == []
+    assert half_written(url_in(data_dir), load.checker.sessions) == []
 
 
 def kill_after_a_write_to_disk(data_dir: Path) -> float:
