@@ -22,6 +22,19 @@ tombstone holds lostAt too, the instant when that was counted, until it is swept
 
 A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
 creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
+
+Replicas of different versions work side by side on one layout, during a rolling update and for as long as you like.
+So there are two kinds of change to this table, and the version tells them apart:
+
+- *Additions* keep the version. A field, or a kind of key with an end of its own, may be added if replicas that do not
+  know it may leave it as it is, nothing goes wrong where it is missing (they create sessions without it), and what they
+  do know still means the same. Readers ask for the fields they know, by name; writers never replace a whole hash and
+  never delete a field they do not know, except with its key; a value that one does not know (the reason of an end) is
+  passed on. A script may change at will: it is found by its own hash, so each version runs its own.
+- *Everything else* needs the next version: a field or key renamed or removed, a type, unit, score or meaning changed, a
+  member that must be there. Stop all replicas, move the data, write the new version to `sessions:layout`, and start the
+  new ones. A replica that finds a version it does not know is not ready and says which, so that no balancer sends it
+  requests; it does not stop working by itself, hence "stop all" comes first.
 """  # noqa: E501  (a table's row is one line)
 
 from typing import NamedTuple
