@@ -1,6 +1,7 @@
 """Wiring: what the application is made of, and in which order it is taken down."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import cast
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from service.delisting import Delisting
 from service.directory import Directory
 from service.health import Health
 from service.keys import Keys
+from service.layout import Layout
 from service.lifecycle import Lifecycle
 from service.losses import Losses
 from service.policies import Policies
@@ -50,26 +52,27 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     degradation = Degradation(
         beside, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
     )
-    health = Health(beside, keys, census, degradation, timeout_seconds)
+    layout = Layout(beside, keys)
+    health = Health(beside, layout, census, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
             repeated("upkeep", upkeep.round, every_seconds=UPKEEP_SECONDS, timeout_seconds=timeout_seconds),
             repeated(
                 "the sweeper",
-                sweeper.round,
+                layout.heeded(sweeper.round),
                 every_seconds=settings.session_sweep_interval_seconds,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,
             ),
             repeated(
                 "the reconciler",
-                reconciler.round,
+                layout.heeded(reconciler.round),
                 every_seconds=settings.session_reconcile_interval_seconds,
                 timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
             ),
             repeated(
                 "delisting",
-                delisting.round,
+                layout.heeded(delisting.round),
                 every_seconds=DELIST_SECONDS,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,
             ),
@@ -96,5 +99,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     app[DIRECTORY] = Directory(clients.wide, keys, census)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
-    app.add_routes([*probes.routes, *api.routes, *documentation.routes(settings)])
+    routes = cast(Iterable[web.RouteDef], api.routes)
+    heeding = [web.route(route.method, route.path, layout.before(route.handler), **route.kwargs) for route in routes]
+    app.add_routes([*probes.routes, *heeding, *documentation.routes(settings)])
     return app

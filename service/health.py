@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar
 
 from service.census import Census
 from service.degradation import Degradation, Reason
 from service.errors import StoreUnavailable
-from service.keys import LAYOUT_VERSION, Keys
 from service.lane import Lane, ScriptFault
+from service.layout import Layout
 
 _T = TypeVar("_T")
 
@@ -25,10 +25,10 @@ class Health:
     """Looks at Redis over `lane`, which should not be the requests' own; `timeout_seconds` bounds each look."""
 
     def __init__(
-        self, lane: Lane, keys: Keys, census: Census, degradation: Degradation, timeout_seconds: float
+        self, lane: Lane, layout: Layout, census: Census, degradation: Degradation, timeout_seconds: float
     ) -> None:
         self._lane = lane
-        self._keys = keys
+        self._layout = layout
         self._census = census
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
@@ -44,14 +44,11 @@ class Health:
         """A sentence, or None when the service can serve. It reads and never writes."""
         if self.draining:
             return "The service is stopping."
-        layout, servers = await asyncio.gather(self._layout(), self._lane.everywhere(("PING",)))
-        if isinstance(layout, StoreUnavailable):
+        fault, servers = await asyncio.gather(self._fault_of_layout(), self._lane.everywhere(("PING",)))
+        if isinstance(fault, StoreUnavailable):
             answering = [reply for (reply,) in servers.values() if not isinstance(reply, Exception)]
-            return None if answering and len(servers) > 1 else layout.sentence  # a cluster can do without one of them
-        if layout is None or layout == LAYOUT_VERSION.encode():
-            return None
-        found = layout.decode(errors="replace")
-        return f"The data in Redis is of layout {found}; this version reads {LAYOUT_VERSION}."
+            return None if answering and len(servers) > 1 else fault.sentence  # a cluster can do without one of them
+        return fault
 
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
@@ -61,12 +58,12 @@ class Health:
         """Why the service, though it answers, is not well; at most a second old. Raises StoreUnavailable."""
         return await self._look(self._reasons.found())
 
-    async def _layout(self) -> bytes | StoreUnavailable | None:
+    async def _fault_of_layout(self) -> StoreUnavailable | str | None:
         try:
-            (layout,) = await self._look(self._lane.ask(("GET", self._keys.layout)))
+            await self._look(self._layout.look())
         except StoreUnavailable as error:
             return error
-        return cast(bytes | None, layout)
+        return self._layout.trouble
 
     async def _count(self) -> Counts:
         total = (await self._census.take()).total

@@ -33,8 +33,9 @@ So there are two kinds of change to this table, and the version tells them apart
   passed on. A script may change at will: it is found by its own hash, so each version runs its own.
 - *Everything else* needs the next version: a field or key renamed or removed, a type, unit, score or meaning changed, a
   member that must be there. Stop all replicas, move the data, write the new version to `sessions:layout`, and start the
-  new ones. A replica that finds a version it does not know is not ready and says which, so that no balancer sends it
-  requests; it does not stop working by itself, hence "stop all" comes first.
+  new ones. A replica that finds a version it does not know is not ready and says which, takes no requests (503) and
+  sweeps nothing. It looks before each sweep and whenever it is asked whether it is ready, so for some seconds it may go
+  on with what it knew: hence "stop all" comes first.
 """  # noqa: E501  (a table's row is one line)
 
 from typing import NamedTuple

@@ -53,7 +53,9 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def reconciler(session: Session, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Reconciler:
+async def reconciler(
+    session: Session, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> Reconciler:
     """Each of its rounds looks over the shard of `session`."""
     monkeypatch.setattr("service.reconciler.SHARDS", (session.id[:2],))
     return reconciler_on(real_redis, metrics)

@@ -12,6 +12,7 @@ import redis
 
 from service.keys import Keys
 from tests.conftest import AGENT, USER
+from tests.faults.conftest import SETTINGS, started
 from tests.faults.lengths import LENGTHS, Length
 from tests.faults.load import Load
 from tests.redis_server import RedisServer, until
@@ -144,10 +145,16 @@ def add_to_every_session(client: Client) -> None:
 
 
 @pytest.fixture
-def of_layout_2(by_hand: Client) -> Iterator[None]:
-    by_hand.set(KEYS.layout, 2)
+def of_layout_2(by_hand: Client, replicas: list[Replica]) -> Iterator[None]:
+    relabel(2, by_hand, replicas)
     yield
-    by_hand.set(KEYS.layout, 1)
+    relabel(1, by_hand, replicas)
+
+
+def relabel(layout: int, client: Client, replicas: list[Replica]) -> list[int]:
+    """Give the data this version, and let the replicas look: whether they are ready."""
+    client.set(KEYS.layout, layout)
+    return [replica.call("GET", "/readyz")[0] for replica in replicas]
 
 
 @pytest.mark.usefixtures("of_layout_2")
@@ -155,3 +162,41 @@ def test_a_replica_that_meets_another_layout_is_not_ready(replica: Replica) -> N
     status, body = replica.call("GET", "/readyz")
 
     assert (status, body["reason"]) == (503, "The data in Redis is of layout 2; this version reads 1.")
+
+
+@pytest.mark.parametrize(("method", "path", "body"), VERBS.values(), ids=VERBS)
+@pytest.mark.usefixtures("of_layout_2")
+def test_it_takes_no_requests_either(replica: Replica, method: str, path: str, body: object) -> None:
+    status, refusal = replica.call(method, f"{SESSIONS}/{AGENT}{path}", body)
+
+    assert (status, refusal["code"]) == (503, "STORE_UNAVAILABLE")
+
+
+@pytest.mark.usefixtures("of_layout_2")
+def test_it_creates_nothing(replica: Replica, by_hand: Client) -> None:
+    before = by_hand.dbsize()
+
+    status, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
+
+    assert status == 503
+    assert by_hand.dbsize() <= before
+
+
+@pytest.mark.usefixtures("of_layout_2")
+def test_it_sweeps_nothing(own_redis: RedisServer, by_hand: Client) -> None:
+    by_hand.zadd(KEYS.expiry("ab"), {"of another layout": 1})
+
+    with started(Replica(REDIS_URL=own_redis.url, **SETTINGS)) as (replica,):
+        held_up = replica.line_with("the sweeper is held up by the session store")
+
+    assert "layout 2" in held_up
+    assert by_hand.zscore(KEYS.expiry("ab"), "of another layout") == 1
+
+
+def test_it_goes_on_when_the_layout_is_its_own_again(replicas: list[Replica], by_hand: Client) -> None:
+    session_id = opened(replicas[0])
+
+    ready = [relabel(2, by_hand, replicas), relabel(1, by_hand, replicas)]
+
+    assert ready == [[503] * 3, [200] * 3]
+    assert replicas[0].call("GET", f"{SESSIONS}/{session_id}")[0] == 200

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from service.connect import client_for
+from service.connect import client_for, like_of
 from service.dial import Dialer
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
