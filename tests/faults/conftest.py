@@ -21,6 +21,9 @@ SETTINGS = {
     "SESSION_SWEEP_INTERVAL_SECONDS": "1",
 }
 
+PATIENT = {**SETTINGS, "SESSION_STORE_TIMEOUT_SECONDS": "5"}
+"""For tests in which nothing may fail, however busy the machine is."""
+
 
 @pytest.fixture(scope="package")
 def servers() -> Iterator[tuple[RedisServer, Proxy]]:
@@ -39,9 +42,16 @@ def replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
         yield replicas
 
 
+@pytest.fixture(scope="package")
+def patient_replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
+    with started(*(Replica(REDIS_URL=servers[0].url, **PATIENT) for _ in range(3))) as replicas:
+        yield replicas
+
+
 @pytest.fixture
 def own_redis(servers: tuple[RedisServer, Proxy]) -> Iterator[RedisServer]:
     server, _ = servers
+    server.command("FLUSHALL")
     yield server
     server.go_on()
     server.command("CONFIG", "SET", "maxmemory", 0)
@@ -58,6 +68,12 @@ def proxy(servers: tuple[RedisServer, Proxy]) -> Iterator[Proxy]:
 def urls(replicas: list[Replica]) -> list[str]:
     """Of the three replicas."""
     return [replica.url for replica in replicas]
+
+
+@pytest.fixture
+def patient_urls(patient_replicas: list[Replica]) -> list[str]:
+    """Of three others, which wait longer for Redis."""
+    return [replica.url for replica in patient_replicas]
 
 
 @contextmanager

@@ -19,9 +19,9 @@ _ROOM_BYTES = 30_000
 
 @LENGTHS
 def test_a_full_redis_takes_no_changes_and_all_else_goes_on(
-    own_redis: RedisServer, urls: list[str], length: Length
+    own_redis: RedisServer, patient_urls: list[str], length: Length
 ) -> None:
-    with Load(urls, clients=length.clients) as load:
+    with Load(patient_urls, clients=length.clients) as load:
         load.until_answered(length.steady)
         own_redis.command(
             "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", _used(own_redis) + _ROOM_BYTES
@@ -52,8 +52,6 @@ def partly_closed(own_redis: RedisServer, servers: tuple[RedisServer, Proxy]) ->
 @pytest.mark.xfail(strict=True, reason="store.py: of a creation's commands, those after a refused one are carried out")
 def test_a_creation_that_is_refused_in_part_leaves_no_session(own_redis: RedisServer, partly_closed: str) -> None:
     """As it is refused where Redis is full, and has room again a command later."""
-    own_redis.command("FLUSHALL")
-
     with started(Replica(REDIS_URL=partly_closed, **SETTINGS)) as (replica,):
         status, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.balancer import Balancer
-from tests.faults.conftest import SETTINGS, started
+from tests.faults.conftest import PATIENT, started
 from tests.faults.lengths import LENGTHS, Length
 from tests.faults.load import CHANGES, READS, Load
 from tests.faults.proxy import Proxy
@@ -43,7 +43,7 @@ class Group(NamedTuple):
 
 @pytest.fixture(scope="module")
 def group(servers: tuple[RedisServer, Proxy]) -> Iterator[Group]:
-    settings = {**SETTINGS, "REDIS_URL": servers[0].url, "SESSION_DRAIN_PAUSE_SECONDS": DRAIN_PAUSE_SECONDS}
+    settings = {**PATIENT, "REDIS_URL": servers[0].url, "SESSION_DRAIN_PAUSE_SECONDS": DRAIN_PAUSE_SECONDS}
     ports = [str(free_port()) for _ in range(3)]
     with (
         tempfile.TemporaryDirectory() as folder,

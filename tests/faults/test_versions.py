@@ -34,8 +34,8 @@ VERBS = {
 
 
 @pytest.fixture
-def replica(replicas: list[Replica]) -> Replica:
-    return replicas[0]
+def replica(patient_replicas: list[Replica]) -> Replica:
+    return patient_replicas[0]
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ def test_an_unknown_reason_of_an_end_is_passed_on_and_swept(replica: Replica, by
 
 @LENGTHS
 def test_under_load_nothing_is_amiss_while_a_newer_one_adds_to_every_session(
-    urls: list[str], by_hand: Client, length: Length
+    patient_urls: list[str], by_hand: Client, length: Length
 ) -> None:
-    with Load(urls, clients=length.clients) as load:
+    with Load(patient_urls, clients=length.clients) as load:
         for _ in range(length.times):
             add_to_every_session(by_hand)
             load.until_answered(length.steady)
@@ -145,10 +145,10 @@ def add_to_every_session(client: Client) -> None:
 
 
 @pytest.fixture
-def of_layout_2(by_hand: Client, replicas: list[Replica]) -> Iterator[None]:
-    relabel(2, by_hand, replicas)
+def of_layout_2(by_hand: Client, patient_replicas: list[Replica]) -> Iterator[None]:
+    relabel(2, by_hand, patient_replicas)
     yield
-    relabel(1, by_hand, replicas)
+    relabel(1, by_hand, patient_replicas)
 
 
 def relabel(layout: int, client: Client, replicas: list[Replica]) -> list[int]:
@@ -193,10 +193,10 @@ def test_it_sweeps_nothing(own_redis: RedisServer, by_hand: Client) -> None:
     assert by_hand.zscore(KEYS.expiry("ab"), "of another layout") == 1
 
 
-def test_it_goes_on_when_the_layout_is_its_own_again(replicas: list[Replica], by_hand: Client) -> None:
-    session_id = opened(replicas[0])
+def test_it_goes_on_when_the_layout_is_its_own_again(patient_replicas: list[Replica], by_hand: Client) -> None:
+    session_id = opened(patient_replicas[0])
 
-    ready = [relabel(2, by_hand, replicas), relabel(1, by_hand, replicas)]
+    ready = [relabel(2, by_hand, patient_replicas), relabel(1, by_hand, patient_replicas)]
 
     assert ready == [[503] * 3, [200] * 3]
-    assert replicas[0].call("GET", f"{SESSIONS}/{session_id}")[0] == 200
+    assert patient_replicas[0].call("GET", f"{SESSIONS}/{session_id}")[0] == 200
