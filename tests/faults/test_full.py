@@ -49,7 +49,6 @@ def partly_closed(own_redis: RedisServer, servers: tuple[RedisServer, Proxy]) ->
     own_redis.command("ACL", "DELUSER", "partly")
 
 
-@pytest.mark.xfail(strict=True, reason="store.py: of a creation's commands, those after a refused one are carried out")
 def test_a_creation_that_is_refused_in_part_leaves_no_session(own_redis: RedisServer, partly_closed: str) -> None:
     """As it is refused where Redis is full, and has room again a command later."""
     with started(Replica(REDIS_URL=partly_closed, **SETTINGS)) as (replica,):

@@ -29,7 +29,7 @@ GROWTH_LIMIT_KIB = 64 * 1024
 async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """A lane on which few may wait."""
     monkeypatch.setattr("service.pipeline.MAX_WAITING", MOST_WAITING)
-    pipeline = Pipeline(Dialer(client_for(own_redis.url, 0.2)), 0.2, StoreWatch(Metrics()))
+    pipeline = Pipeline(Dialer(like_of(client_for(own_redis.url, 0.2))), 0.2, StoreWatch(Metrics()))
     await pipeline.read("a", (b"x",))
     yield pipeline
     await pipeline.aclose()
