@@ -96,7 +96,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=timeout_seconds,
     )
-    app[DIRECTORY] = Directory(clients.wide, keys, census)
+    app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
     routes = cast(Iterable[web.RouteDef], api.routes)

@@ -3,7 +3,7 @@
 What an index lists is no proof: each session is read, and judged by Redis's clock, before it is shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple, cast
 
@@ -71,6 +71,11 @@ class Walk(NamedTuple):
     indexes: Sequence[str]
     sizes: Sequence[int]
 
+    @property
+    def lookup(self) -> str | None:
+        """The lookup that it is a walk through; None where it is one through the shards."""
+        return self.indexes[0] if len(self.indexes) == 1 else None
+
     def ahead(self, position: Position, number: int) -> tuple[list[int], Position | None]:
         """The indexes that likely hold so many entries after a place, and where those behind them begin."""
         chosen, expected = list[int](), 0
@@ -84,13 +89,24 @@ class Walk(NamedTuple):
         return chosen, None
 
 
-class Directory:
-    """Lists sessions over `lane`, which should not be the requests' own. Raises StoreUnavailable and ScriptFault."""
+Absent = Callable[[str, Iterable[str]], None]
 
-    def __init__(self, lane: Lane, keys: Keys, census: Census) -> None:
+
+def unheeded(_: str, __: Iterable[str]) -> None:
+    """Nobody is there to take absent ids out of their lookup."""
+
+
+class Directory:
+    """Lists sessions over `lane`, which should not be the requests' own. Raises StoreUnavailable and ScriptFault.
+
+    `absent` is told of ids in a lookup whose sessions were not found to live.
+    """
+
+    def __init__(self, lane: Lane, keys: Keys, census: Census, absent: Absent = unheeded) -> None:
         self._lane = lane
         self._keys = keys
         self._census = census
+        self._absent = absent
 
     async def page(self, wanted: Wanted, limit: int, after: Position = START) -> Page:
         """Up to `limit` sessions behind a place in the walk, in the walk's order."""
@@ -119,7 +135,10 @@ class Directory:
                 entries = await self._near_expiration(entries, counted)
             if len(entries) > room:
                 entries, position = entries[:room], entries[room - 1]
-            found += [session for session in await self._living(entries) if wanted.holds(session)]
+            living = await self._living(entries)
+            if walk.lookup is not None:
+                self._absent(walk.lookup, {entry.id for entry in entries} - {session.id for session in living})
+            found += [session for session in living if wanted.holds(session)]
         return found, position
 
     async def _entries(self, walk: Walk, after: Position, number: int) -> tuple[list[Position], Position | None]:

@@ -7,7 +7,9 @@ import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service.census import Census
 from service.delisting import Delisting
+from service.directory import Directory, Wanted
 from service.errors import StoreUnavailable
 from service.lane import Lane, Reply
 from service.pipeline import Pipeline
@@ -276,3 +278,16 @@ async def test_a_session_deleted_while_its_lookups_were_out_of_reach_leaves_them
     async with asyncio.timeout(SOON):
         while await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)):
             continue
+
+
+async def test_what_a_listing_meets_that_is_long_gone_leaves_its_lookup(
+    lane: Lane, delisting: Delisting, session: Session, real_redis: Redis
+) -> None:
+    await list_by_hand(real_redis, AN_ID, ms_ago=MARK_LIFE_MS + SOON * 1000)
+    directory = Directory(lane, KEYS, Census(lane, KEYS), delisting.met)
+
+    page = await directory.page(Wanted(user_id=USER), 10)
+    await delisting.round()
+
+    assert [found.id for found in page.sessions] == [session.id]
+    assert await listed(real_redis) == {session.id}
