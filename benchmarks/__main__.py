@@ -38,6 +38,7 @@ def _measured(options: argparse.Namespace) -> dict[str, object]:
         measured: dict[str, object] = {"verbs": runs.verbs(plan), "memory": runs.memory(plan)}
         if not options.short:
             measured |= {"stored": runs.stored_sessions(plan), "peers": runs.peers(plan)}
+        measured["kinds"] = runs.kinds_of_servers(plan)
     return measured
 
 

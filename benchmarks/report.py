@@ -8,6 +8,7 @@ Results = dict[str, Any]
 
 def written(results: Results) -> str:
     sections = [f"{results['machine']}, {results['when']}", _verbs(results["verbs"]), _memory(results["memory"])]
+    sections.append(_kinds(results["kinds"]))
     if "stored" in results:
         sections += [_stored(results["stored"]), _peers(results["peers"])]
     return "\n\n".join(sections) + "\n"
@@ -47,6 +48,17 @@ def _one_stored(row: Results) -> list[str]:
     shares = f"{row['share_least']:.2f} to {row['share_greatest']:.2f}"
     cells = [row["what"], f"{row['stored']:,}", f"{row['per_second']:.0f}", f"{row['share_of_bare']:.2f}"]
     return [*cells, shares, f"{row['p99_ms']:.2f}", f"{row['replica_cpu_us']:.0f}", f"{row['redis_cpu_us']:.0f}"]
+
+
+def _kinds(rows: Sequence[Results]) -> str:
+    """A row for each request, a column for each kind of servers."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    by_request: dict[str, list[str]] = {}
+    for row in rows:
+        cell = f"{row['per_second']:.0f} ({row['share_of_bare']:.2f}), {row['replica_cpu_us']:.0f} µs"
+        by_request.setdefault(row["what"], []).append(cell)
+    head = ["req/s, share of bare, replica µs", *kinds]
+    return _table(head, ([request, *cells] for request, cells in by_request.items()))
 
 
 def _peers(rows: Sequence[Results]) -> str:

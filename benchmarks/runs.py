@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import redis
 
 from benchmarks.cost import bytes_per_session, costed
+from benchmarks.kinds import kinds
 from benchmarks.load import Measured, Target, measure
-from benchmarks.machine import MissingTool, http_server, python, resident_mib
+from benchmarks.machine import MissingTool, cpu_seconds, http_server, python, resident_mib
 from benchmarks.peers import PEERS
-from benchmarks.sessions import SESSIONS, opened, pages, stored, targets
+from benchmarks.sessions import SESSIONS, new_session_body, opened, pages, stored, targets
 
 CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32
@@ -20,7 +21,9 @@ STORED = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
 _ASKED_FOR = 2_000
 _PAGES = 9
+_ASKED_FOR_OF_A_KIND = 300
 _BARE = Target(["/fixed"])
+_CREATION = ("create", Target([SESSIONS], method="POST", body=new_session_body()), USUAL_CONNECTIONS)
 
 Row = dict[str, Any]
 
@@ -92,6 +95,24 @@ def stored_sessions(plan: Plan) -> list[Row]:
                 rows.append({"what": name, "stored": number, **_middle(found)})
     client.flushall()
     return rows
+
+
+def kinds_of_servers(plan: Plan) -> list[Row]:
+    """Reads, heartbeats and creations on each kind of servers, over sessions in many shards."""
+    rounds: dict[tuple[str, str], list[Row]] = {}
+    with kinds() as environments, ExitStack() as stack:
+        bare = stack.enter_context(_bare())
+        servers = {kind: stack.enter_context(_served(told)) for kind, told in environments.items()}
+        session_ids = {kind: [opened(url) for _ in range(_ASKED_FOR_OF_A_KIND)] for kind, (url, _) in servers.items()}
+        for _ in range(plan.rounds):
+            alone = plan.run(bare, _BARE)
+            for kind, (url, pid) in servers.items():
+                for name, target, connections in [*_of_many(session_ids[kind]), _CREATION]:
+                    before = cpu_seconds(pid)
+                    found = plan.run(url, target, connections)
+                    spent = {"replica_cpu_us": (cpu_seconds(pid) - before) / found.requests * 1e6}
+                    rounds.setdefault((name, kind), []).append(_row(found, alone) | spent)
+    return [{"what": name, "kind": kind, **_middle(found)} for (name, kind), found in rounds.items()]
 
 
 def peers(plan: Plan) -> list[Row]:
@@ -166,7 +187,12 @@ def _bare() -> Iterator[str]:
 
 @contextmanager
 def _replica(plan: Plan, **settings: str) -> Iterator[tuple[str, int]]:
-    environment = {"REDIS_URL": plan.redis_url, **settings}
+    with _served({"REDIS_URL": plan.redis_url, **settings}) as server:
+        yield server
+
+
+@contextmanager
+def _served(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
     with http_server(python("-m", "service"), "/readyz", environment=environment) as server:
         yield server
 
