@@ -26,7 +26,7 @@ from tests.store.evidence import KEYS
 from tests.test_scripts import SCRIPTS
 
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
-SWEPT = SWEEP.command(KEYS.of(AN_ID), id=AN_ID)
+SWEPT = SWEEP.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1)
 TOUCHED = TOUCH.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1)
 
 IN_A_SCRIPT = " script: 1234, on @user_script:7."
@@ -88,6 +88,7 @@ def test_trouble_is_counted_by_its_kind(error: Exception, kind: str) -> None:
 @pytest.fixture
 async def forgetful(lane: Lane, real_redis: Redis) -> Lane:
     """A lane to a server that knows one of the scripts only."""
+    await lane.everywhere(("PING",))  # a connection makes its server know them all
     await real_redis.script_flush()
     await real_redis.script_load(SWEEP.text)
     return lane
@@ -97,6 +98,7 @@ async def test_a_script_that_was_forgotten_and_stands_alone_is_sent_as_text(forg
     assert await forgetful.change(SWEPT, TOUCHED) == [[b"missing"], [b"missing"]]
 
 
+@pytest.mark.parametrize("kind", ["server", "sentinel"])
 async def test_a_script_that_was_forgotten_is_not_sent_again_in_an_order(forgetful: Lane, real_redis: Redis) -> None:
     await real_redis.config_resetstat()
 
@@ -108,6 +110,7 @@ async def test_a_script_that_was_forgotten_is_not_sent_again_in_an_order(forgetf
     assert "cmdstat_eval" not in statistics
 
 
+@pytest.mark.parametrize("kind", ["server", "sentinel"])
 async def test_after_that_the_server_knows_every_script(forgetful: Lane, real_redis: Redis) -> None:
     with pytest.raises(ScriptsForgotten):
         await forgetful.in_order(TOUCHED)
