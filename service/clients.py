@@ -29,7 +29,7 @@ def clients_for(url: str, settings: Settings, metrics: Metrics) -> Clients:
     timeout_seconds = settings.session_store_timeout_seconds
     watch = StoreWatch(metrics)
     source = source_of(url, timeout_seconds, watch)
-    replication = _replication(settings.session_wait_replicas, timeout_seconds)
+    replication = replication_of(settings)
     lane, wide = source.new_lane(replication), source.new_lane(replication)
     beside = source.new_lane()
 
@@ -40,6 +40,7 @@ def clients_for(url: str, settings: Settings, metrics: Metrics) -> Clients:
     return Clients(lane, wide, beside, watch, aclose)
 
 
-def _replication(replicas: int, timeout_seconds: float) -> Replication | None:
-    """Half of the time is the replicas'; the rest is for coming and going."""
-    return Replication(replicas, round(timeout_seconds * 500)) if replicas else None
+def replication_of(settings: Settings) -> Replication | None:
+    """Half of the time that a request may take is the replicas'; the rest is for coming and going."""
+    replicas, milliseconds = settings.session_wait_replicas, round(settings.session_store_timeout_seconds * 500)
+    return Replication(replicas, milliseconds) if replicas else None

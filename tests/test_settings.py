@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from service.batch import Replication
+from service.clients import replication_of
 from service.sessions import TimeoutConfig
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
 
@@ -159,6 +161,8 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_RECONCILE_INTERVAL_SECONDS", "0", "greater than or equal to 0.01"),
         ("SESSION_WORKERS", "0", "greater than or equal to 1"),
         ("SESSION_WORKERS", "65", "less than or equal to 64"),
+        ("SESSION_WAIT_REPLICAS", "-1", "greater than or equal to 0"),
+        ("SESSION_WAIT_REPLICAS", "17", "less than or equal to 16"),
         ("SESSION_WORKERS", "all", "must be a whole number"),
         ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
     ],
@@ -172,6 +176,21 @@ def test_a_wrong_setting_is_named_in_one_line_with_what_it_may_be(
     assert str(refusal.value).startswith(f"{variable}={value}: ")
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://a,b:1/main/0", "rediss+cluster://u:p@a:1,b"])
+def test_a_redis_url_may_name_sentinels_or_a_cluster(load: Load, url: str) -> None:
+    found = load(REDIS_URL=url).redis_url
+
+    assert found is not None
+    assert found.get_secret_value() == url
+
+
+@pytest.mark.parametrize(("replicas", "milliseconds"), [("0", None), ("2", 1000)])
+def test_replicas_have_half_of_the_time_of_a_request(load: Load, replicas: str, milliseconds: int | None) -> None:
+    settings = load(SESSION_WAIT_REPLICAS=replicas, SESSION_STORE_TIMEOUT_SECONDS="2")
+
+    assert replication_of(settings) == (None if milliseconds is None else Replication(int(replicas), milliseconds))
 
 
 @pytest.mark.parametrize("url", ["http://h", "redis+nonsense://h", "localhost:6379", "h", "//h", "redis"])
