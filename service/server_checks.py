@@ -24,7 +24,7 @@ async def check(lane: Lane) -> None:
     told = await lane.everywhere(("TIME",), ("INFO",), ("CONFIG", "GET", "save"))
     for clock, _, _ in told.values():
         if isinstance(clock, Exception):
-            raise StoreUnavailable(str(clock))
+            raise clock if isinstance(clock, StoreUnavailable) else StoreUnavailable(str(clock))
     for server, (clock, info, save) in told.items():
         _tell(server, instant_of(clock) / 1000 - asked_at, info, save)
 

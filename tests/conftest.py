@@ -67,11 +67,12 @@ _SERVERS: dict[Kind, str] = {
 class ServiceServer(TestServer):
     """The service under aiohttp's test server, run by its own runner."""
 
-    def __init__(self, settings: Settings, redis: Redis, *, lane: Lane | None = None) -> None:
+    def __init__(self, settings: Settings, redis: Redis, on: Callable[[Lane], Lane] = lambda lane: lane) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
         watch = Watch(metrics, EventLog(), Later())
-        super().__init__(create_app(settings, clients._replace(lane=lane, wide=lane) if lane else clients, watch))
+        clients = clients._replace(lane=on(clients.lane), wide=on(clients.wide))
+        super().__init__(create_app(settings, clients, watch))
         self._settings = settings
 
     async def _make_runner(self, **options: Any) -> Runner:
@@ -193,7 +194,7 @@ def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
             return client_for(servers.primary.url, 2)
         case "cluster":
             nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
-            return cast(Redis, RedisCluster(startup_nodes=nodes, protocol=2))
+            return cast(Redis, RedisCluster(startup_nodes=nodes, protocol=2, max_connections=1000))
 
 
 @pytest.fixture

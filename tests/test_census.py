@@ -15,7 +15,7 @@ from service.store import Store
 from service.sweeper import Sweeper
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into
-from tests.store.evidence import KEYS, commands_seen
+from tests.store.evidence import KEYS, commands_seen, forget_commands
 
 MINUTE_MS = 60_000
 
@@ -81,7 +81,7 @@ async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
 ) -> None:
     await create(store, 30)
     await census.take()
-    await real_redis.config_resetstat()
+    await forget_commands(real_redis)
 
     await census.take()
 

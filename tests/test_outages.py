@@ -18,12 +18,9 @@ from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
 from service.connect import client_for
-from service.metrics import Metrics
 from service.settings import Settings
-from service.store_watch import StoreWatch
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import RedisServer, free_port
-from tests.single_calls import SingleCalls
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 STORE_TIMEOUT_SECONDS = 0.3
@@ -59,12 +56,9 @@ def own_redis(lasting_redis: RedisServer) -> RedisServer:
     return lasting_redis
 
 
-@pytest.fixture(params=["pipeline", "single calls"])
-async def service(request: pytest.FixtureRequest, own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
-    """The service over each kind of lane: what holds in an outage holds for both."""
-    redis = client_for(own_redis.url, STORE_TIMEOUT_SECONDS)
-    lane = SingleCalls(redis, STORE_TIMEOUT_SECONDS, StoreWatch(Metrics())) if request.param == "single calls" else None
-    return await aiohttp_client(ServiceServer(patient(), redis, lane=lane))
+@pytest.fixture
+async def service(own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
+    return await aiohttp_client(server_over(own_redis))
 
 
 def patient(**settings: Any) -> Settings:

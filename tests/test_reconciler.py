@@ -8,12 +8,14 @@ import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service.cluster import ClusterLane
 from service.delisting import Delisting
 from service.errors import StoreUnavailable
 from service.keys import SHARDS
 from service.lane import Lane
 from service.losses import Losses
 from service.metrics import Metrics
+from service.pipeline import Pipeline
 from service.reconciler import PAGE, Reconciler
 from service.relisting import Living, Relisting
 from service.revocation import Revocation, Whose
@@ -27,7 +29,6 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, lane_to, lifecycle_into
 from tests.counted import counted, read_from
 from tests.interruption import Happening, Interrupted
-from tests.single_calls import SingleCalls
 from tests.store.evidence import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
@@ -422,7 +423,8 @@ async def test_trouble_with_redis_puts_a_shard_off(
     monkeypatch.setattr("service.reconciler.SHARDS", (session.id[:2], "zz"))
     await real_redis.delete(KEYS.user(USER))
     with monkeypatch.context() as outage:
-        outage.setattr(SingleCalls, "change", refused)
+        outage.setattr(Pipeline, "change", refused)
+        outage.setattr(ClusterLane, "change", refused)
         with pytest.raises(StoreUnavailable):
             await reconciler.round()
 

@@ -27,7 +27,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, HttpClient, lifecycle_into
 from tests.counted import counted
-from tests.store.evidence import KEYS, commands_seen, contents, keys_in, scores_of
+from tests.store.evidence import KEYS, commands_seen, configured, contents, forget_commands, keys_in, scores_of
 from tests.test_bad_input import fields_refused
 from tests.test_listing import folded
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
@@ -281,7 +281,7 @@ async def test_of_what_only_one_lookup_holds_nothing_is_asked(
 ) -> None:
     await enlist_foreign(real_redis, lookup, 3000)
     await create(store, 2)
-    await real_redis.config_resetstat()
+    await forget_commands(real_redis)
 
     assert await revocation.revoke(OF_BOTH) == Revoked(2, None)
 
@@ -295,7 +295,7 @@ async def test_of_two_long_lookups_only_what_both_hold_is_asked_for(
 ) -> None:
     foreign = [await enlist_foreign(real_redis, lookup, 3000) for lookup in (KEYS.user(USER), KEYS.agent(AGENT))]
     await create(store, 2)
-    await real_redis.config_resetstat()
+    await forget_commands(real_redis)
 
     assert await revocation.revoke(OF_BOTH) == Revoked(2, None)
 
@@ -757,11 +757,11 @@ async def test_what_is_not_clear_ends_nothing(
 
 @asynccontextmanager
 async def out_of_memory(redis: Redis) -> AsyncIterator[None]:
-    await redis.config_set("maxmemory", 1)
+    await configured(redis, "maxmemory", 1)
     try:
         yield
     finally:
-        await redis.config_set("maxmemory", 0)
+        await configured(redis, "maxmemory", 0)
 
 
 async def test_what_cannot_be_marked_is_unavailable_and_what_could_be_ended_has_ended(

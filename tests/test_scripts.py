@@ -174,6 +174,8 @@ def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
         LIST,
         COUNT,
         PUT_POLICY,
+        DUE,
+        DELIST,
     }
 
 

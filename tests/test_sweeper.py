@@ -17,7 +17,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, lane_to, lifecycle_into
 from tests.counted import counted, read_from
-from tests.store.evidence import KEYS, commands_seen, fields_of, scores_of, tombstone_of
+from tests.store.evidence import KEYS, commands_seen, fields_of, forget_commands, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 RETENTION_MS = 60 * MINUTE_MS
@@ -122,11 +122,10 @@ async def test_an_index_that_holds_no_instant_holds_nothing_up(
     assert await scores_of(real_redis, ended) == NOWHERE
 
 
-async def test_a_server_that_does_not_know_the_script_is_sent_its_text_once(
-    sweeper: Sweeper, real_redis: Redis
-) -> None:
+async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sweeper, real_redis: Redis) -> None:
+    await sweeper.round()
     await real_redis.script_flush()
-    await real_redis.config_resetstat()
+    await forget_commands(real_redis)
 
     await sweeper.round()
 
@@ -328,6 +327,7 @@ async def test_an_episode_is_over_when_its_shard_is_swept(
     assert caplog.text.count("a shard cannot be swept") == 2
 
 
+@pytest.mark.parametrize("kind", ["server"])
 async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(
     sweeper: Sweeper, ended: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from service.redis_url import Kind
 from service.sessions import Session
 from tests.conftest import USER, StartReplica
 from tests.redis_server import RedisServer
@@ -136,6 +137,12 @@ class UnderWay:
 
 
 Start = Callable[..., UnderWay]
+
+
+@pytest.fixture
+def kind() -> Kind:
+    """One is enough: a process finds its servers as the service does."""
+    return "server"
 
 
 @pytest.fixture

@@ -17,11 +17,10 @@ from redis.asyncio import Redis
 
 from service.connect import client_for
 from service.log import hashed
-from service.metrics import Metrics
 from service.runner import Runner
 from service.settings import Settings
 from service.tracing import Tracing
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica, clients_of
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
 
 SESSIONS = "/api/messaging/sessions"
@@ -46,7 +45,7 @@ async def tracing(exporter: InMemorySpanExporter) -> AsyncIterator[Tracing]:
 
 class TracedServer(ServiceServer):
     def __init__(self, redis: Redis, tracing: Tracing) -> None:
-        super().__init__(Settings(), redis, lane=tracing.on(clients_of(redis, 2, Metrics()).lane))
+        super().__init__(Settings(), redis, tracing.on)
         self._tracing = tracing
 
     async def _make_runner(self, **options: object) -> Runner:

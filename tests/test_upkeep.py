@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from service.connect import client_for
+from service.connect import source_of
 from service.errors import StoreUnavailable
 from service.keys import Keys
 from service.lane import Lane
@@ -20,7 +20,7 @@ from service.store_watch import StoreWatch
 from service.upkeep import Upkeep
 from tests.conftest import AGENT, USER, lifecycle_into
 from tests.redis_server import RedisServer
-from tests.single_calls import SingleCalls
+from tests.store.evidence import configured
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ async def test_a_round_leaves_the_mark_of_another_version_alone(upkeep: Upkeep, 
 
 async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Upkeep, real_redis: Redis) -> None:
     await upkeep.round()
-    await real_redis.config_set("min-replicas-to-write", 1)
+    await configured(real_redis, "min-replicas-to-write", 1)
 
     (trouble,) = await asyncio.gather(upkeep.round(), return_exceptions=True)
-    await real_redis.config_set("min-replicas-to-write", 0)
+    await configured(real_redis, "min-replicas-to-write", 0)
 
     assert trouble is None
 
@@ -115,15 +115,17 @@ async def test_small_hashes_are_not_told(
 async def test_the_server_is_checked_once_as_soon_as_it_answers(
     unborn_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with client_for(unborn_server.url, 1) as client:
-        lane = SingleCalls(client, 1, StoreWatch(Metrics()))
-        upkeep = Upkeep(lane, Keys(""), lifecycle_into(Metrics()))
-        with pytest.raises(StoreUnavailable):
-            await upkeep.round()
-        unborn_server.start()
+    source = source_of(unborn_server.url, 1, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    upkeep = Upkeep(lane, Keys(""), lifecycle_into(Metrics()))
+    with pytest.raises(StoreUnavailable):
+        await upkeep.round()
+    unborn_server.start()
 
-        await upkeep.round()
-        await upkeep.round()
+    await upkeep.round()
+    await upkeep.round()
+    await lane.aclose()
+    await source.aclose()
 
     (told,) = said_by("service.server_checks", caplog)
     assert "appendonly" in told

@@ -64,6 +64,20 @@ async def commands_seen(redis: Redis) -> Counter[str]:
     return Counter({name: count for name, count in seen.items() if name.partition("|")[0] not in _NOT_OURS})
 
 
+async def forget_commands(redis: Redis) -> None:
+    """Let every server count from nought."""
+    await redis.config_resetstat(**_everywhere(redis))
+
+
+async def configured(redis: Redis, name: str, value: str | int) -> None:
+    """Set it on every server."""
+    await redis.config_set(name, value, **_everywhere(redis))
+
+
+def _everywhere(redis: Redis) -> dict[str, Any]:
+    return {"target_nodes": RedisCluster.ALL_NODES} if isinstance(redis, RedisCluster) else {}
+
+
 async def _statistics(redis: Redis) -> list[dict[str, Any]]:
     """Of each server."""
     if not isinstance(redis, RedisCluster):

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from service.connect import client_for
 from service.keys import SHARDS
-from service.lane import ScriptFault, StoreRefused
+from service.lane import Lane, ScriptFault, StoreRefused
 from service.metrics import Metrics
 from service.scripts import CREATE
 from service.sessions import Session, TimeoutConfig, new_session_id
@@ -186,10 +186,12 @@ async def test_it_is_created_after_redis_forgot_the_scripts(store: Store, real_r
     assert await attempt(store.get, session.id) == "live"
 
 
+@pytest.mark.parametrize("kind", ["server", "sentinel"])
 async def test_it_is_never_alive_before_its_lookups_know_it(
-    store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    store: Store, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = given_out(monkeypatch)
+    await lane.everywhere(("PING",))  # a connection makes its server know the scripts
     await real_redis.script_flush()
     await real_redis.script_load(CREATE.text)
 
