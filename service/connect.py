@@ -19,6 +19,7 @@ from service.lane import Lane
 from service.pipeline import Pipeline
 from service.redis_url import RedisUrl, taken_apart
 from service.replicated import ReplicatedLane
+from service.sentinels import Sentinels
 from service.settings import CannotStart
 from service.store_watch import StoreWatch
 from service.topology import Topology
@@ -89,7 +90,7 @@ def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> So
 
 
 def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
-    """Each Sentinel is given its part of the time, so that one that is silent does not take all of it."""
+    """The Sentinels are given a part of the time, so that one that is silent does not take all of it."""
     options = _options(url, timeout_seconds)
     username, password = url.sentinel_login
     of_sentinels = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
@@ -100,11 +101,12 @@ def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) 
 
     async def like() -> AbstractConnection:
         connection: Any = _made_by(pool)
-        connection.host, connection.port = await pool.get_master_address()
+        connection.host, connection.port = await sentinels.primary()
         return connection  # type: ignore[no-any-return]
 
     dial = Dialer(like, primary_only=True)
-    return Source(partial(Pipeline, dial, timeout_seconds, watch), sentinel.aclose)
+    sentinels = Sentinels(sentinel.sentinels, url.master, dial.is_primary)
+    return Source(partial(Pipeline, dial, timeout_seconds, watch), sentinels.aclose)
 
 
 def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import Connection as TcpConnection
@@ -12,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from service import scripts
 from service.connection import Connection, packed
+from service.redis_url import Host
 from service.scripts import Command
 
 Like = Callable[[], Awaitable[AbstractConnection]]
@@ -21,25 +23,42 @@ Like = Callable[[], Awaitable[AbstractConnection]]
 class Dialer:
     """Opens connections like redis-py's: the same address, TLS, user, database and name.
 
-    Each knows our scripts from the start. With `primary_only` a server that is a replica is none to talk to.
+    Each knows our scripts from the start. With `primary_only` a server that is a replica is none to talk to, and one
+    that was replaced may be told of.
     """
 
     def __init__(self, like: Like, *, primary_only: bool = False) -> None:
         self._like = like
         self._primary_only = primary_only
+        self._primary: Host | None = None
+        self._opened: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
 
     async def __call__(self, on_lost: Callable[[Connection], None], on_writable: Callable[[], None]) -> Connection:
         """A connection that is logged in and speaks RESP3. Raises OSError, ResponseError and what redis-py raises."""
-        like = await self._like()
+        like: Any = await self._like()
         connection = await _opened(like, partial(Connection, on_lost, on_writable))
         try:
             role = await _introduced(connection, like)
-            if self._primary_only and role != b"master":
-                raise ConnectionRefusedError(f"the server is no primary but a {role.decode()}: a failover is under way")
+            if self._primary_only:
+                self._require_primary(role, connection, (like.host, like.port))
         except BaseException:
             connection.abort(ConnectionAbortedError("the greeting failed"))
             raise
         return connection
+
+    def is_primary(self, host: Host) -> None:
+        """Told which server it is now: connections to others are dropped, with what is in flight there."""
+        self._primary = host
+        for connection, its_host in list(self._opened.items()):
+            if its_host != host:
+                connection.abort(ConnectionAbortedError("another server is the primary now"))
+
+    def _require_primary(self, role: bytes, connection: Connection, host: Host) -> None:
+        if role != b"master":
+            raise ConnectionRefusedError(f"the server is no primary but a {role.decode()}: a failover is under way")
+        if self._primary not in (None, host):
+            raise ConnectionRefusedError("another server is the primary now")
+        self._opened[connection] = host
 
 
 async def _opened(like: AbstractConnection, protocol: Callable[[], Connection]) -> Connection:
