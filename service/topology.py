@@ -96,5 +96,6 @@ class Topology:
             self._silence.is_over()
             slots = self._nodes.slots_cache.items()
             self._places = {slot: (primary.host, int(primary.port)) for slot, (primary, *_) in slots}
-        self._not_before = loop.time() + _PAUSE_SECONDS
-        self._learning = None
+        finally:  # also where redis-py stumbles over what a server says: the next asking may be of another one
+            self._not_before = loop.time() + _PAUSE_SECONDS
+            self._learning = None
