@@ -89,6 +89,11 @@ class ClusterServers:
         port = next(port for first, last, port in self._slots() if first <= slot <= last)
         return self._node_on(port)
 
+    def slots_of(self, primary: "Node") -> set[int]:
+        """Those that it serves, as the first node that runs sees it."""
+        served = [range(first, last + 1) for first, last, port in self._slots() if port == primary.port]
+        return {slot for slots in served for slot in slots}
+
     def replica_of(self, primary: "Node") -> "Node":
         return next(node for node in self.servers if node.runs and node.follows(primary))
 

@@ -48,8 +48,8 @@ _WAIT_SECONDS = 30
 class Load:
     """`clients` at once, each with sessions of its own, each request to one of `urls` by chance."""
 
-    def __init__(self, urls: Sequence[str], *, clients: int = 8) -> None:
-        self.checker = Checker()
+    def __init__(self, urls: Sequence[str], *, clients: int = 8, seen_stays: bool = True) -> None:
+        self.checker = Checker(seen_stays=seen_stays)
         self.urls = list(urls)
         self._clients = clients
         self._stopped = threading.Event()
@@ -205,13 +205,13 @@ class Client:
         self, known: Known, verb: str, method: str, path: str = "", body: object = None, *, renewals: int = 0
     ) -> bool:
         before = known.now()
-        answer = await self._send(verb, method, f"/{known.id}{path}", body)
+        answer = await self._send(verb, method, f"/{known.id}{path}", body, known.id)
         return self._checker.judge(known, before._replace(renewals=before.renewals + renewals), answer)
 
-    async def _send(self, verb: str, method: str, path: str, body: object = None) -> Answer:
+    async def _send(self, verb: str, method: str, path: str, body: object = None, session_id: str = "") -> Answer:
         asked = time.time()
         status, content = await self._answered(method, self._chance.choice(self._load.urls) + SESSIONS + path, body)
-        answer = Answer(verb, status, content, asked, time.time())
+        answer = Answer(verb, status, content, asked, time.time(), session_id)
         self._checker.answers.append(answer)
         return answer
 

@@ -78,6 +78,14 @@ def test_what_was_seen_may_not_be_unseen(checker: Checker, known: Known) -> None
     assert not checker.judge(known, known.now(), shown(known, renewalCount=2))
 
 
+def test_only_what_was_acknowledged_counts_where_what_was_seen_need_not_stay(known: Known) -> None:
+    checker = Checker(seen_stays=False)
+    checker.judge(known, known.now(), shown(known, renewalCount=3))
+
+    assert checker.judge(known, known.now(), shown(known, renewalCount=2))
+    assert not checker.judge(known, known.now(), shown(known, renewalCount=1))
+
+
 @pytest.mark.parametrize("status", [404, 410, 500, 400])
 def test_a_live_session_may_not_be_said_to_be_anything_else(checker: Checker, known: Known, status: int) -> None:
     checker.judge(known, known.now(), answer(status, {}))
