@@ -97,16 +97,17 @@ def test_without_waiting_for_replicas_a_killed_primary_costs_at_most_the_last_se
 
 
 def outage_of_a_killed_primary(servers: SentinelServers, load: Load, window_seconds: float | None = None) -> float:
-    """How many seconds passed until all was well; the old primary comes back as a replica."""
+    """How many seconds passed until all was well; the old primary is brought back as a replica."""
     old = servers.primary
     old.kill()
     killed = time.time()
     load.until_failed()
     if window_seconds is not None:
         load.checker.doubt_since(killed - window_seconds)
-    servers.until_replaced(old)
+    new = servers.until_replaced(old)
     well = load.until_well()
     old.start()
+    old.command("REPLICAOF", "127.0.0.1", new.port)
     servers.until_settled()
     servers.until_following()
     return well - killed
