@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from service.connection import packed
 from service.errors import StoreUnavailable
-from service.lane import StoreRefused
+from service.lane import ServerDemoted, Unreplicated, changed_nothing
 from service.scripts import Command
 
 FULL = 32
@@ -37,16 +37,19 @@ class Replication(NamedTuple):
     replicas: int
     milliseconds: int
 
-    def fault(self, acknowledged: Any) -> StoreUnavailable | None:
-        """What the reply to WAIT means for those who changed something; None where all is well."""
-        if isinstance(acknowledged, ResponseError):
-            return StoreRefused(str(acknowledged))
+    def fault(self, acknowledged: Any, replies: Sequence[Any]) -> StoreUnavailable | None:
+        """What the reply to WAIT means for a request that was answered so.
+
+        None where all is well, where nothing was written, and where an error says already what is the matter.
+        """
+        if any(isinstance(reply, ResponseError) for reply in replies) or all(map(changed_nothing, replies)):
+            return None
+        if isinstance(acknowledged, ResponseError):  # only a replica cannot wait for replicas
+            return ServerDemoted(str(acknowledged))
         if acknowledged >= self.replicas:
             return None
-        return StoreRefused(
-            f"{acknowledged} of {self.replicas} replicas had a change within {self.milliseconds} ms "
-            "(SESSION_WAIT_REPLICAS); it has been made"
-        )
+        counted = f"{acknowledged} of {self.replicas} replicas had a change within {self.milliseconds} ms"
+        return Unreplicated(f"{counted} (SESSION_WAIT_REPLICAS); it has been made", replies)
 
 
 def work_of(commands: Sequence[Command]) -> int:
@@ -81,7 +84,8 @@ class Batch:
 
     @property
     def is_full(self) -> bool:
-        return self.work >= FULL
+        """One that waits for replicas takes whoever comes until it leaves: one wait serves them all."""
+        return self.work >= FULL and self._replication is None
 
     def add(self, request: Request) -> None:
         self.requests.append(request)
@@ -102,13 +106,14 @@ class Batch:
 
     def settle(self) -> None:
         now_ms = _instant(self.replies.pop()) if self.reads else None
-        fault = self._replication.fault(self.replies.pop()) if self._replication is not None else None
+        acknowledged = self.replies.pop() if self._replication is not None else None
         replies = iter(self.replies)
         for future, _, commands, _, reads in self.requests:
             reply = next(replies) if reads and commands == 1 else [next(replies) for _ in range(commands)]
             if future.done():  # whoever asked has gone, or been told that it took too long
                 continue
-            if fault is None or reads:
+            fault = None if self._replication is None or reads else self._replication.fault(acknowledged, reply)
+            if fault is None:
                 future.set_result((reply, now_ms) if reads else reply)
             else:
                 future.set_exception(fault)

@@ -80,7 +80,10 @@ class ClusterLane:
         return replies
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
-        hosts = await self._topology.hosts()
+        try:
+            hosts = await self._topology.hosts()
+        except StoreUnavailable:
+            return {}
         asking = [each_answered(self._pipeline(host).send_to_read(commands), len(commands)) for host in hosts]
         return {
             f"{name}:{port}": found for (name, port), found in zip(hosts, await asyncio.gather(*asking), strict=True)
@@ -152,8 +155,14 @@ class ClusterLane:
     def _pipeline(self, host: Host) -> Pipeline:
         found = self._pipelines.get(host)
         if found is None:
+            self._leave_strangers()
             found = self._pipelines[host] = self._new_pipeline(host)
         return found
+
+    def _leave_strangers(self) -> None:
+        """Close the connections to servers that hold no slots any more; what is in flight there is answered."""
+        for host in self._pipelines.keys() - self._topology.known:
+            self._pipelines.pop(host).retire()
 
     def _new_pipeline(self, host: Host) -> Pipeline:
         async def like() -> AbstractConnection:

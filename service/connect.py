@@ -15,7 +15,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service.batch import Replication
 from service.cluster import ClusterLane
 from service.dial import Dialer, Like
-from service.lane import Lane
+from service.lane import Lane, ServerDemoted
 from service.pipeline import Pipeline
 from service.redis_url import RedisUrl, taken_apart
 from service.replicated import ReplicatedLane
@@ -33,10 +33,13 @@ _NOT_UNDERSTOOD = (
 )
 
 
+Way = Callable[[Replication | None], Lane]
+
+
 class Source(NamedTuple):
     """Makes lanes, each with connections of its own, to the servers of one URL; nothing connects before it is used."""
 
-    way: Callable[[Replication | None], Lane]
+    way: Way
     aclose: Callable[[], Awaitable[None]]
     """Closes what the lanes share: they go first."""
 
@@ -86,7 +89,23 @@ def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> So
     client = client_for(url.server, timeout_seconds)
     _made_by(client.connection_pool)
     dial = Dialer(like_of(client))
-    return Source(partial(Pipeline, dial, timeout_seconds, watch), client.aclose)
+    return Source(_siblings(dial, timeout_seconds, watch), client.aclose)
+
+
+def _siblings(dial: Dialer, timeout_seconds: float, watch: StoreWatch) -> Way:
+    """Makes pipelines to one server, all of which leave it when one of them sees that it is the primary no more."""
+    made: list[Pipeline] = []
+
+    def leave() -> None:
+        for pipeline in made:
+            pipeline.leave_server(ServerDemoted("the server is a primary no more"))
+
+    def way(replication: Replication | None) -> Lane:
+        watching = watch if replication is None else watch.over_changes()
+        made.append(Pipeline(dial, timeout_seconds, watching, replication, leave))
+        return made[-1]
+
+    return way
 
 
 def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
@@ -106,7 +125,7 @@ def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) 
 
     dial = Dialer(like, primary_only=True)
     sentinels = Sentinels(sentinel.sentinels, url.master, dial.is_primary)
-    return Source(partial(Pipeline, dial, timeout_seconds, watch), sentinels.aclose)
+    return Source(_siblings(dial, timeout_seconds, watch), sentinels.aclose)
 
 
 def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
+from service.lane import ServerDemoted
 from service.scripts import Command
 
 _INCOMPLETE = object()
@@ -47,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._retired = False
         self._end: Exception | None = None
         self.writable = True
+        self.is_to_a_primary = False
+        """Whether the server said so when it let us in."""
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -86,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._reader.feed(data)
         try:
             self._match_replies()
+        except ServerDemoted as error:  # what it still says may be stale
+            self.abort(error)
         except Exception as error:  # what is not RESP or was not asked for, and what follows, can no more be matched
             _log.exception("a connection to Redis is given up: its replies do not fit what was sent")
             self.abort(error)

@@ -39,6 +39,7 @@ class Dialer:
         connection = await _opened(like, partial(Connection, on_lost, on_writable))
         try:
             role = await _introduced(connection, like)
+            connection.is_to_a_primary = role == b"master"
             if self._primary_only:
                 self._require_primary(role, connection, (like.host, like.port))
         except BaseException:

@@ -13,6 +13,16 @@ from service.scripts import Command, loading, with_text
 
 _OUTAGES = {"OOM", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOPERM", "NOAUTH"}
 _REDIRECTIONS = {"MOVED", "ASK", "TRYAGAIN"}
+_WROTE_NOTHING = {
+    b"missing",
+    b"lost",
+    b"expired",
+    b"taken",
+    b"at_maximum",
+    b"in_the_past",
+    b"changed_meanwhile",
+    b"other",
+}
 
 Reply = Any
 Fields = tuple[bytes, ...]
@@ -30,6 +40,14 @@ class UnknownAnswer(Exception):  # noqa: N818  (a bug, said aloud)
 
 class StoreRefused(StoreUnavailable):
     """Redis answered, with an error that is not ours: out of memory, loading, without its replicas, not allowed."""
+
+
+class Unreplicated(StoreRefused):
+    """Redis did what it was asked, and too few replicas had it in time. `replies` are what it answered."""
+
+    def __init__(self, why: str, replies: Sequence[Reply]) -> None:
+        super().__init__(why)
+        self.replies = replies
 
 
 class ServerDemoted(StoreRefused):
@@ -75,7 +93,8 @@ class Lane(Protocol):
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
         """What each server replies to commands that change nothing, by its address; of a cluster that is each primary.
 
-        Nothing is raised: an error reply stands in its place, and of one that does not answer each is StoreUnavailable.
+        Nothing is raised: an error reply stands in its place, and of one that does not answer each is StoreUnavailable;
+        of a cluster that cannot be found there is nothing.
         Where there is but one server its address is empty.
         """
 
@@ -144,6 +163,11 @@ def named(error: ResponseError) -> Exception:
     if message.startswith("WRONGTYPE") or ("user_script:" in message and not _says_outage(error)):
         return ScriptFault(message)
     return StoreRefused(message)
+
+
+def changed_nothing(reply: Reply) -> bool:
+    """Whether a script, or a command that takes something out, answered that it wrote nothing."""
+    return reply == 0 or (isinstance(reply, list) and bool(reply) and reply[0] in _WROTE_NOTHING)
 
 
 def is_redirection(reply: Reply) -> bool:

@@ -28,11 +28,13 @@ from service.lane import (
     each_answered,
     named,
 )
+from service.role_look import RoleLook
 from service.scripts import Command
 from service.store_watch import StoreWatch
 
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
+_LOOK_SECONDS = 2
 
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
@@ -43,15 +45,25 @@ class Pipeline:
     A request waits about `timeout_seconds` at most, in the queue and in flight together. When the connection breaks,
     reads in flight go again once and changes in flight are StoreUnavailable; what had not left goes on the next one.
 
-    With `replication` every batch waits for replicas, in the same round trip: one lane for changes, another for reads.
+    With `replication` every batch waits for replicas, in the same round trip, and the next for it: it is for changes.
+    Whether the server is still the primary is looked at every other second, in front of a batch. `on_demoted` is told
+    where it is not, by that look or by a change that it refused.
     """
 
     def __init__(
-        self, dial: Dial, timeout_seconds: float, watch: StoreWatch, replication: Replication | None = None
+        self,
+        dial: Dial,
+        timeout_seconds: float,
+        watch: StoreWatch,
+        replication: Replication | None = None,
+        on_demoted: Callable[[], None] = lambda: None,
     ) -> None:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
         self._replication = replication
+        self._on_demoted = on_demoted
+        self._looked_at = 0.0
+        self._under_way = 0
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Batch] = deque()
         self._waiting = 0
@@ -112,6 +124,7 @@ class Pipeline:
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted) and self._connection is connection:
                 self._retire_connection()
+                self._on_demoted()
             raise self._told(refusal) from refusal
         self._refusals.is_over()
         return replies
@@ -159,9 +172,15 @@ class Pipeline:
         self._store_watch.round_trip(perf_counter() - batch.sent_at, len(batch.requests))
         if not batch.given_up:
             self._waiting -= len(batch.requests)
+        self._under_way -= 1
+        if self._replication is not None:
+            self._flush_soon()
 
     def _lost(self, batch: Batch, error: Exception) -> None:
         """Its connection broke: reads go again if they have not before, and what was changed nobody knows."""
+        self._under_way -= 1
+        if isinstance(error, ServerDemoted):
+            self._on_demoted()
         if batch.reads and not (batch.given_up or batch.went_before or self._stopping):
             self._queue.appendleft(batch.take_reads())
             self._flush_soon()
@@ -186,13 +205,28 @@ class Pipeline:
         self._flush()
 
     def _flush(self) -> None:
+        if self._connection is not None and self._loop.time() - self._looked_at > _LOOK_SECONDS:
+            self._look_at_the_role(self._connection)
         if self._connection is None:
             self._connect()
             return
-        while self._queue and self._connection.writable:
+        while self._queue and self._connection.writable and not self._has_to_wait():
             batch = self._queue.popleft()
             batch.sent_at = perf_counter()
+            self._under_way += 1
             self._connection.send(batch)
+
+    def _has_to_wait(self) -> bool:
+        """Redis does nothing for a connection while that waits for replicas: what comes meanwhile leaves together."""
+        return self._replication is not None and self._under_way > 0
+
+    def _look_at_the_role(self, connection: Connection) -> None:
+        """Where the server has never been a primary, another may stand at its address by now."""
+        self._looked_at = self._loop.time()
+        if connection.is_to_a_primary:
+            connection.send(RoleLook())
+        else:
+            self._retire_connection()
 
     def _connect(self) -> None:
         if self._connecting is None and self._queue and not self._stopping:
@@ -203,6 +237,7 @@ class Pipeline:
             async with asyncio.timeout(self._timeout_seconds):
                 self._connection = await self._dial(self._forget, self._flush_soon)
             self._open.add(self._connection)
+            self._looked_at = self._loop.time()
         except TimeoutError:
             self._fail_queue(self._overdue())
         except Exception as error:  # whatever keeps it from being opened keeps every request from being answered
@@ -216,6 +251,15 @@ class Pipeline:
         if self._connection is connection:
             self._connection = None
             self._flush_soon()
+
+    def retire(self) -> None:
+        """Let go of the connection once what is in flight has been answered."""
+        self._retire_connection()
+
+    def leave_server(self, error: Exception) -> None:
+        """Go to whichever server it is now; reads in flight go again there."""
+        if self._connection is not None:
+            self._connection.abort(error)
 
     def _retire_connection(self) -> None:
         if self._connection is not None:

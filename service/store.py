@@ -8,7 +8,7 @@ from service import scripts
 from service.answers import LOST, MISSING, REVOKED, answer_of_tombstone, refusal_of
 from service.errors import Contention, SessionNotFound, SessionRevoked, StoreUnavailable
 from service.keys import Keys, LookupKeys
-from service.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused
+from service.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused, Unreplicated
 from service.lifecycle import Lifecycle
 from service.metadata import Patch, patched
 from service.policies import Policies, Policy, policy_from
@@ -123,7 +123,13 @@ class Store:
 
     async def delete(self, session_id: str) -> None:
         _require_issued(session_id)
-        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        try:
+            (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        except Unreplicated as fault:  # it has ended all the same
+            _, agent_id, user_id = fault.replies[0]
+            self._lifecycle.ended(session_id, "deleted")
+            self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
+            raise
         match answer:
             case [b"deleted", agent_id, user_id]:
                 self._lifecycle.ended(session_id, "deleted")
@@ -180,7 +186,11 @@ class Store:
 
     async def _taken_back(self, session_id: str, agent_id: str, user_id: str) -> Reply:
         """What was found in deleting a session whose id nobody was told: missing, it was revoked or never was."""
-        (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        try:
+            (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        except StoreUnavailable as error:
+            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
+            raise
         await self._delist(session_id, agent_id, user_id)
         return answer
 

@@ -59,6 +59,7 @@ class StoreWatch:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._of_servers: dict[str, StoreWatch] = {}
         self._later = Later()
         metrics.before_collecting(self._later.catch_up)
         errors = metrics.store_errors
@@ -72,9 +73,19 @@ class StoreWatch:
 
     def at(self, server: str) -> "StoreWatch":
         """The same watch, with outages of its own: one server of several may be away while the others answer."""
+        if server not in self._of_servers:
+            begun, over = f"the session store's {server} does not answer", f"the session store's {server} answers again"
+            self._of_servers[server] = self._with_outages(Trouble(begun, over, self._metrics.store_errors))
+        return self._of_servers[server]
+
+    def over_changes(self) -> "StoreWatch":
+        """The same watch, with outages of its own: changes may wait in vain for replicas while reads go on."""
+        begun, over = "the session store does not answer changes", "the session store answers changes again"
+        return self._with_outages(Trouble(begun, over, self._metrics.store_errors, QUIET_SECONDS))
+
+    def _with_outages(self, outage: Trouble) -> "StoreWatch":
         watch = copy(self)
-        begun, over = f"the session store's {server} does not answer", f"the session store's {server} answers again"
-        watch.outage = Trouble(begun, over, self._metrics.store_errors)
+        watch.outage = outage
         return watch
 
     def round_trip(self, seconds: float, requests: int) -> None:

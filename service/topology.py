@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from redis.asyncio import RedisCluster
@@ -43,10 +44,15 @@ class Topology:
             raise StoreUnavailable(f"no server of the cluster holds slot {slot}") from None
 
     async def hosts(self) -> list[Host]:
-        """Every primary that holds slots."""
+        """Every primary that holds slots. Raises StoreUnavailable where none can be asked."""
         if not self._places:
             await self.learnt()
-        return list(dict.fromkeys(self._places.values()))
+        return list(self.known)
+
+    @property
+    def known(self) -> AbstractSet[Host]:
+        """Every primary that is known to hold slots, in no order that means anything."""
+        return dict.fromkeys(self._places.values()).keys()
 
     def moved(self, slot: int, host: Host) -> None:
         """Told by a server that a slot is at another; more may have moved with it."""
