@@ -121,7 +121,7 @@ def test_a_silent_primary_holds_up_its_own_sessions_alone(
     others = of_slots(meanwhile, ALL_SLOTS - its_slots)
     assert load.wrong == []
     assert [answer for answer in others if answer.failed] == []
-    assert len(others) > length.steady
+    assert len(others) > length.clients
     assert slow(others) < HELD_UP_SECONDS
     assert well_again - went_on < RECOVERY_SECONDS
 
