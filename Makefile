@@ -12,7 +12,7 @@ run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of i
 test: $(VENV)/installed     ## every test but the long forms of fault tests, those on a real server included
 	$(BIN)/pytest
 
-test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some four minutes
+test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some seven minutes
 	$(BIN)/pytest -m faults
 
 check: $(VENV)/installed    ## lint, format and types
