@@ -312,11 +312,9 @@ async def test_a_call_looks_at_a_bounded_number_of_entries(
     monkeypatch.setattr(room, "MAX_EXAMINED", 5)
     monkeypatch.setattr(room, "_PAGE", 2)
     lost = await create(store, 12)
-    for session in lost:
+    for session in lost:  # made older: of one millisecond, some would stand behind the living
         await real_redis.delete(KEYS.session(session.id))
-        await real_redis.zincrby(
-            KEYS.user(USER), -1000, session.id
-        )  # or some of one millisecond stand behind the living
+        await real_redis.zincrby(KEYS.user(USER), -1000, session.id)
         await real_redis.zincrby(KEYS.agent(AGENT), -1000, session.id)
     sessions = await create(store, 3)
 

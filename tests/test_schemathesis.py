@@ -49,7 +49,7 @@ def test_calls_that_follow_one_another_answer_as_documented(service_url: str, re
     documented.config.update(base_url=service_url)
 
     class Machine(documented.as_state_machine()):  # type: ignore[misc]
-        """Each of its runs begins with nothing: hypothesis minds where one is answered otherwise than the one before."""
+        """Each of its runs begins with nothing: hypothesis minds where one is answered otherwise than one before."""
 
         def setup(self) -> None:
             redis_server.command("FLUSHALL")
