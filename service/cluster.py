@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
-from redis.asyncio.connection import AbstractConnection
-
 from service.batch import Replication
 from service.dial import Dialer
 from service.errands import Errand, by_trip, errands_of, in_turn, sent_on, slot_of
@@ -40,9 +38,15 @@ class ClusterLane:
     """A way to every server of a cluster. A call that is redirected may take twice `timeout_seconds`."""
 
     def __init__(
-        self, topology: Topology, timeout_seconds: float, watch: StoreWatch, replication: Replication | None = None
+        self,
+        topology: Topology,
+        dialer_to: Callable[[Host], Dialer],
+        timeout_seconds: float,
+        watch: StoreWatch,
+        replication: Replication | None = None,
     ) -> None:
         self._topology = topology
+        self._dialer_to = dialer_to
         self._timeout_seconds = timeout_seconds
         self._replication = replication
         self._watch = watch
@@ -165,11 +169,8 @@ class ClusterLane:
             self._pipelines.pop(host).retire()
 
     def _new_pipeline(self, host: Host) -> Pipeline:
-        async def like() -> AbstractConnection:
-            return self._topology.like(host)
-
         watch = self._watch.at(f"server {host[0]}:{host[1]}")
-        return Pipeline(Dialer(like), self._timeout_seconds, watch, self._replication)
+        return Pipeline(self._dialer_to(host), self._timeout_seconds, watch, self._replication)
 
 
 async def _all(trips: Sequence[Coroutine[Any, Any, _Outcome]]) -> list[_Outcome]:

@@ -4,21 +4,21 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, Sentinel
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.batch import Replication
 from service.cluster import ClusterLane
 from service.dial import Dialer, Like
-from service.lane import Lane, ServerDemoted
+from service.lane import Lane, Reply, ServerDemoted
 from service.pipeline import Pipeline
-from service.redis_url import RedisUrl, taken_apart
+from service.redis_url import Host, RedisUrl, taken_apart
 from service.replicated import ReplicatedLane
+from service.scripts import Command
 from service.sentinels import Sentinels
 from service.settings import CannotStart
 from service.store_watch import StoreWatch
@@ -61,7 +61,7 @@ def source_of(url: str, timeout_seconds: float, watch: StoreWatch) -> Source:
                 return _behind_sentinels(apart, timeout_seconds, watch)
             case "cluster":
                 return _in_a_cluster(apart, timeout_seconds, watch)
-    except (ValueError, TypeError, RedisError, RedisClusterException):
+    except (ValueError, TypeError, RedisError):
         raise CannotStart(_NOT_UNDERSTOOD) from None
 
 
@@ -129,11 +129,21 @@ def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) 
 
 
 def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreWatch) -> Source:
-    options = _options(url, timeout_seconds / (len(url.hosts) + 1))
-    nodes = [ClusterNode(host, port) for host, port in url.hosts]
-    client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
-    topology = Topology(client, url.hosts, timeout_seconds)
-    return Source(partial(ClusterLane, topology, timeout_seconds, watch), topology.aclose)
+    options = _options(url, timeout_seconds)
+    encrypted = options.pop("ssl", False)
+
+    def dialer_to(host: Host) -> Dialer:
+        async def like() -> AbstractConnection:
+            return (SSLConnection if encrypted else Connection)(host=host[0], port=host[1], **options)
+
+        return Dialer(like)
+
+    async def ask(host: Host, command: Command) -> Reply:
+        return await dialer_to(host).ask(command)
+
+    (SSLConnection if encrypted else Connection)(**options)  # what it cannot be made of is said at the start
+    topology = Topology(ask, url.hosts, timeout_seconds)
+    return Source(partial(ClusterLane, topology, dialer_to, timeout_seconds, watch), topology.aclose)
 
 
 def _options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:

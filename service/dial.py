@@ -47,6 +47,18 @@ class Dialer:
             raise
         return connection
 
+    async def ask(self, command: Command) -> Any:
+        """The reply to one command, an error as it came, over a connection for it alone."""
+        connection = await self(lambda _: None, lambda: None)
+        question = _Greeting([command], [])
+        connection.send(question)
+        try:
+            (reply,) = await question.answered
+        finally:
+            connection.abort(ConnectionAbortedError("it has answered"))
+            await connection.closed
+        return reply
+
     def is_primary(self, host: Host) -> None:
         """Told which server it is now: connections to others are dropped, with what is in flight there."""
         self._primary = host

@@ -122,7 +122,7 @@ class Pipeline:
         try:
             replies = await answer
         except StoreRefused as refusal:
-            if isinstance(refusal, ServerDemoted) and self._connection is connection:
+            if isinstance(refusal, ServerDemoted) and connection in (None, self._connection):
                 self._retire_connection()
                 self._on_demoted()
             raise self._told(refusal) from refusal

@@ -1,31 +1,40 @@
-"""Which server of a Redis Cluster holds which slot, as the cluster itself says through redis-py."""
+"""Which server of a Redis Cluster holds which slot, as the cluster itself says."""
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from typing import Any
 
-from redis.asyncio import RedisCluster
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
+from service.lane import Reply
 from service.redis_url import Host
+from service.scripts import Command
 from service.store_watch import Trouble
 
 _PAUSE_SECONDS = 0.1
 """At least so long lies between two askings, however many want them."""
 
+_HOSTS_IN_TIME = 3
+"""How many servers there is time to ask if the first of them are silent."""
+
+_SLOTS: Command = ("CLUSTER", "SLOTS")
+
+Ask = Callable[[Host, Command], Awaitable[Reply]]
+"""Asks a server over a connection of its own. Raises OSError and what redis-py raises."""
+
 
 class Topology:
     """Learns where slots are when it is first asked, and again when told that something moved or does not answer.
 
-    `hosts` are asked too when none of the servers known last answers any more.
+    Servers that are known are asked first, and the `hosts` of the URL where none of those answers any more.
     """
 
-    def __init__(self, client: RedisCluster, hosts: Sequence[Host], timeout_seconds: float) -> None:
-        self._client = client
-        self._nodes = client.nodes_manager
+    def __init__(self, ask: Ask, hosts: Sequence[Host], timeout_seconds: float) -> None:
+        self._ask = ask
         self._hosts = hosts
         self._timeout_seconds = timeout_seconds
         self._places: dict[int, Host] = {}
@@ -73,21 +82,10 @@ class Topology:
         if not self._places:
             raise StoreUnavailable("no server of the cluster says where the slots are")
 
-    def like(self, host: Host) -> AbstractConnection:
-        """A connection of redis-py's to a server, not opened."""
-        options = dict(self._client.connection_kwargs)
-        make = options.pop("connection_class")
-        for of_the_node in ("max_connections", "response_callbacks"):
-            options.pop(of_the_node)
-        connection: AbstractConnection = make(host=host[0], port=host[1], **options)
-        return connection
-
     async def aclose(self) -> None:
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])
-        await self._client.aclose()
-        await self._nodes.aclose("startup_nodes")
 
     async def _learn_in_peace(self) -> None:
         """Trouble is only told of: what is known stays known."""
@@ -95,13 +93,43 @@ class Topology:
         await asyncio.sleep(max(self._not_before - loop.time(), 0))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._nodes.initialize(list(self._hosts))
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+                self._places = await self._found()
+        except (StoreUnavailable, TimeoutError) as error:
             self._silence.begins(error)
         else:
             self._silence.is_over()
-            slots = self._nodes.slots_cache.items()
-            self._places = {slot: (primary.host, int(primary.port)) for slot, (primary, *_) in slots}
-        finally:  # also where redis-py stumbles over what a server says: the next asking may be of another one
+        finally:
             self._not_before = loop.time() + _PAUSE_SECONDS
             self._learning = None
+
+    async def _found(self) -> dict[int, Host]:
+        """Where the slots are by the first server that knows of any. Raises StoreUnavailable where none does."""
+        known = [host for host in self.known if host not in self._hosts]
+        answers: dict[Host, object] = {}
+        for host in [*random.sample(known, len(known)), *random.sample(self._hosts, len(self._hosts))]:
+            try:
+                async with asyncio.timeout(self._timeout_seconds / _HOSTS_IN_TIME):
+                    ranges = await self._ask(host, _SLOTS)
+            except (RedisError, OSError, TimeoutError) as error:
+                ranges = error
+            if isinstance(ranges, list) and ranges:
+                return {slot: place for range_ in ranges for slot, place in _places_in(range_, host).items()}
+            answers[host] = ranges
+        raise StoreUnavailable("; ".join(f"{name}:{port}: {_said(answer)}" for (name, port), answer in answers.items()))
+
+
+def _places_in(range_: Sequence[Any], asked: Host) -> dict[int, Host]:
+    """The slots of one range, by their primary; one that does not know its own name leaves it out."""
+    first, last, (name, port, *_), *_replicas = range_
+    host = (name.decode() if name else asked[0], int(port))
+    return dict.fromkeys(range(first, last + 1), host)
+
+
+def _said(answer: object) -> str:
+    match answer:
+        case []:
+            return "no slots have been given out yet"
+        case ResponseError():
+            return f"{answer} (to CLUSTER SLOTS)"
+        case _:
+            return f"{type(answer).__name__}: {answer}"

@@ -16,7 +16,6 @@ from redis.asyncio.cluster import ClusterNode
 
 from service.app import create_app
 from service.clients import Clients
-from service.cluster import ClusterLane
 from service.connect import Source, client_for, like_of, source_of
 from service.dial import Dialer
 from service.event_log import EventLog
@@ -33,7 +32,6 @@ from service.sessions import Session
 from service.settings import Settings
 from service.store import Store
 from service.store_watch import StoreWatch
-from service.topology import Topology
 from service.watch import Watch
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import RedisServer
@@ -103,7 +101,8 @@ def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreWatch) -> Lane:
     if isinstance(redis, FakeAsyncRedis):
         return SingleCalls(redis, timeout_seconds, watch)
     if isinstance(redis, RedisCluster):
-        return ClusterLane(Topology(redis, [], timeout_seconds), timeout_seconds, watch)
+        hosts = ",".join(redis.nodes_manager.startup_nodes)
+        return source_of(f"redis+cluster://{hosts}", timeout_seconds, watch).new_lane()
     return Pipeline(Dialer(like_of(redis)), timeout_seconds, watch)
 
 

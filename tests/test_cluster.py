@@ -18,6 +18,7 @@ from service.store import Store
 from service.store_watch import StoreWatch
 from tests.cluster_servers import ClusterServers, Logins, Node
 from tests.conftest import AGENT, USER, store_on
+from tests.redis_server import until
 
 KEYS = Keys("")
 TIMEOUT_SECONDS = 1
@@ -189,3 +190,25 @@ async def test_users_are_let_in(data_dir: Path, settings: Settings) -> None:
     await lane.aclose()
     await source.aclose()
     servers.stop()
+
+
+async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path, settings: Settings) -> None:
+    node = Node(data_dir, {}, None)
+    node.start()
+    source = source_of(f"redis+cluster://127.0.0.1:{node.port}", 1, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    store = store_on(lane, settings)
+    with pytest.raises(StoreUnavailable):
+        await store.create(AGENT, USER, {}, b"{}")
+    assert await lane.everywhere(("PING",)) == {}
+
+    node.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(node.is_settled, "it takes itself for whole")
+
+    async with asyncio.timeout(10):
+        while not await lane.everywhere(("PING",)):
+            continue
+    assert (await store.create(AGENT, USER, {}, b"{}")).renewal_count == 0
+    await lane.aclose()
+    await source.aclose()
+    node.stop()

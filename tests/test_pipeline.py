@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from prometheus_client.samples import Sample
 
+from service.batch import Replication
 from service.connection import Connection
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
@@ -48,9 +49,11 @@ class Lines:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.are_to_a_primary = False
 
     async def dial(self, on_lost: Callable[[Connection], None], on_writable: Callable[[], None]) -> Connection:
         connection = Connection(on_lost, on_writable)
+        connection.is_to_a_primary = self.are_to_a_primary
         self.lines.append(Line(connection))
         connection.connection_made(self.lines[-1])
         return connection
@@ -230,3 +233,106 @@ async def test_a_round_trip_is_measured_with_the_requests_that_shared_it(
 
 def samples_of(metrics: Metrics) -> list[Sample]:
     return [sample for family in metrics.registry.collect() for sample in family.samples]
+
+
+# A server that is demoted
+
+ROLE = b"*1\r\n$4\r\nROLE\r\n"
+A_PRIMARY = b"*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n"
+A_REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
+
+
+@pytest.fixture
+def always_looking(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    monkeypatch.setattr("service.pipeline._LOOK_SECONDS", -1)
+    lines.are_to_a_primary = True
+
+
+@pytest.mark.usefixtures("always_looking")
+async def test_what_a_demoted_server_was_asked_is_asked_again_elsewhere(pipeline: Pipeline, lines: Lines) -> None:
+    reading = asyncio.ensure_future(pipeline.read("a", X))
+    await some_turns()
+
+    lines.lines[0].answer(A_REPLICA + b"*1\r\n$5\r\nstale\r\n" + b"*2\r\n$1\r\n5\r\n$1\r\n0\r\n")
+    await some_turns()
+    lines.lines[1].answer(A_PRIMARY + NO_HASH_AT_5000_MS)
+
+    assert lines.lines[0].written == ROLE + reading_of(b"a") + TIME
+    assert await reading == ([None], 5000)
+
+
+@pytest.mark.usefixtures("always_looking")
+async def test_whoever_else_is_on_a_demoted_server_is_told(lines: Lines) -> None:
+    told: list[str] = []
+    pipeline = Pipeline(lines.dial, 1, StoreWatch(Metrics()), on_demoted=lambda: told.append("demoted"))
+    reading = asyncio.ensure_future(pipeline.read("a", X))
+    await some_turns()
+
+    lines.lines[0].answer(A_REPLICA)
+    await some_turns()
+    lines.lines[1].answer(A_PRIMARY + NO_HASH_AT_5000_MS)
+    await reading
+
+    assert told == ["demoted"]
+
+
+# Changes that wait for replicas
+
+WAIT = b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$3\r\n500\r\n"
+
+
+def removal_of(member: bytes) -> bytes:
+    return b"*3\r\n$4\r\nZREM\r\n$1\r\nk\r\n$1\r\n%b\r\n" % member
+
+
+@pytest.fixture
+async def patient(lines: Lines, metrics: Metrics) -> Pipeline:
+    return Pipeline(lines.dial, 1, StoreWatch(metrics), Replication(1, 500))
+
+
+async def removed(pipeline: Pipeline, member: str) -> int:
+    (number,) = await pipeline.change(("ZREM", "k", member))
+    return int(number)
+
+
+async def test_those_who_come_during_a_wait_share_the_next(patient: Pipeline, lines: Lines) -> None:
+    first = asyncio.ensure_future(removed(patient, "a"))
+    await some_turns()
+    others = [asyncio.ensure_future(removed(patient, member)) for member in "bc"]
+    await some_turns()
+    at_first = lines.lines[0].written
+
+    lines.lines[0].answer(b":1\r\n:1\r\n")
+    await some_turns()
+    lines.lines[0].answer(b":1\r\n:1\r\n:1\r\n")
+
+    assert at_first == removal_of(b"a") + WAIT
+    assert lines.lines[0].written == at_first + removal_of(b"b") + removal_of(b"c") + WAIT
+    assert await asyncio.gather(first, *others) == [1, 1, 1]
+
+
+async def test_only_what_was_written_needs_a_replica(patient: Pipeline, lines: Lines) -> None:
+    in_vain, done = (asyncio.ensure_future(removed(patient, member)) for member in "ab")
+    await some_turns()
+
+    lines.lines[0].answer(b":0\r\n:1\r\n:0\r\n")
+
+    assert await in_vain == 0
+    with pytest.raises(StoreUnavailable) as refusal:
+        await done
+    assert refusal.value.why.startswith("0 of 1 replicas")
+
+
+@pytest.mark.parametrize("said", [READONLY, b":1\r\n"], ids=["by the change", "by the wait"])
+async def test_a_server_that_cannot_wait_was_demoted_and_is_left(patient: Pipeline, lines: Lines, said: bytes) -> None:
+    change = asyncio.ensure_future(removed(patient, "a"))
+    await some_turns()
+
+    lines.lines[0].answer(said + b"-ERR WAIT cannot be used with replica instances.\r\n")
+    with pytest.raises(StoreUnavailable):
+        await change
+    again = asyncio.ensure_future(removed(patient, "a"))
+    await some_turns()
+    lines.lines[1].answer(b":1\r\n:1\r\n")
+
+    assert await again == 1

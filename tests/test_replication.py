@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.redis_url import Kind
 from service.store import Store
 from service.store_watch import StoreWatch
+from tests.attempt import attempt
 from tests.conftest import AGENT, USER
 from tests.sentinel_servers import SentinelServers
 from tests.store.evidence import commands_seen
@@ -85,4 +86,16 @@ async def test_changes_of_many_share_one_wait(store: Store, real_redis: Redis) -
 
     await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(40)))
 
-    assert 1 <= (await commands_seen(real_redis) - before)["wait"] < 40
+    assert 1 <= (await commands_seen(real_redis) - before)["wait"] <= 3
+
+
+async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_session_still_unknown(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+
+    with pytest.raises(StoreUnavailable):
+        await store.delete(session.id)
+
+    assert await attempt(store.delete, session.id) == "missing"
