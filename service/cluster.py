@@ -9,12 +9,24 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
+from redis.exceptions import NoScriptError, ResponseError
+
 from service.batch import Replication
 from service.dial import Dialer
-from service.errands import Errand, by_trip, errands_of, in_turn, sent_on, slot_of
+from service.errands import Errand, by_trip, errands_of, in_turn, key_of, sent_on, slot_of
 from service.errors import StoreUnavailable
 from service.instants import instant_of
-from service.lane import Fields, Read, Redirected, Reply, StoreRefused, carried_out, each_answered
+from service.lane import (
+    Fields,
+    Read,
+    Redirected,
+    Reply,
+    StoreRefused,
+    carried_out,
+    each_answered,
+    is_redirection,
+    named,
+)
 from service.pipeline import Pipeline
 from service.redis_url import Host
 from service.scripts import Command
@@ -75,12 +87,12 @@ class ClusterLane:
         return await self._carried_out(Pipeline.send_to_read, commands)
 
     async def change(self, *commands: Command) -> list[Reply]:
-        return await self._changed(commands)
+        return await (self._turn(commands) if len(commands) == 1 else self._changed(commands))
 
     async def in_order(self, *commands: Command) -> list[Reply]:
         replies: list[Reply] = []
         for turn in in_turn(commands):
-            replies += await self._changed(turn)
+            replies += await self._turn(turn)
         return replies
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
@@ -97,6 +109,22 @@ class ClusterLane:
         for pipeline in self._pipelines.values():
             await pipeline.aclose()
 
+    async def _turn(self, commands: Sequence[Command]) -> list[Reply]:
+        """One change at most, as a rule in one round trip; where it was not carried out it is gone about at length."""
+        pipeline = self._pipeline(await self._topology.host_of(slot_of(key_of(commands[0]))))
+        try:
+            replies = await pipeline.send(commands)
+        except StoreUnavailable as error:
+            raise self._told(error) from error
+        match next((reply for reply in replies if isinstance(reply, ResponseError)), None):
+            case None:
+                self._refusals.is_over()
+                return replies
+            case fault if isinstance(fault, NoScriptError) or is_redirection(fault):
+                return await self._changed(commands)
+            case fault:
+                raise self._told(named(fault))
+
     async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
         replies = await self._carried_out(Pipeline.send, commands)
         self._refusals.is_over()
@@ -109,8 +137,12 @@ class ClusterLane:
         try:
             return await carried_out(sent, commands)
         except StoreUnavailable as error:
-            self._topology.learn()
-            raise (self._refusals.begins(error) if isinstance(error, StoreRefused) else error) from error
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        """The same, once it is in the log if it is a refusal of Redis's; where slots are is asked anew."""
+        self._topology.learn()
+        return self._refusals.begins(error) if isinstance(error, StoreRefused) else error
 
     async def _delivered(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
         """The replies, errors among them; redirections have been followed."""

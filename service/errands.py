@@ -32,8 +32,14 @@ def errands_of(commands: Sequence[Command]) -> list[Errand]:
         if command[0] in _WITHOUT_A_KEY and errands:
             errands[-1].places.append(place)
         else:
-            errands.append(Errand(slot_of(_key_of(command)), [place]))
+            errands.append(Errand(slot_of(key_of(command)), [place]))
     return errands
+
+
+def key_of(command: Command) -> Argument:
+    """The key by which a command finds its server; where there is none any will do."""
+    place = _PLACE_OF_THE_KEY.get(str(command[0]), 1)
+    return command[place] if len(command) > place else ""
 
 
 def slot_of(key: Argument) -> int:
@@ -41,10 +47,10 @@ def slot_of(key: Argument) -> int:
 
 
 def in_turn(commands: Sequence[Command]) -> list[list[Command]]:
-    """The commands in their order, those together that follow one another in one slot."""
+    """The commands in their order, those together that may be: of one slot, with one script at most, as the last."""
     turns: list[tuple[int, list[Command]]] = []
     for errand in errands_of(commands):
-        if not turns or turns[-1][0] != errand.slot:
+        if not turns or turns[-1][0] != errand.slot or turns[-1][1][-1][0] == "EVALSHA":
             turns.append((errand.slot, []))
         turns[-1][1].extend(commands[place] for place in errand.places)
     return [turn for _, turn in turns]
@@ -70,12 +76,6 @@ def by_trip(errands: Sequence[Errand], hosts: Sequence[Host]) -> dict[tuple[Host
     for errand, host in zip(errands, hosts, strict=True):
         trips[host, errand.asking].append(errand)
     return trips
-
-
-def _key_of(command: Command) -> Argument:
-    """Where there is none any server will do."""
-    place = _PLACE_OF_THE_KEY.get(str(command[0]), 1)
-    return command[place] if len(command) > place else ""
 
 
 def _host(address: str, sender: Host) -> Host:

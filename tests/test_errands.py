@@ -34,6 +34,12 @@ def test_what_has_to_be_in_order_goes_slot_by_slot() -> None:
     assert in_turn(commands) == [commands[:2], commands[2:3], commands[3:]]
 
 
+def test_a_script_is_the_last_of_its_turn() -> None:
+    commands = [("GET", "{a}1"), ("EVALSHA", "sha", 1, "{a}2"), ("EVALSHA", "sha", 1, "{a}3")]
+
+    assert in_turn(commands) == [commands[:2], commands[2:]]
+
+
 def test_errands_to_one_server_make_one_trip() -> None:
     errands = [Errand(1, [0]), Errand(2, [1]), Errand(3, [2], asking=True)]
 
