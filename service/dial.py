@@ -20,6 +20,24 @@ Like = Callable[[], Awaitable[AbstractConnection]]
 """Finds the server, and gives a connection of redis-py's to it that is not opened."""
 
 
+_SAFE_TO_REPEAT = (
+    "WRONGPASS invalid username-password pair or user is disabled",
+    "ERR AUTH <password> called without any password configured",
+    "ERR max number of clients reached",
+    "NOAUTH HELLO must be called with the client already authenticated",
+    "NOPROTO unsupported protocol version",
+    "DENIED Redis is running in protected mode",
+    "LOADING Redis is loading the dataset in memory",
+)
+"""How servers refuse a greeting, word for word. What else one says may repeat what it was told, the password too."""
+
+_CODES = ("ERR", "WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING")
+
+
+class GreetingError(ResponseError):
+    """The server refused to be greeted; why is said without the words that it was greeted with."""
+
+
 class Dialer:
     """Opens connections like redis-py's: the same address, TLS, user, database and name.
 
@@ -104,11 +122,24 @@ async def _introduced(connection: Connection, like: AbstractConnection) -> bytes
     greeting = _Greeting([_hello(like), *([("SELECT", like.db)] if like.db else [])], scripts.loading())
     connection.send(greeting)
     replies = await greeting.answered
-    for reply in replies:
+    if isinstance(replies[0], ResponseError):
+        raise GreetingError(_without_secrets(str(replies[0])))
+    for reply in replies[1:]:
         if isinstance(reply, ResponseError):
             raise reply
     role: bytes = replies[0][b"role"]
     return role
+
+
+def _without_secrets(refusal: str) -> str:
+    """A server that does not know a command repeats what it was told with it."""
+    if refusal.lower().startswith("err unknown command"):
+        return "the server does not know HELLO: it is older than Redis 6, the command is disabled, or this is a proxy"
+    for safe in _SAFE_TO_REPEAT:
+        if refusal.startswith(safe):
+            return safe
+    code = refusal.partition(" ")[0]
+    return f"the server refused the greeting with {code if code in _CODES else 'an error'}; its words may hold secrets"
 
 
 def _hello(like: AbstractConnection) -> Command:
