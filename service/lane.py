@@ -87,7 +87,8 @@ class Lane(Protocol):
         """The replies to commands that are carried out one after the other. Nothing is sent twice.
 
         Where one is answered with an error those behind it may have been carried out all the same: also where a script
-        was not known, which raises ScriptsForgotten.
+        was not known, which raises ScriptsForgotten. An account that may not load scripts need not: then each command
+        that is left goes by itself.
         """
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
@@ -126,13 +127,38 @@ async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
 async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[Reply]:
     """The same of commands in an order, which a script that is sent once more would come too late for.
 
-    Where the server did not know one it is told all of them, and ScriptsForgotten is raised.
+    Where the server did not know one it is told all of them, and ScriptsForgotten is raised. Where it may not be told,
+    it learns each by carrying it out.
     """
     replies = await send(commands)
-    if _is_a_script_unknown(replies):
-        _without_errors(await send(loading()))
-        raise ScriptsForgotten("Redis did not know a script, as after a restart; it does now")
-    return _without_errors(replies)
+    if not _is_a_script_unknown(replies):
+        return _without_errors(replies)
+    loaded = await send(loading())
+    if _is_loading_forbidden(loaded):
+        return await _carried_out_one_by_one(send, commands, replies)
+    _without_errors(loaded)
+    raise ScriptsForgotten("Redis did not know a script, as after a restart; it does now")
+
+
+async def _carried_out_one_by_one(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+    """The replies with those from the first unknown script on replaced, unless what is behind it came before it.
+
+    Raises the first error, and nothing behind that is sent.
+    """
+    first = next(place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError))
+    if not all(isinstance(reply, ResponseError) for reply in replies[first:]):
+        _without_errors(await _sent_as_text(send, commands, replies))
+        raise ScriptsForgotten("Redis did not know a script when it was its turn; it does now")
+    found = _without_errors(replies[:first])
+    for command in commands[first:]:
+        found += await carried_out(send, [command])
+    return found
+
+
+def _is_loading_forbidden(loaded: Sequence[Reply]) -> bool:
+    """Whether the account may not load scripts, or nobody may."""
+    first = str(loaded[0]) if isinstance(loaded[0], ResponseError) else ""
+    return first.startswith(("NOPERM", "ERR unknown command"))
 
 
 def _is_a_script_unknown(replies: Sequence[Reply]) -> bool:

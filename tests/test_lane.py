@@ -1,6 +1,6 @@
 """How an error reply is named: the store's trouble, or a fault of our own; and what becomes of scripts forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -8,6 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.connect import source_of
 from service.lane import (
     Lane,
     Reply,
@@ -20,8 +21,11 @@ from service.lane import (
 )
 from service.metrics import Metrics
 from service.scripts import SWEEP, TOUCH, Command
+from service.settings import Settings
 from service.store_watch import StoreWatch
+from tests.conftest import AGENT, USER, store_on
 from tests.counted import counted
+from tests.redis_server import RedisServer
 from tests.store.evidence import KEYS
 from tests.test_scripts import SCRIPTS
 
@@ -119,13 +123,84 @@ async def test_after_that_the_server_knows_every_script(forgetful: Lane, real_re
     assert await forgetful.in_order(TOUCHED, SWEPT) == [[b"missing"], [b"missing"]]
 
 
-async def test_where_the_scripts_cannot_be_loaded_that_is_said() -> None:
-    replies: dict[object, Reply] = {"EVALSHA": NoScriptError(""), "SCRIPT": ResponseError("NOPERM not allowed")}
+@pytest.fixture
+async def unloading(real_redis: Redis, redis_server: RedisServer) -> AsyncIterator[Lane]:
+    """A lane of an account that may not load scripts, to a server that knows none."""
+    redis_server.command("ACL", "SETUSER", "unloading", "on", "nopass", "~*", "+@all", "-script")
+    await real_redis.script_flush()
+    await real_redis.config_resetstat()
+    source = source_of(redis_server.url.replace("unix://", "unix://unloading@"), 2, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    yield lane
+    await lane.aclose()
+    await source.aclose()
+    redis_server.command("ACL", "DELUSER", "unloading")
 
-    async def send(commands: Sequence[Command]) -> list[Reply]:
-        return [replies[command[0]] for command in commands]
+
+async def test_where_scripts_may_not_be_loaded_an_order_is_kept_by_sending_one_after_the_other(
+    unloading: Lane, real_redis: Redis
+) -> None:
+    assert await unloading.in_order(("TTL", "nothing"), TOUCHED, SWEPT) == [-2, [b"missing"], [b"missing"]]
+
+    statistics = await real_redis.info("commandstats")
+    assert (statistics["cmdstat_ttl"]["calls"], statistics["cmdstat_eval"]["calls"]) == (1, 2)
+
+
+async def test_where_they_may_not_be_loaded_the_server_learns_them_all_the_same(
+    unloading: Lane, real_redis: Redis
+) -> None:
+    await unloading.in_order(TOUCHED, SWEPT)
+    await unloading.in_order(TOUCHED, SWEPT)
+
+    assert (await real_redis.info("commandstats"))["cmdstat_eval"]["calls"] == 2
+
+
+async def test_where_they_may_not_be_loaded_what_came_before_its_turn_is_said_to_have(
+    unloading: Lane, real_redis: Redis
+) -> None:
+    await unloading.change(TOUCHED)
+
+    with pytest.raises(ScriptsForgotten):
+        await unloading.in_order(SWEPT, TOUCHED)
+
+    assert await unloading.in_order(SWEPT, TOUCHED) == [[b"missing"], [b"missing"]]
+
+
+async def test_where_they_may_not_be_loaded_a_creation_is_done(unloading: Lane, settings: Settings) -> None:
+    store = store_on(unloading, settings)
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    assert (await store.get(session.id)).id == session.id
+
+
+class Answering:
+    """A server that answers commands by their names, and remembers what it was asked."""
+
+    def __init__(self, **replies: Reply) -> None:
+        self._replies = replies
+        self.asked: list[object] = []
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        self.asked += [command[0] for command in commands]
+        return [self._replies[str(command[0])] for command in commands]
+
+
+@pytest.mark.parametrize("refusal", ["NOPERM not allowed", "ERR unknown command 'SCRIPT'"])
+async def test_where_they_may_not_be_loaded_nothing_is_sent_behind_an_error(refusal: str) -> None:
+    full = ResponseError("OOM command not allowed")
+    server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError(refusal), EVAL=full)
+
+    with pytest.raises(StoreRefused):
+        await carried_out_in_order(server.send, [TOUCHED, SWEPT])
+
+    assert [server.asked.count(name) for name in ("EVALSHA", "EVAL")] == [3, 1]
+
+
+async def test_where_the_scripts_cannot_be_loaded_that_is_said() -> None:
+    server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError("LOADING not yet"))
 
     with pytest.raises(StoreRefused) as refusal:
-        await carried_out_in_order(send, [TOUCHED])
+        await carried_out_in_order(server.send, [TOUCHED])
 
-    assert refusal.value.why == "NOPERM not allowed"
+    assert refusal.value.why == "LOADING not yet"
