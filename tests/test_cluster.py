@@ -17,7 +17,7 @@ from service.settings import Settings
 from service.store import Store
 from service.store_watch import StoreWatch
 from tests.cluster_servers import ClusterServers, Logins, Node
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import AGENT, USER, StartReplica, store_on
 from tests.redis_server import until
 
 KEYS = Keys("")
@@ -212,3 +212,16 @@ async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path,
     await lane.aclose()
     await source.aclose()
     node.stop()
+
+
+def test_an_account_that_may_not_ask_where_slots_are_is_told_of(
+    servers: ClusterServers, start_replica: StartReplica
+) -> None:
+    for node in servers.servers:
+        node.command("ACL", "SETUSER", "lost", "on", ">pw", "~*", "+@all", "-cluster")
+
+    replica = start_replica(REDIS_URL=servers.url.replace("://", "://lost:pw@"))
+
+    line = replica.line_with("says where its slots are")
+    assert "NOPERM" in line
+    assert "(to CLUSTER SLOTS)" in line
