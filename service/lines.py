@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
@@ -10,6 +11,7 @@ from typing import TextIO
 _HELD_SECONDS = 0.05
 _MOST_HELD = 20_000
 _END_SECONDS = 2
+_END_OF_LINE = ord("\n")
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ class Lines:
     def __init__(self, stream: TextIO, most_bytes: int | None = None) -> None:
         self._file = stream.fileno()
         self._most_bytes = most_bytes
+        self._room = select.poll()
+        self._room.register(self._file, select.POLLOUT)
+        self._torn = False
+        """Whether a line was begun and not ended, for want of room on the disk."""
         self._held: deque[str] = deque()  # threads may append to it, and take from it, without a lock
         self._dropped = 0
         self._due, self._urgent = Event(), Event()
@@ -78,9 +84,19 @@ class Lines:
                 self._tell_of_dropped()
 
     def _write_whole(self, text: bytes) -> None:
-        rest = memoryview(text)
+        rest = memoryview(b"\n" + text if self._torn else text)
         while rest:
-            rest = rest[os.write(self._file, rest) :]
+            number = self._write_some(rest)
+            self._torn = rest[number - 1] != _END_OF_LINE
+            rest = rest[number:]
+
+    def _write_some(self, text: memoryview) -> int:
+        """Waits where it must, also where another process has set what they share not to."""
+        while True:
+            try:
+                return os.write(self._file, text)
+            except BlockingIOError:
+                self._room.poll()
 
     def _tell_of_dropped(self) -> None:
         if self._dropped and len(self._held) < _MOST_HELD:

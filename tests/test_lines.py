@@ -1,12 +1,15 @@
 """Lines on their way out: held for a moment, in their order, from any thread, and never waited for."""
 
+import errno
 import os
 import select
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import pytest
 
@@ -121,6 +124,32 @@ def test_nobody_waits_for_a_reader_who_does_not_read_and_what_was_dropped_is_tol
 
     dropped = 1000 - taken.count(LONG.encode())
     assert caplog.messages == [f"{dropped} lines of the log were dropped: whoever reads it does not keep up"]
+
+
+def test_where_writes_may_not_block_every_line_is_whole_and_there(pipe: Pipe) -> None:
+    os.set_blocking(pipe.lines._file, False)
+    lines = [f"{number} {LONG}" for number in range(1000)]
+    for line in lines:
+        pipe.lines.write(line)
+
+    taken = b""
+    while taken.count(b"\n") < len(lines):
+        taken += pipe.read()
+
+    assert taken.decode().splitlines() == lines
+
+
+def test_a_line_that_a_full_disk_tore_is_ended_before_the_next(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Mock(side_effect=[len("torn"), OSError(errno.ENOSPC, ""), len("\nnext\n")])
+    monkeypatch.setattr("service.lines.os", SimpleNamespace(write=write))
+
+    pipe.lines.write_at_once("torn line")
+    while not pipe.lines._dropped:
+        pass
+    pipe.lines.write_at_once("next")
+    pipe.lines.close()
+
+    assert [bytes(call.args[1]) for call in write.call_args_list] == [b"torn line\n", b" line\n", b"\nnext\n"]
 
 
 def test_a_reader_who_does_not_read_does_not_hold_up_the_end(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
