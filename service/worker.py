@@ -9,14 +9,14 @@ from typing import NamedTuple, Self
 
 import uvloop
 
-from service import shared_metrics
+from service import pulse, shared_metrics
 from service.event_log import event_log_on
 from service.metrics import Metrics
 from service.serve import serve_as_worker
 from service.settings import CannotStart, load_settings
 
 SERVING = "serving\n"
-"""What it says on stdout once it serves; where it cannot, it says why there."""
+"""What it says on stdout once it serves, before it beats there; where it cannot, it says why."""
 
 
 class Assignment(NamedTuple):
@@ -58,7 +58,12 @@ async def _work(assignment: Assignment) -> None:
     event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level, assignment.number)
     shared_metrics.share(assignment.metrics, assignment.number)
     listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
-    await serve_as_worker(settings, Metrics(assignment.metrics), event_log, listeners, lambda: _say(SERVING))
+    await serve_as_worker(settings, Metrics(assignment.metrics), event_log, listeners, _serving)
+
+
+def _serving() -> None:
+    _say(SERVING)
+    pulse.beat(sys.stdout.fileno())
 
 
 def _say(words: str) -> None:

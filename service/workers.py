@@ -15,13 +15,16 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service import shared_metrics
+from service import pulse, shared_metrics
 from service.banner import announce
 from service.child import DIE_WITH_PARENT
 from service.listening import Listening, listening
 from service.serve import redis_url, stop_signal, warn_of_unknown_variables
 from service.settings import CannotStart, Settings
 from service.worker import SERVING, Assignment
+
+START_SECONDS = 60
+"""For how long a worker may take to serve."""
 
 STEADY_SECONDS = 60
 """A worker that has served for so long is in no crash loop, however it ends."""
@@ -31,6 +34,9 @@ LONGEST_PAUSE_SECONDS = 30
 
 PATIENCE_SECONDS = 1
 """For how long connections may wait for a worker that is to come back; for longer, others are to have them."""
+
+_GRACE_SECONDS = 15
+"""What a worker may need to end beside what it is given for requests in flight: to send its last traces, say."""
 
 _DRAINED = (0, -signal.SIGTERM)
 """How a worker ends that was told to; the second is one that had not begun to serve."""
@@ -55,7 +61,7 @@ async def serve_by_workers(settings: Settings, number: int) -> int:
         _log.info("stopping: the workers finish requests in flight first")
         await _end(keeping)
         port.close()
-        drained = await asyncio.gather(*(worker.drain() for worker in workers))
+        drained = await asyncio.gather(*(worker.drain(_drain_seconds(settings)) for worker in workers))
     _log.info("stopped")
     return 0 if all(drained) else 1
 
@@ -80,12 +86,12 @@ class Worker:
     async def start(self) -> None:
         """Start it and wait until it serves. Raises CannotStart with what it says where it does not."""
         self._process = await self._spawn()
-        assert self._process.stdout is not None
-        said = await self._process.stdout.readline()
-        if said.decode() != SERVING:
-            said += await self._process.stdout.read()
-            code = await self._process.wait()
-            raise CannotStart(said.decode() or f"Worker {self._number} ended with {code} before it served.")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._serving(self._process)
+        except TimeoutError:
+            await self._kill_process()
+            raise CannotStart(f"Worker {self._number} did not serve in time: within {START_SECONDS} s.") from None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends."""
@@ -100,14 +106,17 @@ class Worker:
             except (CannotStart, OSError) as error:
                 _log.error("worker %d could not be started: %s", self._number, error)
 
-    async def drain(self) -> bool:
-        """Have it finish what is in flight and end; whether it did."""
+    async def drain(self, seconds: float) -> bool:
+        """Have it finish what is in flight and end; whether it did. One that takes longer than this is killed."""
         self._stop_listening()
         if self._process is None or self._process.returncode is not None:
             return True
         with suppress(ProcessLookupError):
             self._process.terminate()
-        code = await self._process.wait()
+        try:
+            code = await asyncio.wait_for(self._process.wait(), seconds)
+        except TimeoutError:
+            code = await self._kill_process()
         if code not in _DRAINED:
             _log.error("worker %d ended with %d before it had drained", self._number, code)
         return code in _DRAINED
@@ -115,9 +124,21 @@ class Worker:
     async def kill(self) -> None:
         self._stop_listening()
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            await self._kill_process()
+
+    async def _serving(self, process: Process) -> None:
+        assert process.stdout is not None
+        said = await process.stdout.readline()
+        if said.decode() != SERVING:
+            said += await process.stdout.read()
+            code = await process.wait()
+            raise CannotStart(said.decode() or f"Worker {self._number} ended with {code} before it served.")
+
+    async def _kill_process(self) -> int:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        return await self._process.wait()
 
     async def _spawn(self) -> Process:
         """The process has the listening sockets too: what waits there is not lost with it."""
@@ -137,10 +158,18 @@ class Worker:
         assert self._process is not None
         now = asyncio.get_running_loop().time
         began = now()
-        code = await self._process.wait()
+        how = await self._end(self._process)
         shared_metrics.forget(self._folder, self._number, self._process.pid)
         self._deaths = 1 if now() - began > STEADY_SECONDS else self._deaths + 1
-        _log.error("worker %d ended with %d; it is started again", self._number, code)
+        _log.error("worker %d %s; it is started again", self._number, how)
+
+    async def _end(self, process: Process) -> str:
+        """How it ended, once it has; one that does not answer is made to."""
+        assert process.stdout is not None
+        if not await pulse.fell_silent(process.stdout):
+            return f"ended with {await process.wait()}"
+        await self._kill_process()
+        return f"did not answer for {pulse.MOST_SILENT_LOOKS} s and was killed"
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -154,6 +183,11 @@ async def _start(workers: Sequence[Worker]) -> None:
     for failure in filter(None, failures):
         await asyncio.gather(*(worker.kill() for worker in workers))
         raise failure
+
+
+def _drain_seconds(settings: Settings) -> float:
+    """aiohttp may wait twice: for what is in flight to end, and for what it has then cut off."""
+    return settings.session_drain_pause_seconds + 2 * settings.session_drain_timeout_seconds + _GRACE_SECONDS
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

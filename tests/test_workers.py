@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service import workers
+from service import pulse, workers
 from service.listening import listening
 from service.settings import CannotStart, Settings
 from service.worker import Assignment
@@ -261,6 +261,70 @@ async def test_a_worker_that_does_not_serve_says_why(made_of: Callable[[str], No
     port.close()
 
 
+async def test_a_worker_that_does_not_come_to_serve_is_not_waited_for(
+    made_of: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made_of("import time; time.sleep(600)")
+    monkeypatch.setattr(workers, "START_SECONDS", 0.2)
+    port = await listening(Settings(port=0))
+    worker = Worker(1, "", port, tmp_path)
+
+    with pytest.raises(CannotStart, match="Worker 1 did not serve in time"):
+        await worker.start()
+    await worker.kill()
+    port.close()
+
+
+async def test_a_worker_that_is_wedged_is_killed_and_started_again(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.2)
+    port = await listening(Settings(port=0))
+    worker = Worker(1, redis_server.url, port, tmp_path)
+    await worker.start()
+    keeping = asyncio.create_task(worker.keep_running())
+
+    os.kill(pid_of(worker), signal.SIGSTOP)
+    async with asyncio.timeout(SOON):
+        alive = await answers(port.url)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    await worker.kill()
+    port.close()
+
+    assert alive.startswith(b"HTTP/1.1 200")
+    assert caplog.messages == ["worker 1 did not answer for 15 s and was killed; it is started again"]
+
+
+def pid_of(worker: Worker) -> int:
+    assert worker._process is not None
+    return worker._process.pid
+
+
+async def answers(url: str) -> bytes:
+    """What is answered to a connection that waits for a worker."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: it\r\n\r\n")
+    answer = await reader.readline()
+    writer.close()
+    return answer
+
+
+async def test_a_worker_beats_for_as_long_as_it_serves(redis_server: RedisServer, tmp_path: Path) -> None:
+    port = await listening(Settings(port=0))
+    worker = Worker(1, redis_server.url, port, tmp_path)
+    await worker.start()
+    assert worker._process is not None
+    assert worker._process.stdout is not None
+
+    beats = [await worker._process.stdout.readline() for _ in range(3)]
+    await worker.kill()
+    port.close()
+
+    assert beats == [pulse.BEAT] * 3
+
+
 async def test_while_a_worker_is_left_alone_no_connection_waits_for_it(
     made_of: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -365,6 +429,27 @@ def test_a_worker_that_is_killed_before_it_has_drained_is_told_of(
 
     assert replica.wait() == 1
     assert "worker 1 ended with -9 before it had drained" in replica.banner
+
+
+async def test_a_worker_that_is_wedged_does_not_hold_up_the_end(
+    made_of: Callable[[str], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made_of("import signal; signal.signal(15, signal.SIG_IGN); print('serving', flush=True); signal.pause()")
+    port = await listening(Settings(port=0))
+    worker = Worker(1, "", port, tmp_path)
+    await worker.start()
+
+    drained = await worker.drain(0.1)
+    port.close()
+
+    assert not drained
+    assert caplog.messages == ["worker 1 ended with -9 before it had drained"]
+
+
+def test_workers_are_given_the_time_to_drain_and_no_more() -> None:
+    settings = Settings(session_drain_pause_seconds=60, session_drain_timeout_seconds=10)
+
+    assert workers._drain_seconds(settings) == 60 + 2 * 10 + 15
 
 
 # Where they cannot start
