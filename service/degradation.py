@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from service.errors import StoreUnavailable
 from service.lane import Lane
+from service.layout import LayoutUnknown
 from service.lifecycle import Lifecycle
 from service.server_checks import evicting_policy, eviction_fault, infos
 from service.store_watch import Trouble
@@ -18,6 +20,15 @@ _REFUSED_LATELY_SECONDS = 60
 class Reason(NamedTuple):
     code: str
     message: str
+
+
+def reason_of(trouble: StoreUnavailable) -> Reason:
+    """Why a service serves no session."""
+    if isinstance(trouble, LayoutUnknown):
+        return Reason(
+            "LAYOUT_UNKNOWN", f"{trouble.why} Serve it by the release that wrote it, or move it as CHANGELOG.md says."
+        )
+    return Reason(trouble.code, f"{trouble.message}; the log says why.")
 
 
 class Degradation:

@@ -44,26 +44,28 @@ class Health:
         """A sentence, or None when the service can serve. It reads and never writes."""
         if self.draining:
             return "The service is stopping."
-        fault, servers = await asyncio.gather(self._fault_of_layout(), self._lane.everywhere(("PING",)))
-        if isinstance(fault, StoreUnavailable):
-            answering = [reply for (reply,) in servers.values() if not isinstance(reply, Exception)]
-            return None if answering and len(servers) > 1 else fault.sentence  # a cluster can do without one of them
-        return fault
+        failure, servers = await asyncio.gather(self._look_at_layout(), self._lane.everywhere(("PING",)))
+        if self._layout.trouble is not None or failure is None:
+            return self._layout.trouble
+        answering = [reply for (reply,) in servers.values() if not isinstance(reply, Exception)]
+        can_do_without_one = self._layout.was_found and len(servers) > 1 and bool(answering)  # it is a cluster then
+        return None if can_do_without_one else failure.sentence
 
     async def counts(self) -> Counts:
-        """Of the sessions that live, at most a second old. Raises StoreUnavailable."""
+        """Of the sessions that live, at most a second old. Raises StoreUnavailable, also for the layout."""
+        await self._look(self._layout.heed_what_was_found())
         return await self._look(self._counts.found())
 
     async def degradation(self) -> list[Reason]:
         """Why the service, though it answers, is not well; at most a second old. Raises StoreUnavailable."""
         return await self._look(self._reasons.found())
 
-    async def _fault_of_layout(self) -> StoreUnavailable | str | None:
+    async def _look_at_layout(self) -> StoreUnavailable | None:
         try:
             await self._look(self._layout.look())
         except StoreUnavailable as error:
             return error
-        return self._layout.trouble
+        return None
 
     async def _count(self) -> Counts:
         total = (await self._census.take()).total

@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from service.api import SESSIONS
 from service.app_keys import HEALTH, WATCH
-from service.degradation import Reason
+from service.degradation import Reason, reason_of
 from service.errors import StoreUnavailable
 from service.health import Counts, Health
 from service.wire import json_response
@@ -36,8 +36,7 @@ async def health(request: web.Request) -> web.Response:
     try:
         counts, reasons = await health.counts(), await health.degradation()
     except StoreUnavailable as error:
-        reason = Reason(error.code, f"{error.message}; the log says why.")
-        return json_response(_report(health, "unhealthy", None, [reason]), status=503, headers=error.headers)
+        return json_response(_report(health, "unhealthy", None, [reason_of(error)]), status=503, headers=error.headers)
     return json_response(_report(health, "degraded" if reasons else "healthy", counts, reasons))
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import random
+from contextlib import suppress
 
 from service import server_checks
 from service.keys import LAYOUT_VERSION, SHARDS, Keys
-from service.lane import Lane
+from service.lane import Lane, ScriptFault
 from service.lifecycle import Lifecycle
 
 ROUND_SECONDS = 30
@@ -29,9 +30,10 @@ class Upkeep:
         if not self._server_was_checked:
             await server_checks.check(self._lane)
             self._server_was_checked = True
-        await self._mark_layout()
-        if not self._hashes_were_large:
-            await self._warn_of_large_hashes()
+        with suppress(ScriptFault):  # a key that is none of ours: who works with it tells of it
+            await self._mark_layout()
+            if not self._hashes_were_large:
+                await self._warn_of_large_hashes()
 
     async def _mark_layout(self) -> None:
         """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""

@@ -191,7 +191,7 @@ async def test_a_layout_that_is_there_is_left_alone(redis: Redis, aiohttp_client
     await redis.set("sessions:layout", 2)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
 
-    await open_session(client)
+    await report_of(client)
 
     assert await redis.get("sessions:layout") == b"2"
 

@@ -537,3 +537,32 @@ async def test_what_others_wrote_under_our_keys_is_told_in_one_line(operator: Op
 
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert outcome.err.startswith("Redis holds what this service did not write: WRONGTYPE")
+
+
+# Data of another layout
+
+
+@pytest.mark.parametrize("words", [f"revoke --user {USER} --yes", "revoke {id} --yes", "inspect", "inspect {id}"])
+async def test_data_of_another_layout_is_neither_shown_nor_ended(
+    operator: Operator, session: Session, real_redis: Redis, words: str
+) -> None:
+    await real_redis.set(KEYS.layout, "2")
+    before = await contents(real_redis)
+
+    outcome = await operator.types(words.format(id=session.id))
+
+    assert outcome == (1, "", "The data in Redis is of layout 2; this version reads 1.\n")
+    assert await contents(real_redis) == before
+
+
+async def test_data_that_is_moved_while_a_person_thinks_is_not_touched(
+    operator: Operator, redis_server: RedisServer, session: Session, real_redis: Redis
+) -> None:
+    def yes_at_last(_: str) -> str:
+        redis_server.command("SET", KEYS.layout, "2")
+        return "y"
+
+    outcome = await operator.types(f"revoke {session.id}", ask=yes_at_last)
+
+    assert (outcome.code, outcome.err) == (1, "The data in Redis is of layout 2; this version reads 1.\n")
+    assert await real_redis.exists(KEYS.session(session.id)) == 1

@@ -10,6 +10,7 @@ from service.embedded import url_of_the_running
 from service.event_log import EventLog
 from service.keys import Keys
 from service.later import Later
+from service.layout import Layout
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.policies import Policies
@@ -24,6 +25,7 @@ class Access(NamedTuple):
 
     url: str
     aclose: Callable[[], Coroutine[Any, Any, None]]
+    layout: Layout
     store: Store
     directory: Directory
     revocation: Revocation
@@ -49,7 +51,8 @@ async def opened(settings: Settings) -> Access:
         patience_seconds=settings.session_store_timeout_seconds,
     )
     inspection = Inspection(lane, keys, store, directory, census, policies)
-    return Access(url, clients.aclose, store, directory, Revocation(lane, keys, lifecycle), inspection)
+    layout = Layout(lane, keys)
+    return Access(url, clients.aclose, layout, store, directory, Revocation(lane, keys, lifecycle), inspection)
 
 
 async def _redis_url(settings: Settings) -> str:

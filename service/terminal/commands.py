@@ -16,6 +16,7 @@ from service.command_line import Inspect, Revoke
 from service.directory import Wanted
 from service.errors import Refusal, StoreUnavailable
 from service.lane import ScriptFault
+from service.layout import LayoutUnknown
 from service.revocation import Whose
 from service.settings import CannotStart, Settings
 from service.terminal import access, tables
@@ -109,6 +110,7 @@ class _Command:
             time.sleep(every_seconds)
 
     def _look(self, asked: Inspect) -> Looked:
+        self._wait_for(self._access.layout.heed())
         inspection = self._access.inspection
         if asked.session_id is not None:
             return self._wait_for(inspection.session(asked.session_id))
@@ -134,10 +136,12 @@ class _Command:
         return [Text(line, "dim", overflow="fold") for line in looked.redis_cli_lines(self._access.url)]
 
     def _revoke(self, asked: Revoke) -> int:
+        self._wait_for(self._access.layout.heed())
         self._say(self._about(asked))
         if not asked.confirmed and not self._is_confirmed():
             self._say("Nothing was ended.")
             return NOT_DONE
+        self._wait_for(self._access.layout.heed())  # a person may have taken time to answer
         if asked.session_id is not None:
             self._wait_for(self._access.store.delete(asked.session_id))
             self._say("The session has ended.")
@@ -186,6 +190,8 @@ def _sessions(number: int) -> str:
 
 def _told(error: Refusal | CannotStart | ScriptFault) -> str:
     match error:
+        case LayoutUnknown():
+            return error.why
         case StoreUnavailable():
             return f"Redis is not available: {error.why}"
         case ScriptFault():
