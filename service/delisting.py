@@ -10,9 +10,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from service import scripts
-from service.errors import StoreUnavailable
 from service.keys import Keys, LookupKeys
 from service.lane import Lane, Reply, ScriptFault, UnknownAnswer
+from service.outages import Outages, answered
 from service.revocation import MARK_LIFE_MS
 
 MAX_SUSPECTS = 10_000
@@ -57,14 +57,10 @@ class Delisting:
 
     async def round(self) -> None:
         """Settle all suspects. Raises StoreUnavailable for those that cannot be settled now; they are kept in mind."""
-        trouble = None
+        outages = Outages()
         for _ in range(0, len(self._suspects), _BATCH):
-            try:
-                await self._settle(self._next_batch())
-            except StoreUnavailable as error:  # of one server, it may be: others do what they can
-                trouble = error
-        if trouble is not None:
-            raise trouble
+            await self._settle(self._next_batch(), outages)
+        outages.tell()
 
     def _suspect(self, suspects: Iterable[Suspect], most: int) -> None:
         for suspect in suspects:
@@ -78,28 +74,32 @@ class Delisting:
             del self._suspects[suspect]
         return batch
 
-    async def _settle(self, suspects: Sequence[Suspect]) -> None:
+    async def _settle(self, suspects: Sequence[Suspect], outages: Outages) -> None:
+        unsettled: Sequence[Suspect] = suspects
         try:
-            await self._delist(suspects, await self._judged(suspects))
+            unsettled = await self._delist(suspects, await self._judged(suspects, outages), outages)
         except (ScriptFault, UnknownAnswer) as error:  # a lookup that was tampered with; the others are done
             _log.error("a lookup cannot be set right: %s", error)
-        except BaseException:
-            self._suspect(suspects, MAX_SUSPECTS)
-            raise
+            unsettled = []
+        finally:
+            self._suspect(unsettled, MAX_SUSPECTS)
 
-    async def _judged(self, suspects: Sequence[Suspect]) -> list[Reply]:
-        """What judge.lua says of each."""
-        return await self._lane.ask(*[scripts.JUDGE.command(self._keys.of(suspect.id)) for suspect in suspects])
+    async def _judged(self, suspects: Sequence[Suspect], outages: Outages) -> list[Reply]:
+        """What judge.lua says of each; None where it could not be asked."""
+        commands = [scripts.JUDGE.command(self._keys.of(suspect.id)) for suspect in suspects]
+        return await answered(self._lane.ask, commands, outages)
 
-    async def _delist(self, suspects: Sequence[Suspect], answers: Sequence[Reply]) -> None:
-        ages_ms = map(_age_that_proves, suspects, answers)
+    async def _delist(self, suspects: Sequence[Suspect], answers: Sequence[Reply], outages: Outages) -> list[Suspect]:
+        """Take out those that are proven to be gone; which could not be judged or taken out."""
+        judged = [(suspect, answer) for suspect, answer in zip(suspects, answers, strict=True) if answer is not None]
+        ages_ms = [(suspect, _age_that_proves(suspect, answer)) for suspect, answer in judged]
+        gone = [(suspect, age_ms) for suspect, age_ms in ages_ms if age_ms is not None]
         commands = [
-            scripts.DELIST.command(LookupKeys(suspect.lookup), id=suspect.id, age_ms=age_ms)
-            for suspect, age_ms in zip(suspects, ages_ms, strict=True)
-            if age_ms is not None
+            scripts.DELIST.command(LookupKeys(suspect.lookup), id=suspect.id, age_ms=age_ms) for suspect, age_ms in gone
         ]
-        if commands:
-            await self._lane.change(*commands)
+        replies = await answered(self._lane.change, commands, outages)
+        unjudged = [suspect for suspect, answer in zip(suspects, answers, strict=True) if answer is None]
+        return unjudged + [suspect for (suspect, _), reply in zip(gone, replies, strict=True) if reply is None]
 
 
 def _age_that_proves(suspect: Suspect, answer: Reply) -> int | None:

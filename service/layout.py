@@ -36,7 +36,7 @@ class Layout:
         """Raises StoreUnavailable; what was found before it holds on."""
         trouble = await self._found()
         if trouble is not None and trouble != self.trouble:
-            Context().run(_log.error, "no session is served: %s", trouble)  # of no request in particular
+            Context().run(_log.warning, "no session is served: %s", trouble)  # of no request in particular
         self.trouble = trouble
         self.was_found = True
 

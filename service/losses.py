@@ -9,8 +9,9 @@ from contextvars import Context
 from service import scripts
 from service.errors import StoreUnavailable
 from service.keys import Keys
-from service.lane import Lane, ScriptFault, UnknownAnswer
+from service.lane import Lane, Reply, ScriptFault, UnknownAnswer
 from service.lifecycle import Lifecycle
+from service.outages import Outages, all_of, by_shard
 
 MAX_WAITING = 300
 """How many that requests met wait to be counted; more are left to the reconciler."""
@@ -37,8 +38,17 @@ class Losses:
 
     async def count(self, session_ids: Sequence[str]) -> None:
         """Count those among them that are lost and are not counted yet. Raises StoreUnavailable and ScriptFault."""
+        outages = Outages()
+        await all_of(self._count(shard, outages) for shard in by_shard(session_ids))
+        outages.tell()
+
+    async def _count(self, session_ids: Sequence[str], outages: Outages) -> None:
+        """Those of one shard. What was marked and not counted nobody would count any more."""
         commands = [scripts.LOSE.command(self._keys.of(session_id), id=session_id) for session_id in session_ids]
-        for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
+        answers: list[Reply] = []
+        with outages:
+            answers = await self._lane.change(*commands)
+        for session_id, answer in zip(session_ids, answers, strict=False):  # there are none in an outage
             match answer:
                 case [b"lost"]:
                     self._lifecycle.ended(session_id, "lost")

@@ -14,6 +14,7 @@ from service.keys import SHARDS, Keys
 from service.lane import Lane, ScriptFault, UnknownAnswer
 from service.losses import Losses
 from service.metrics import Metrics
+from service.outages import Outages
 from service.relisting import Living, Relisting
 from service.scripts import Command
 
@@ -46,26 +47,30 @@ class Reconciler:
         self._without_end: dict[str, int] = {}
 
     async def round(self) -> None:
-        """Look over the next shard. Raises StoreUnavailable; it is that shard's turn again then."""
+        """Look over the next shard. Raises StoreUnavailable; it is the turn of the shard behind it all the same."""
+        shard = SHARDS[self._place % len(SHARDS)]
+        self._place = (self._place + 1) % len(SHARDS)
+        outages = Outages()
         try:
-            await self._look_over(SHARDS[self._place])
+            await self._look_over(shard, outages)
         except (ScriptFault, UnknownAnswer, ValueError) as error:  # one that was tampered with holds up no other
             _log.error("a shard cannot be reconciled: %s", error)
-        self._place = (self._place + 1) % len(SHARDS)
+        outages.tell()
 
-    async def _look_over(self, shard: str) -> None:
+    async def _look_over(self, shard: str, outages: Outages) -> None:
         without_end: set[str] = set()
         put_back = 0
         async for session_ids in self._pages(shard):
             page = await self._read(session_ids)
-            relisted = await self._relisting.relist(page.living)
+            relisted = await self._relisting.relist(page.living, outages)
             if page.gone:
                 await self._losses.count(page.gone)
             put_back += relisted.number
             without_end.update(page.without_end, relisted.without_end)
         if put_back:
             _log.info("entries that lookups lacked were put back: %d", put_back)
-        self._tell_of_keys_without_end(shard, len(without_end))
+        if not outages:
+            self._tell_of_keys_without_end(shard, len(without_end))
 
     async def _pages(self, shard: str) -> AsyncIterator[list[str]]:
         """The shard's ids; each that stays throughout at least once, however many were created in one millisecond."""

@@ -10,6 +10,7 @@ from service.delisting import Delisting
 from service.errors import StoreUnavailable
 from service.keys import Keys, LookupKeys
 from service.lane import Lane
+from service.outages import Outages, answered
 
 _NO_END = -1
 
@@ -46,22 +47,20 @@ class Relisting:
         self._delisting = delisting
         self._lookup_life_ms = lookup_life_ms
 
-    async def relist(self, sessions: Sequence[Living]) -> Relisted:
-        """Tell lookups of sessions that they should know; these were just seen to live. Raises StoreUnavailable."""
+    async def relist(self, sessions: Sequence[Living], outages: Outages) -> Relisted:
+        """Tell lookups of sessions that they should know; these were just seen to live."""
         lookups = self._lookups_of(sessions)
-        known = await self._known(lookups)
+        known = await self._known(lookups, outages)
         lacking = [
             (lookup, session)
-            for lookup, sessions in lookups.items()
-            for session, score in zip(sessions, known[lookup].scores, strict=True)
+            for lookup in known
+            for session, score in zip(lookups[lookup], known[lookup].scores, strict=True)
             if score is None
         ]
-        without_end = [lookup for lookup in lookups if known[lookup].ttl == _NO_END]
-        if without_end:
-            await self._give_end(without_end)
-        if lacking:
-            await self._enlist(lacking)
-        return Relisted(len(lacking), without_end)
+        without_end = [lookup for lookup in known if known[lookup].ttl == _NO_END]
+        await self._give_end(without_end, outages)
+        number = await self._enlist(lacking, outages) if lacking else 0
+        return Relisted(number, without_end)
 
     def _lookups_of(self, sessions: Sequence[Living]) -> dict[str, list[Living]]:
         lookups: defaultdict[str, list[Living]] = defaultdict(list)
@@ -70,30 +69,35 @@ class Relisting:
                 lookups[lookup].append(session)
         return lookups
 
-    async def _known(self, lookups: Mapping[str, Sequence[Living]]) -> dict[str, Known]:
+    async def _known(self, lookups: Mapping[str, Sequence[Living]], outages: Outages) -> dict[str, Known]:
+        """By lookup, of those whose server answers."""
         scores = [("ZMSCORE", lookup, *[session.id for session in sessions]) for lookup, sessions in lookups.items()]
         ttls = [("PTTL", lookup) for lookup in lookups]
-        replies = await self._lane.ask(*scores, *ttls)
-        return dict(zip(lookups, map(Known, replies, replies[len(scores) :]), strict=True))
+        replies = await answered(self._lane.ask, [*scores, *ttls], outages)
+        known = zip(lookups, map(Known, replies, replies[len(scores) :]), strict=True)
+        return {lookup: found for lookup, found in known if None not in found}
 
-    async def _give_end(self, lookups: Sequence[str]) -> None:
-        """As far ahead as after a creation: it harms nothing that they list."""
-        await self._lane.change(*[("PEXPIRE", lookup, self._lookup_life_ms, "NX") for lookup in lookups])
+    async def _give_end(self, lookups: Sequence[str], outages: Outages) -> None:
+        """As far ahead as after a creation, which is twice a life: it harms nothing that they list."""
+        commands = [("PEXPIRE", lookup, 2 * self._lookup_life_ms, "NX") for lookup in lookups]
+        await answered(self._lane.change, commands, outages)
 
-    async def _enlist(self, lacking: Sequence[tuple[str, Living]]) -> None:
+    async def _enlist(self, lacking: Sequence[tuple[str, Living]], outages: Outages) -> int:
         """Put them back, then look again whether the sessions live: they lie on other servers than their lookups.
 
         A deletion and a revocation first end a session, and then take its id out of the lookups; a sweep first sees
         that it has ended. Where that came before the second look here, the look sees it too, and the entry is taken
         out; else what they take out of the lookups they take out after the entry was put there. What cannot be looked
-        at now stays suspect.
+        at now stays suspect. Says how many were put back.
         """
+        commands = [self._enlisting(lookup, session) for lookup, session in lacking]
         try:
-            await self._lane.change(*[self._enlisting(lookup, session) for lookup, session in lacking])
+            replies = await answered(self._lane.change, commands, outages)
         finally:  # whatever became of it: what was not answered may have been done
             self._delisting.have_lived((lookup, session.id) for lookup, session in lacking)
         with suppress(StoreUnavailable):  # it is asked again
             await self._delisting.round()
+        return len(replies) - replies.count(None)
 
     def _enlisting(self, lookup: str, session: Living) -> scripts.Command:
         return scripts.ENLIST.command(

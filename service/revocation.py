@@ -17,6 +17,7 @@ from service.indexes import BEGINNING, Entry, Stretch, entries_of, last_of
 from service.keys import Keys
 from service.lane import Lane, Reply, UnknownAnswer
 from service.lifecycle import Lifecycle
+from service.outages import Outages, all_of, answered, by_shard
 
 MAX_REVOKED = 1000
 """How many sessions one call ends at most."""
@@ -119,16 +120,32 @@ class Revocation:
         return [entry for entry, score in zip(entries, scores, strict=True) if score is not None]
 
     async def _end(self, whose: Whose, session_ids: Sequence[str]) -> int:
-        """How many were ended. Marks come last: they take memory, and ending does not."""
-        answers = await self._decided(whose, session_ids, _NO_MARK)
-        missing = [session_id for session_id, answer in answers.items() if answer == [b"missing"]]
-        ended = await self._settle(whose, answers)
-        return ended + await self._settle(whose, await self._decided(whose, missing, MARK_LIFE_MS))
+        """How many were ended. Marks come last: they take memory, and ending does not.
 
-    async def _decided(self, whose: Whose, session_ids: Sequence[str], mark_life_ms: int) -> dict[str, Reply]:
-        """What revoke.lua did, by id."""
-        if not session_ids:
-            return {}
+        Where a server is away the others end what they hold, and are heard, before StoreUnavailable is raised.
+        """
+        outages = Outages()
+        answers: dict[str, Reply] = {}
+        ended = await self._end_or_mark(whose, session_ids, _NO_MARK, answers, outages)
+        missing = [session_id for session_id, answer in answers.items() if answer == [b"missing"]]
+        ended += await self._end_or_mark(whose, missing, MARK_LIFE_MS, {}, outages)
+        outages.tell()
+        return ended
+
+    async def _end_or_mark(
+        self, whose: Whose, session_ids: Sequence[str], mark_life_ms: int, answers: dict[str, Reply], outages: Outages
+    ) -> int:
+        """Put into `answers` what revoke.lua did, by id, where that is known; how many were ended."""
+        try:
+            await all_of(self._decide(whose, shard, mark_life_ms, answers, outages) for shard in by_shard(session_ids))
+        finally:  # what was done has been done, also where a shard was tampered with
+            ended = await self._settle(whose, answers)
+        return ended
+
+    async def _decide(
+        self, whose: Whose, session_ids: Sequence[str], mark_life_ms: int, answers: dict[str, Reply], outages: Outages
+    ) -> None:
+        """Of one shard: said twice, a session that the first time ended would be missing."""
         commands = [
             scripts.REVOKE.command(
                 self._keys.of(session_id),
@@ -139,20 +156,31 @@ class Revocation:
             )
             for session_id in session_ids
         ]
-        return dict(zip(session_ids, await self._lane.change(*commands), strict=True))
+        with outages:
+            answers.update(zip(session_ids, await self._lane.change(*commands), strict=True))
 
     async def _settle(self, whose: Whose, answers: Mapping[str, Reply]) -> int:
         """Count the ended and take them and the marked out of the lookups; how many were ended."""
-        revoked = [session_id for session_id, answer in answers.items() if answer[0] == b"revoked"]
+        revoked = {session_id: answer[1:] for session_id, answer in answers.items() if answer[0] == b"revoked"}
         for session_id in revoked:
             self._lifecycle.ended(session_id, "revoked")
         leaving = defaultdict[str, list[str]](list)
         for session_id, answer in answers.items():
             for lookup in self._left(whose, answer):
                 leaving[lookup].append(session_id)
-        if leaving:
-            await self._lane.change(*[("ZREM", lookup, *session_ids) for lookup, session_ids in leaving.items()])
+        still_listed = await self._delist(leaving)
+        for session_id in still_listed & revoked.keys():
+            agent_id, user_id = revoked[session_id]
+            why = "a server that lists it is away"
+            self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), why)
         return len(revoked)
+
+    async def _delist(self, leaving: Mapping[str, Sequence[str]]) -> set[str]:
+        """Take ids of what has ended out of lookups; those of which it is not known whether they have left."""
+        commands = [("ZREM", lookup, *session_ids) for lookup, session_ids in leaving.items()]
+        replies = await answered(self._lane.change, commands, Outages())
+        undone = [session_ids for session_ids, reply in zip(leaving.values(), replies, strict=True) if reply is None]
+        return {session_id for session_ids in undone for session_id in session_ids}
 
     def _left(self, whose: Whose, answer: Reply) -> list[str]:
         """The lookups that an id leaves, as far as they are known."""

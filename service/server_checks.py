@@ -9,6 +9,7 @@ from typing import Any
 from service.errors import StoreUnavailable
 from service.instants import instant_of
 from service.lane import Lane, Reply
+from service.outages import Outages
 
 OLDEST_REDIS = (7, 0)
 CLOCK_MAY_DIFFER_BY_SECONDS = 5
@@ -18,15 +19,22 @@ _log = logging.getLogger(__name__)
 Info = Mapping[str, Any]
 
 
-async def check(lane: Lane) -> None:
-    """Say in the log, in a line each, what should be set otherwise. Raises StoreUnavailable where one is silent."""
+async def check(lane: Lane, checked: set[str]) -> None:
+    """Say in the log, in a line each, what should be set otherwise on servers not `checked` yet; then they are.
+
+    Raises StoreUnavailable where one is silent, when the others have been checked.
+    """
+    outages = Outages()
     asked_at = time.time()
     told = await lane.everywhere(("TIME",), ("INFO",), ("CONFIG", "GET", "save"))
-    for clock, _, _ in told.values():
-        if isinstance(clock, Exception):
-            raise clock if isinstance(clock, StoreUnavailable) else StoreUnavailable(str(clock))
-    for server, (clock, info, save) in told.items():
-        _tell(server, instant_of(clock) / 1000 - asked_at, info, save)
+    if not told:
+        raise StoreUnavailable("no server of the session store was found")
+    for server in told.keys() - checked:
+        clock, info, save = told[server]
+        with outages:
+            _tell(server, _instant_of(clock) / 1000 - asked_at, info, save)
+            checked.add(server)
+    outages.tell()
 
 
 async def infos(lane: Lane, section: str) -> dict[str, Info]:
@@ -58,6 +66,12 @@ def _tell(server: str, clock_ahead_seconds: float, info: Reply, save: Reply) -> 
             _log.info("the session store is %s%s", name_of(info_from(info)), where)
     for fault in faults:
         _log.warning("%s%s", fault, where)
+
+
+def _instant_of(clock: Reply) -> int:
+    if isinstance(clock, Exception):
+        raise clock if isinstance(clock, StoreUnavailable) else StoreUnavailable(str(clock))
+    return instant_of(clock)
 
 
 def name_of(info: Info) -> str:

@@ -5,9 +5,11 @@ import random
 from contextlib import suppress
 
 from service import server_checks
+from service.errors import StoreUnavailable
 from service.keys import LAYOUT_VERSION, SHARDS, Keys
 from service.lane import Lane, ScriptFault
 from service.lifecycle import Lifecycle
+from service.outages import Outages
 
 ROUND_SECONDS = 30
 
@@ -22,18 +24,23 @@ class Upkeep:
         self._keys = keys
         self._lifecycle = lifecycle
         self._layout_was_marked = False
-        self._server_was_checked = False
+        self._servers_were_checked = False
+        self._checked: set[str] = set()
         self._hashes_were_large = False
 
     async def round(self) -> None:
-        """One look at everything. Raises StoreUnavailable."""
-        if not self._server_was_checked:
-            await server_checks.check(self._lane)
-            self._server_was_checked = True
-        with suppress(ScriptFault):  # a key that is none of ours: who works with it tells of it
+        """One look at everything. Raises StoreUnavailable; what could be looked at has been then."""
+        outages = Outages()
+        if not self._servers_were_checked:
+            with outages:
+                await server_checks.check(self._lane, self._checked)
+                self._servers_were_checked = True
+        with outages, suppress(ScriptFault):  # a key that is none of ours: who works with it tells of it
             await self._mark_layout()
-            if not self._hashes_were_large:
+        if not self._hashes_were_large:
+            with suppress(StoreUnavailable, ScriptFault):  # another shard will do
                 await self._warn_of_large_hashes()
+        outages.tell()
 
     async def _mark_layout(self) -> None:
         """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""

@@ -60,7 +60,7 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 async def check(url: str) -> None:
     source = source_of(url, 2, StoreWatch(Metrics()))
     lane = source.new_lane()
-    await server_checks.check(lane)
+    await server_checks.check(lane, set())
     await lane.aclose()
     await source.aclose()
 
@@ -218,7 +218,7 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
 
 
 async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callable[[], list[str]]) -> None:
-    await server_checks.check(SingleCalls(fake_redis, 2, StoreWatch(Metrics())))
+    await server_checks.check(SingleCalls(fake_redis, 2, StoreWatch(Metrics())), set())
 
     assert len(said()) == 1
 

@@ -53,6 +53,18 @@ async def test_what_it_ends_is_ended(redis_server: RedisServer, session: Session
     assert not await real_redis.exists(KEYS.session(session.id))
 
 
+async def test_data_of_another_layout_is_refused_in_one_line(
+    redis_server: RedisServer, session: Session, real_redis: Redis
+) -> None:
+    await real_redis.set(KEYS.layout, "2")
+
+    ended = await asyncio.to_thread(typed, f"revoke --user {USER} --yes", REDIS_URL=redis_server.url)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "The data in Redis is of layout 2; this version reads 1.\n"
+    assert await real_redis.exists(KEYS.session(session.id))
+
+
 def test_it_finds_the_server_that_the_service_brought(start_replica: StartReplica, data_dir: Path) -> None:
     start_replica(SESSION_DATA_DIR=str(data_dir))
 

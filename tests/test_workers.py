@@ -160,6 +160,15 @@ def test_each_line_of_the_log_says_whose_it_is(pair: Replica) -> None:
 # Metrics
 
 
+def test_how_far_their_sweepers_are_behind_is_told(start_replica: StartReplica) -> None:
+    replica = start_replica(**NOWHERE, **TWO)
+
+    with connections_to(replica, 1) as (connection,):
+        _, metrics = ask(connection, "GET", "/metrics")
+
+    assert numbers(metrics)["sessions_sweeper_lag_seconds"] > 0
+
+
 def test_any_of_them_tells_the_numbers_of_all(start_replica: StartReplica, data_dir: Path) -> None:
     replica = start_replica(SESSION_DATA_DIR=str(data_dir), **TWO)
 
