@@ -115,7 +115,8 @@ class ClusterLane:
         try:
             replies = await pipeline.send(commands)
         except StoreUnavailable as error:
-            raise self._told(error) from error
+            self._told(error)
+            raise
         match next((reply for reply in replies if isinstance(reply, ResponseError)), None):
             case None:
                 self._refusals.is_over()
@@ -137,7 +138,8 @@ class ClusterLane:
         try:
             return await carried_out(sent, commands)
         except StoreUnavailable as error:
-            raise self._told(error) from error
+            self._told(error)
+            raise
 
     def _told(self, error: Exception) -> Exception:
         """The same, once it is in the log if it is a refusal of Redis's; where slots are is asked anew."""

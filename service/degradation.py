@@ -71,7 +71,15 @@ class Degradation:
             )
 
     def _of_refusals(self) -> Iterator[Reason]:
-        if self._refusals.was_seen_within(_REFUSED_LATELY_SECONDS):
+        if not self._refusals.was_seen_within(_REFUSED_LATELY_SECONDS):
+            return
+        if self._refusals.is_of_replicas:
+            yield Reason(
+                "REPLICAS_BEHIND",
+                f"In the last minute changes were made and answered 503: {self._refusals.why}. Bring Redis's replicas "
+                "back, or lower SESSION_WAIT_REPLICAS.",
+            )
+        else:
             yield Reason(
                 "REDIS_REFUSES",
                 f"In the last minute Redis refused what it was asked: {self._refusals.why} Sessions that cannot be "

@@ -93,7 +93,8 @@ class Pipeline:
         try:
             return await carried_out(self.send_to_read, commands)
         except StoreRefused as refusal:
-            raise self._told(refusal) from refusal
+            self._told(refusal)
+            raise
 
     async def change(self, *commands: Command) -> list[Reply]:
         return await self._changed(carried_out(self.send, commands))
@@ -125,7 +126,8 @@ class Pipeline:
             if isinstance(refusal, ServerDemoted) and connection in (None, self._connection):
                 self._retire_connection()
                 self._on_demoted()
-            raise self._told(refusal) from refusal
+            self._told(refusal)
+            raise
         self._refusals.is_over()
         return replies
 

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
-from service.lane import ServerDemoted, StoreRefused
+from service.lane import ServerDemoted, StoreRefused, Unreplicated
 from service.later import Later
 from service.metrics import Metrics
 
@@ -32,17 +32,20 @@ class Trouble:
         self._last_seen = float("-inf")
         self.why = ""
         """What was last seen of it."""
+        self.is_of_replicas = False
+        """Whether that was a want of replicas that have a change."""
 
     def begins(self, error: Exception) -> StoreUnavailable:
         """What the caller is told of it: that Redis refused, or that it did not answer."""
         if self._errors is not None:
             self._errors.labels(_kind(error)).inc()
         self.why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
+        self.is_of_replicas = isinstance(error, Unreplicated)
         self._last_seen = time.monotonic()
         if not self._lasts:
             self._lasts = True
             Context().run(_log.warning, "%s: %s", self._begun, self.why)  # of no request in particular
-        return StoreRefused(self.why) if isinstance(error, StoreRefused) else StoreUnavailable(self.why)
+        return error if isinstance(error, StoreRefused) else StoreUnavailable(self.why)
 
     def is_over(self) -> None:
         """Something went well."""

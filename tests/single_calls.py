@@ -89,7 +89,8 @@ class SingleCalls:
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted):
                 await self._leave_server()
-            raise self._refusals.begins(refusal) from refusal
+            self._refusals.begins(refusal)
+            raise
 
     async def _leave_server(self) -> None:
         """Close every connection, those in use once they are not: redis-py breaks over one closed while it connects."""

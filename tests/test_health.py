@@ -14,7 +14,7 @@ from service.app_keys import HEALTH
 from service.connect import client_for
 from service.degradation import Degradation, Reason
 from service.keys import Keys
-from service.lane import StoreRefused
+from service.lane import StoreRefused, Unreplicated
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
@@ -457,6 +457,18 @@ async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, li
         reasons = await Degradation(lane_to(redis), sweeper, lifecycle, refusals, 5).reasons()
 
     assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]
+
+
+async def test_replicas_that_lag_are_no_refusal_of_redis(
+    real_redis: Redis, sweeper: Sweeper, lifecycle: Lifecycle
+) -> None:
+    refusals = Trouble("", "")
+    refusals.begins(Unreplicated("0 of 1 replicas had a change within 1000 ms", []))
+
+    (reason,) = await Degradation(lane_to(real_redis), sweeper, lifecycle, refusals, 5).reasons()
+
+    assert reason.code == "REPLICAS_BEHIND"
+    assert "0 of 1 replicas had a change within 1000 ms" in reason.message
 
 
 @pytest.mark.parametrize(("lag_ms", "lags"), [(74_000, []), (76_000, ["SWEEPER_LAGS"])])

@@ -10,7 +10,7 @@ from service.batch import Replication
 from service.connect import source_of
 from service.errors import StoreUnavailable
 from service.keys import Keys
-from service.lane import Lane
+from service.lane import Lane, Unreplicated
 from service.metrics import Metrics
 from service.redis_url import Kind
 from service.store import Store
@@ -95,7 +95,7 @@ async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_ses
     session = await store.create(AGENT, USER, {}, b"{}")
     request.getfixturevalue("silence")
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Unreplicated):
         await store.delete(session.id)
 
     assert await attempt(store.delete, session.id) == "missing"
