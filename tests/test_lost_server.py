@@ -117,6 +117,12 @@ def lose(servers: ClusterServers, node: Node) -> None:
     servers.until_down(node)
 
 
+def find(servers: ClusterServers, node: Node) -> None:
+    """Start it again, and wait until the others have noticed."""
+    node.start()
+    servers.until_settled()
+
+
 def tombstone(session_id: str, owners: Place, expires_at_ms: int) -> list[Command]:
     """What a session leaves that ends at an instant and is listed."""
     keys = KEYS.of(session_id)
@@ -239,12 +245,12 @@ async def test_suspects_elsewhere_leave_their_lookups_and_the_others_later(
     delisting.left_behind(left.session(2), lost.agent, lost.user)
     delisting.left_behind(lost.session(1), left.agent, left.user)
     delisting.left_behind(left.session(1), left.agent, left.user)
-    lost.node.pause()
+    lose(servers, lost.node)
 
     with pytest.raises(StoreUnavailable):
         await delisting.round()
     meanwhile = await listed_by(lane, KEYS.user(left.user))
-    lost.node.go_on()
+    find(servers, lost.node)
     await delisting.round()
 
     assert meanwhile == [lost.session(1).encode()]
@@ -296,10 +302,10 @@ async def test_a_bulk_end_succeeds_where_only_another_lookup_is_away_and_that_is
     delisting = Delisting(lane, KEYS)
     lifecycle.when_left_behind = delisting.left_behind
     await lane.change(*alive(left.session(), left._replace(agent=lost.agent)))
-    lost.node.pause()
+    lose(servers, lost.node)
 
     revoked = await Revocation(lane, KEYS, lifecycle).revoke(Whose(None, left.user))
-    lost.node.go_on()
+    find(servers, lost.node)
     await delisting.round()
 
     assert (revoked.number, revoked.rest) == (1, None)

@@ -61,6 +61,16 @@ async def test_a_round_leaves_the_mark_of_another_version_alone(upkeep: Upkeep, 
     assert await real_redis.get("sessions:layout") == b"2"
 
 
+async def test_a_mark_of_the_wrong_type_is_left_alone_and_is_no_trouble_of_its_own(
+    upkeep: Upkeep, real_redis: Redis
+) -> None:
+    await real_redis.sadd("sessions:layout", "1")
+
+    await upkeep.round()
+
+    assert await real_redis.type("sessions:layout") == b"set"
+
+
 async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Upkeep, real_redis: Redis) -> None:
     await upkeep.round()
     await configured(real_redis, "min-replicas-to-write", 1)
