@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -133,9 +134,14 @@ async def test_no_id_is_in_any_span(client: HttpClient, exporter: InMemorySpanEx
 
 
 async def test_an_outage_is_an_error_in_both_spans(
-    tracing: Tracing, exporter: InMemorySpanExporter, aiohttp_client: AiohttpClient
+    tracing: Tracing, exporter: InMemorySpanExporter, aiohttp_client: AiohttpClient, data_dir: Path
 ) -> None:
-    client: HttpClient = await aiohttp_client(TracedServer(client_for("redis://127.0.0.1:1/0", 1), tracing))
+    server = RedisServer(data_dir)
+    server.start()
+    client: HttpClient = await aiohttp_client(TracedServer(client_for(server.url, 1), tracing))
+    await client.post(SESSIONS, json=NEW_SESSION)
+    server.kill()
+    exporter.clear()
 
     await client.post(SESSIONS, json=NEW_SESSION)
     (request,), (call,) = of_requests(exporter), of_redis(exporter)
