@@ -47,7 +47,7 @@ class Sentinels:
         answers = await asyncio.gather(*map(self._asked, self._clients), return_exceptions=True)
         said = [answer for answer in answers if isinstance(answer, Said)]
         if not said:
-            raise ConnectionError(f"no Sentinel says which server is the primary: {'; '.join(map(str, answers))}")
+            raise ConnectionError(f"no Sentinel says which server is the primary: {'; '.join(map(_why, answers))}")
         newest = max(said)
         self._is_primary(newest)
         return newest.host
@@ -96,3 +96,8 @@ class Sentinels:
             _log.info("the primary of the session store is now %s:%d", *said.host)
         self._newest = said
         self._on_primary(said.host)
+
+
+def _why(failure: object) -> str:
+    """A server that does not know a command repeats what it was told with it: the password, if that was AUTH."""
+    return "it does not know the command" if "unknown command" in str(failure).lower() else str(failure)

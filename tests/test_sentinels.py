@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.connect import source_of
+from service.errors import StoreUnavailable
 from service.keys import Keys
 from service.lane import Lane
 from service.metrics import Metrics
@@ -61,3 +62,23 @@ async def test_a_sentinel_that_has_gone_holds_up_nothing(store: Store, servers: 
 
     servers.sentinels[0].start()
     assert (await store.get(session.id)).id == session.id
+
+
+async def test_what_a_sentinel_repeats_of_the_login_is_not_told() -> None:
+    async def parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(1000):
+            writer.write(b"-ERR unknown command, with args beginning with: %b\r\n" % b" ".join(asked.split()))
+        writer.close()
+
+    async with await asyncio.start_server(parrot, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"redis+sentinel://127.0.0.1:{port}/main?sentinel_username=u&sentinel_password=hunter2"
+        source = source_of(url, 1, StoreWatch(Metrics()))
+        lane = source.new_lane()
+        with pytest.raises(StoreUnavailable) as refusal:
+            await lane.ask(("PING",))
+        await lane.aclose()
+        await source.aclose()
+
+    assert "does not know the command" in refusal.value.why
+    assert "hunter2" not in refusal.value.why
