@@ -7,6 +7,8 @@ import sys
 import uvloop
 
 from service import command_line, log
+from service.access.api_keys import new_key
+from service.access.configured import require_guarded
 from service.event_log import event_log_on
 from service.serve import serve
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
@@ -15,6 +17,8 @@ from service.workers import serve_by_workers
 
 def main() -> None:
     asked = command_line.parse(sys.argv[1:])
+    if isinstance(asked, command_line.MakeKey):
+        sys.exit(_make_key(asked))
     try:
         settings = load_settings()
         if isinstance(asked, command_line.Serve):
@@ -26,11 +30,22 @@ def main() -> None:
 
 
 def _serve(settings: Settings, workers: int) -> int:
+    require_guarded(settings)
     event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if workers > 1:
             return runner.run(serve_by_workers(settings, workers))
         runner.run(serve(settings, event_log))
+    return 0
+
+
+def _make_key(asked: command_line.MakeKey) -> int:
+    """It needs no settings: these may be wrong for want of a key."""
+    key, entry = new_key(asked.name, asked.scopes)
+    sys.stdout.write(
+        f"The key, for whoever is to use it. It is shown this once:\n  {key}\n"
+        f"Its entry, for SESSION_API_KEYS or the file of SESSION_API_KEYS_FILE:\n  {entry}\n"
+    )
     return 0
 
 

@@ -6,6 +6,8 @@ from typing import cast
 from aiohttp import web
 
 from service import api, documentation, probes
+from service.access.configured import guard_of
+from service.access.guard import guarded
 from service.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.census import Census
 from service.clients import Clients
@@ -35,7 +37,10 @@ RECONCILE_TIMEOUT_SECONDS = 60
 
 
 def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Application:
-    """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep."""
+    """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep.
+
+    Raises CannotStart where the keys of callers cannot be read.
+    """
     keys = Keys(settings.session_key_prefix)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
@@ -99,7 +104,11 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
-    routes = cast(Iterable[web.RouteDef], api.routes)
-    heeding = [web.route(route.method, route.path, layout.before(route.handler), **route.kwargs) for route in routes]
-    app.add_routes([*probes.routes, *heeding, *documentation.routes(settings)])
+    guard = guard_of(settings, clients.lane, keys)
+    if guard is not None:
+        app.on_cleanup.append(lambda _: guard.aclose())
+    about_sessions = cast(Iterable[web.RouteDef], api.routes)
+    heeding = [web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions]
+    routes = [*cast(Iterable[web.RouteDef], probes.routes), *heeding, *documentation.routes(settings)]
+    app.add_routes(guarded(routes, guard))
     return app

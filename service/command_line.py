@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from service.access.api_keys import is_name
+from service.access.callers import SCOPES, Scope
 from service.directory import Wanted
 from service.queries import MAX_LIMIT
 from service.requests import Uuid
@@ -43,7 +45,14 @@ class Revoke(NamedTuple):
     confirmed: bool
 
 
-Asked = Serve | Inspect | Revoke
+class MakeKey(NamedTuple):
+    """Make a key of this name, with these scopes."""
+
+    name: str
+    scopes: tuple[Scope, ...]
+
+
+Asked = Serve | Inspect | Revoke | MakeKey
 
 
 def parse(words: Sequence[str]) -> Asked:
@@ -61,6 +70,8 @@ def parse(words: Sequence[str]) -> Asked:
             if given.id is None and given.agent is None and given.user is None:
                 given.parser.error("name what is to end: an ID, --user, --agent, or the last two together")
             return Revoke(given.id, Whose(given.agent, given.user), given.yes)
+        case "key":
+            return MakeKey(given.name, given.scopes)
         case _:
             return Serve(given.workers)
 
@@ -75,6 +86,7 @@ def _parser() -> ArgumentParser:
     _add_workers(serve, default=SUPPRESS)  # or what stands before the verb would be forgotten
     _add_inspect(verbs.add_parser("inspect", help="look at sessions", description=_INSPECT, epilog=_NO_SERVICE_NEEDED))
     _add_revoke(verbs.add_parser("revoke", help="end sessions", description=_REVOKE, epilog=_NO_SERVICE_NEEDED))
+    _add_key(verbs.add_parser("key", help="make a key for callers of the API", description=_KEY))
     return parser
 
 
@@ -87,6 +99,10 @@ _REVOKE = (
     "End sessions: one by its ID, or all of a user, of an agent, or between the two, those included whose creation is "
     "under way. They are unknown (404) at once, on every replica. It asks first. Exit code: 0; 1 where nothing was "
     "ended or Redis does not answer; 2 where it may not ask and --yes is missing."
+)
+_KEY = (
+    "Make a random key and show it, this once, with its entry for SESSION_API_KEYS, which holds its hash alone. "
+    "It needs no settings, and keeps nothing."
 )
 
 
@@ -123,6 +139,30 @@ def _add_inspect(parser: ArgumentParser) -> None:
 def _add_revoke(parser: ArgumentParser) -> None:
     _add_whose(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on")
+
+
+def _add_key(parser: ArgumentParser) -> None:
+    parser.add_argument("name", type=_key_name, metavar="NAME", help="what the key is called in the settings")
+    parser.add_argument(
+        "--scopes",
+        type=_scopes,
+        required=True,
+        metavar="SCOPES",
+        help=f"of {', '.join(SCOPES)}, with commas between them; each includes those before it",
+    )
+
+
+def _key_name(word: str) -> str:
+    if not is_name(word):
+        raise ArgumentTypeError("must be up to 64 letters, digits and ._-")
+    return word
+
+
+def _scopes(word: str) -> tuple[Scope, ...]:
+    named = word.split(",")
+    if not set(named) <= set(SCOPES):
+        raise ArgumentTypeError(f"must be of {', '.join(SCOPES)}, with commas between them")
+    return tuple(scope for scope in SCOPES if scope in named)
 
 
 def _add_whose(parser: ArgumentParser) -> None:

@@ -64,6 +64,10 @@ class Page(NamedTuple):
     stats: Tally
     next: Position | None
 
+    def alone(self) -> "Page":
+        """The same, for a reader who is to learn nothing of others: its stats tell of what `total` counts."""
+        return self._replace(stats=Tally(active=self.total, ended=0, near=0))
+
 
 class Walk(NamedTuple):
     """The indexes of a walk, and how many entries each held when the page began; those of size 0 are passed over."""

@@ -12,6 +12,8 @@ import yaml
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.access.callers import OPEN
+from service.access.documented import fill_in_access
 from service.settings import Bounds, Settings
 
 Document = dict[str, Any]
@@ -41,11 +43,13 @@ def routes(settings: Settings) -> list[web.RouteDef]:
     """The document, the page, and the files that the page asks for."""
     page_headers = _REVALIDATED | {"Content-Security-Policy": _PAGE_POLICY}
     return [
-        web.get("/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED)),
-        web.get("/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers)),
-        web.get("/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED)),
+        web.get(
+            "/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED), needs=OPEN
+        ),
+        web.get("/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers), needs=OPEN),
+        web.get("/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED), needs=OPEN),
         *[
-            web.get(f"/docs/{name}", _sending(_swagger_folder() / name, content_type))
+            web.get(f"/docs/{name}", _sending(_swagger_folder() / name, content_type), needs=OPEN)
             for name, content_type in _SWAGGER_FILES.items()
         ],
     ]
@@ -58,6 +62,7 @@ def document(settings: Settings) -> Document:
     _fill_in_minutes(components["schemas"], settings)
     _fill_in_defaults(components, settings)
     _fill_in_errors(components, settings.session_error_format)
+    fill_in_access(_operations(filled), components, settings)
     _fill_in_request_ids(filled)
     return filled
 
@@ -129,13 +134,17 @@ def _flat(error: Document) -> Document:
 
 def _fill_in_request_ids(filled: Document) -> None:
     """Every call takes one, and every response has it: written out, the document would say so a hundred times."""
-    operations = [call for path in filled["paths"].values() for name, call in path.items() if name != "parameters"]
+    operations = _operations(filled)
     shared = filled["components"]["responses"].values()
     own = [response for call in operations for response in call["responses"].values() if "$ref" not in response]
     for call in operations:
         call.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
     for response in (*shared, *own):
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
+
+
+def _operations(filled: Document) -> list[Document]:
+    return [call for path in filled["paths"].values() for name, call in path.items() if name != "parameters"]
 
 
 def _own(name: str) -> bytes:

@@ -1,7 +1,7 @@
 """One tree of refusals: each class carries its status, its code and its facts, and knows nothing of HTTP frameworks."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from service.instants import iso
 
@@ -33,6 +33,31 @@ class MalformedRequest(Refusal):
     """What arrived is not HTTP, or not HTTP that this service reads."""
 
     status, code, message = 400, "BAD_REQUEST", "The request could not be read"
+
+
+class Unauthorized(Refusal):
+    """Nobody knows who asks. `reason` is `missing`, `unknown` or `expired`."""
+
+    status, code, message = 401, "UNAUTHORIZED", "A key or token is needed"
+
+    def __init__(self, sentence: str, *, reason: str) -> None:
+        super().__init__(sentence, reason=reason)
+        self.headers = {"WWW-Authenticate": "Bearer" if reason == "missing" else 'Bearer error="invalid_token"'}
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls("The key or token is not one that this service takes.", reason="unknown")
+
+
+class Forbidden(Refusal):
+    """It is known who asks, and they may not; with a `scope` where one would let them."""
+
+    status, code, message = 403, "FORBIDDEN", "This is not allowed"
+
+    def __init__(self, sentence: str, *, scope: str | None = None) -> None:
+        super().__init__(sentence, **({} if scope is None else {"scope": scope}))
+        wanted = "" if scope is None else f', scope="{scope}"'
+        self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope"{wanted}'}
 
 
 class RouteNotFound(Refusal):
@@ -165,6 +190,16 @@ class StoreUnavailable(Refusal):
     def __init__(self, why: str) -> None:
         super().__init__("The session store cannot do this at the moment; try again.")
         self.why = why
+
+
+class IssuerUnavailable(Refusal):
+    """What tokens are signed with cannot be had from their issuer, so it is not known who asks. Nothing was done."""
+
+    status, code, message = 503, "ISSUER_UNAVAILABLE", "The issuer of tokens does not answer"
+    headers: Mapping[str, str] = {"Retry-After": "10"}
+
+    def __init__(self) -> None:
+        super().__init__("The token cannot be judged, for its issuer does not answer; nothing was done, try again.")
 
 
 class Contention(Refusal):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from service.access.callers import ADMIN, COUNT, OPEN
 from service.api import SESSIONS
 from service.app_keys import HEALTH, WATCH
 from service.degradation import Reason, reason_of
@@ -17,12 +18,12 @@ from service.wire import json_response
 routes = web.RouteTableDef()
 
 
-@routes.get("/livez")
+@routes.get("/livez", needs=OPEN)
 async def livez(_: web.Request) -> web.Response:
     return json_response({"status": "alive"})
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", needs=OPEN)
 async def readyz(request: web.Request) -> web.Response:
     obstacle = await request.app[HEALTH].why_not_ready()
     if obstacle is None:
@@ -30,7 +31,7 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response({"status": "not ready", "reason": obstacle}, status=503, headers={"Retry-After": "1"})
 
 
-@routes.get(SESSIONS + "/health")
+@routes.get(SESSIONS + "/health", needs=COUNT)
 async def health(request: web.Request) -> web.Response:
     health = request.app[HEALTH]
     try:
@@ -40,7 +41,7 @@ async def health(request: web.Request) -> web.Response:
     return json_response(_report(health, "degraded" if reasons else "healthy", counts, reasons))
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", needs=ADMIN)
 async def metrics(request: web.Request) -> web.Response:
     """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
     metrics = request.app[WATCH].metrics

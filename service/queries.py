@@ -95,11 +95,15 @@ class Revocation(_Query):
 _Model = TypeVar("_Model", bound=_Query)
 
 
-def read_query(request: web.Request, model: type[_Model]) -> _Model:
-    """The query as a `model`. Raises InvalidRequest naming all that is wrong, unknown, missing or repeated in it."""
+def read_query(request: web.Request, model: type[_Model], user_id: str | None = None) -> _Model:
+    """The query as a `model`. Raises InvalidRequest naming all that is wrong, unknown, missing or repeated in it.
+
+    Where it does not say which user is meant, that is `user_id`, if one is given.
+    """
     faults = _repeated(request) | _missing(request, model)
+    meant = {} if user_id is None else {"userId": user_id}
     try:
-        query = model.model_validate(dict(request.query))
+        query = model.model_validate(meant | dict(request.query))
     except ValidationError as error:
         faults = {str(fault["loc"][0]): _said(fault["type"], fault["msg"]) for fault in error.errors()} | faults
     if faults:

@@ -1,6 +1,7 @@
 """Every knob of the service, each an environment variable of the same name in capitals."""
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service import log
+from service.access.api_keys import read_entries
 from service.redis_url import taken_apart
 from service.sessions import TimeoutConfig
 
@@ -20,6 +22,10 @@ MAX_WORKERS = 64
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
 _SHORTEST = 0.001
+_LEAST_SECRET_BYTES = 32
+_SAFE_URL = re.compile(r"https://.|http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
+_NOT_REPEATED = {"REDIS_URL", "SESSION_API_KEYS", "SESSION_JWT_SECRET", "SESSION_JWT_JWKS_URL"}
+"""They hold secrets, or may."""
 _SAID_OF = {
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
@@ -79,6 +85,20 @@ class Settings(BaseSettings):
     session_log_format: log.Format = "auto"
     session_tracing: bool = False
 
+    session_api_keys: SecretStr | None = None
+    session_api_keys_file: Path | None = None
+    session_jwt_issuer: str | None = Field(None, min_length=1)
+    session_jwt_audience: str | None = Field(None, min_length=1)
+    session_jwt_jwks_url: str | None = None
+    session_jwt_secret: SecretStr | None = None
+    session_allow_anonymous: bool = False
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether callers are asked who they are."""
+        asking = (self.session_api_keys, self.session_api_keys_file, self.session_jwt_issuer)
+        return any(given is not None for given in asking)
+
     @cached_property
     def default_timeout(self) -> TimeoutConfig:
         return TimeoutConfig(
@@ -125,6 +145,27 @@ class Settings(BaseSettings):
         taken_apart(url.get_secret_value())
         return url
 
+    @field_validator("session_api_keys")
+    @classmethod
+    def _keys_are_entries(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            read_entries(keys.get_secret_value())
+        return keys
+
+    @field_validator("session_jwt_secret")
+    @classmethod
+    def _secret_is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value().encode()) < _LEAST_SECRET_BYTES:
+            raise ValueError(f"must be {_LEAST_SECRET_BYTES} bytes or more, and random")
+        return secret
+
+    @field_validator("session_jwt_jwks_url")
+    @classmethod
+    def _nobody_can_change_keys_on_their_way(cls, url: str | None) -> str | None:
+        if url is not None and not _SAFE_URL.match(url):
+            raise ValueError("must begin with https:// (or http://127.0.0.1, for an issuer beside the service)")
+        return url
+
     @field_validator("session_key_prefix")
     @classmethod
     def _prefix_leaves_hash_tags_alone(cls, prefix: str) -> str:
@@ -149,6 +190,27 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name.upper()}={minutes:g}: must be {bounds}")
             if self.whole_minutes and not minutes.is_integer():
                 raise ValueError(f"{name.upper()}={minutes:g}: must be whole, as SESSION_MIN_TIMEOUT_MINUTES is")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_have_one_place(self) -> Self:
+        if self.session_api_keys is not None and self.session_api_keys_file is not None:
+            raise ValueError("SESSION_API_KEYS: must not be set beside SESSION_API_KEYS_FILE")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_can_be_judged(self) -> Self:
+        """Who signs them, for whom, and with what."""
+        together = {
+            "SESSION_JWT_ISSUER": self.session_jwt_issuer,
+            "SESSION_JWT_AUDIENCE": self.session_jwt_audience,
+            "SESSION_JWT_JWKS_URL or SESSION_JWT_SECRET": self.session_jwt_jwks_url or self.session_jwt_secret,
+        }
+        missing = [name for name, value in together.items() if value is None]
+        if 0 < len(missing) < len(together):
+            raise ValueError(f"{missing[0]}: is required where there are tokens (SESSION_JWT_...)")
+        if self.session_jwt_jwks_url is not None and self.session_jwt_secret is not None:
+            raise ValueError("SESSION_JWT_SECRET: must not be set beside SESSION_JWT_JWKS_URL")
         return self
 
 
@@ -178,7 +240,7 @@ def _in_one_line(fault: Mapping[str, object]) -> str:
     if not isinstance(location, tuple) or not location:
         return message
     name = str(location[0]).upper()
-    if name == "REDIS_URL":
+    if name in _NOT_REPEATED:
         return f"{name}: {message}"
     return f"{name}={fault['input']}: {message}"
 

@@ -22,6 +22,9 @@ UNKNOWN = "00000000-0000-4000-8000-00000000000c"
         ("--workers 0", "argument --workers: must be a whole number from 1 to 64"),
         ("serve --workers 65", "argument --workers: must be a whole number from 1 to 64"),
         ("--workers 2 inspect", "--workers: only what serves has workers"),
+        ("key", "the following arguments are required: NAME, --scopes"),
+        ("key web --scopes reed", "argument --scopes: must be of read, write, admin, with commas between them"),
+        ("key web: --scopes read", "argument NAME: must be up to 64 letters, digits and ._-"),
         ("destroy", "invalid choice: 'destroy'"),
     ],
 )
@@ -38,6 +41,12 @@ def test_a_uuid_may_be_given_in_capitals() -> None:
 
     assert isinstance(asked, command_line.Inspect)
     assert asked.wanted.user_id == USER
+
+
+def test_the_scopes_of_a_key_may_stand_in_any_order() -> None:
+    asked = command_line.parse(["key", "web", "--scopes", "write,read"])
+
+    assert asked == command_line.MakeKey("web", ("read", "write"))
 
 
 @pytest.mark.parametrize("words", [[], ["serve"]])

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.access.configured import require_guarded
 from service.errors import Refusal
-from service.settings import MAX_METADATA_BYTES, Settings
+from service.settings import MAX_METADATA_BYTES, CannotStart, Settings
 from service.wire import refusal_response
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS
@@ -176,6 +177,16 @@ def test_the_environment_is_of_settings_that_the_service_knows(services: dict[st
 
 
 @OF_EACH_FILE
+def test_the_image_starts_with_that_environment_though_others_reach_it(services: dict[str, Service]) -> None:
+    (host,) = re.findall(r"\bHOST=(\S+)", DOCKERFILE)
+    settings = settings_of(services["service"]).model_copy(update={"host": host})
+
+    require_guarded(settings)
+    with pytest.raises(CannotStart):
+        require_guarded(settings.model_copy(update={"session_allow_anonymous": False}))
+
+
+@OF_EACH_FILE
 def test_the_service_is_told_servers_that_there_are(services: dict[str, Service]) -> None:
     url = settings_of(services["service"]).redis_url
     assert url is not None
@@ -256,7 +267,8 @@ async def test_the_dashboard_asks_for_what_the_service_serves(client: HttpClient
 
 
 def settings_of(service: Service) -> Settings:
-    return Settings(**{name.lower(): value for name, value in service["environment"].items()})
+    told = {name.lower(): value for name, value in service["environment"].items() if value is not None}
+    return Settings(**told)
 
 
 def as_the_service_says(refusal: Refusal) -> object:

@@ -3,10 +3,10 @@
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jsonschema_rs
 import orjson
@@ -16,14 +16,17 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service import api, probes
 from service.app import create_app
 from service.documentation import Document, document
 from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,
     Contention,
+    Forbidden,
     InternalError,
     InvalidRequest,
+    IssuerUnavailable,
     PayloadTooLarge,
     Refusal,
     RenewalFailed,
@@ -32,6 +35,7 @@ from service.errors import (
     SessionRevoked,
     StoreUnavailable,
     TimeoutInThePast,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from service.event_log import EventLog
@@ -76,11 +80,18 @@ FRACTIONS = Settings(
     session_warning_threshold_minutes=0.5,
     session_auto_renew=False,
 )
+GUARDED = Settings(
+    session_jwt_issuer="https://issuer.example",
+    session_jwt_audience="sessions",
+    session_jwt_jwks_url="https://issuer.example/keys",
+)
 SETTINGS = {
     "default": Settings(),
     "flat": Settings(session_error_format="flat"),
     "clamp": Settings(session_out_of_range="clamp"),
     "fractions": FRACTIONS,
+    "guarded": GUARDED,
+    "guarded, flat": GUARDED.model_copy(update={"session_error_format": "flat"}),
 }
 
 ID = "4e3f1c52-8a57-4d0e-9b1f-2c6d0a7e5b93"
@@ -109,6 +120,15 @@ REFUSALS = {
     "Contention": Contention(ID),
     "StoreUnavailable": StoreUnavailable("why"),
 }
+REFUSALS_OF_A_GUARD = {
+    "Unauthorized": Unauthorized(
+        "Give a key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing"
+    ),
+    "UnknownCaller": Unauthorized.unknown(),
+    "ExpiredToken": Unauthorized("The token has expired.", reason="expired"),
+    "Forbidden": Forbidden("This needs the scope 'admin', which the key or token has not.", scope="admin"),
+    "IssuerUnavailable": IssuerUnavailable(),
+}
 
 
 class Content(NamedTuple):
@@ -133,6 +153,11 @@ def app(settings: Settings, fake_redis: Redis) -> web.Application:
 @pytest.fixture
 async def client(settings: Settings, fake_redis: Redis, aiohttp_client: AiohttpClient) -> HttpClient:
     return await aiohttp_client(ServiceServer(settings, fake_redis))
+
+
+def _guarded_routes() -> list[web.RouteDef]:
+    routes = cast(Iterable[web.RouteDef], [*api.routes, *probes.routes])
+    return [route for route in routes if route.kwargs["needs"] is not None]
 
 
 every_setting = pytest.mark.parametrize(
@@ -264,22 +289,27 @@ def test_every_session_and_every_refusal_is_kept_from_caches() -> None:
 
 
 @pytest.mark.parametrize("error_format", ["schema", "flat"])
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", REFUSALS | REFUSALS_OF_A_GUARD)
 def test_an_example_of_a_refusal_is_what_the_service_answers(name: str, error_format: Any) -> None:
-    components = document(Settings(session_error_format=error_format))["components"]
+    components = document(GUARDED.model_copy(update={"session_error_format": error_format}))["components"]
 
-    assert components["examples"][name]["value"] == _answered(REFUSALS[name], error_format)
+    assert components["examples"][name]["value"] == _answered((REFUSALS | REFUSALS_OF_A_GUARD)[name], error_format)
 
 
-def test_every_refusal_has_its_example_under_its_status() -> None:
-    described = document(Settings())
+@pytest.mark.parametrize(
+    ("settings", "refusals"),
+    [(Settings(), REFUSALS), (GUARDED, REFUSALS | REFUSALS_OF_A_GUARD)],
+    ids=["open", "guarded"],
+)
+def test_every_refusal_has_its_example_under_its_status(settings: Settings, refusals: dict[str, Refusal]) -> None:
+    described = document(settings)
     shown = {
         (status, example["code"])
         for where, example in _shown(described)
         if "code" in example and (status := int(where.split()[-1]))
     }
 
-    assert shown == {(refusal.status, refusal.code) for refusal in REFUSALS.values()}
+    assert shown == {(refusal.status, refusal.code) for refusal in refusals.values()}
 
 
 def test_where_errors_are_flat_they_are_described_as_flat() -> None:
@@ -327,6 +357,32 @@ def test_one_document_does_not_change_another() -> None:
     document(SETTINGS["clamp"])
 
     assert document(Settings()) == before
+
+
+def test_where_nobody_is_asked_who_they_are_nothing_is_said_of_keys() -> None:
+    said = str(document(Settings())).lower()
+
+    assert [word for word in ("x-api-key", "bearer", "'401'", "'403'", "issuer") if word in said] == []
+
+
+def test_where_callers_are_asked_each_call_says_what_it_needs() -> None:
+    operations = dict(_operations(document(GUARDED)))
+    is_open = {where for where, operation in operations.items() if operation["security"] == []}
+    refused = {
+        where for where, operation in operations.items() if {"401", "403", "503"} <= operation["responses"].keys()
+    }
+
+    assert is_open == {"GET /livez", "GET /readyz", "GET /openapi.json", "GET /docs"}
+    assert refused == operations.keys() - is_open
+
+
+@pytest.mark.parametrize("route", _guarded_routes(), ids=lambda route: f"{route.method} {route.path}")
+def test_a_call_needs_what_its_route_needs(route: web.RouteDef) -> None:
+    path = re.sub(r":[^}]*\}", "}", route.path).replace("session_id", "sessionId").replace("agent_id", "agentId")
+    security = document(GUARDED)["paths"][path][route.method.lower()]["security"]
+    need = route.kwargs["needs"]
+
+    assert security == [{"key": [need.scope]}, {"bearer": [need.of_users or need.scope]}]
 
 
 async def test_the_page_is_served_under_a_strict_policy(client: HttpClient) -> None:

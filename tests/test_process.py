@@ -347,7 +347,7 @@ def test_it_stops_though_redis_does_not_answer(own_redis: RedisServer, start_rep
         ({"SESSION_MAX_TIMEOUT_MINUTES": "nonsense"}, "SESSION_MAX_TIMEOUT_MINUTES=nonsense: "),
         ({"SESSION_KEY_PREFIX": "{a}"}, "SESSION_KEY_PREFIX={a}: may not hold braces"),
         ({"PORT": "70000"}, "PORT=70000: must be less than or equal to 65535"),
-        ({"HOST": "203.0.113.1"}, "HOST=203.0.113.1 PORT=0: "),
+        ({"HOST": "203.0.113.1", "SESSION_ALLOW_ANONYMOUS": "true"}, "HOST=203.0.113.1 PORT=0: "),
         ({"REDIS_URL": "http://h"}, "REDIS_URL: the URL must begin with one of redis://"),
         ({"REDIS_URL": "redis://h:nonsense"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://h:99999"}, "REDIS_URL: "),

@@ -94,8 +94,61 @@ def test_a_redis_url_may_be_of_these_kinds(load: Load, url: str) -> None:
     assert load(REDIS_URL=url).redis_url is not None
 
 
+JWT = {"SESSION_JWT_ISSUER": "https://i.example", "SESSION_JWT_AUDIENCE": "sessions"}
+JWKS = {"SESSION_JWT_JWKS_URL": "https://i.example/keys"}
+SECRET = {"SESSION_JWT_SECRET": "hunter2" * 5}
+KEYS = {"SESSION_API_KEYS": f"web:read:sha256:{'0' * 64}"}
+
+
+@pytest.mark.parametrize(
+    "environment", [KEYS, {"SESSION_API_KEYS_FILE": "/keys"}, JWT | JWKS, JWT | SECRET, JWT | JWKS | KEYS]
+)
+def test_keys_tokens_or_both_guard_the_service(load: Load, environment: dict[str, str]) -> None:
+    assert load(**environment).is_guarded
+
+
+@pytest.mark.parametrize("environment", [{}, {"SESSION_ALLOW_ANONYMOUS": "true"}, {"SESSION_ALLOW_ANONYMOUS": "false"}])
+def test_without_keys_and_tokens_nothing_guards_it(load: Load, environment: dict[str, str]) -> None:
+    assert not load(**environment).is_guarded
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SESSION_API_KEYS": ""}, "SESSION_API_KEYS: holds no key"),
+        ({"SESSION_API_KEYS": "web:read:hunter2"}, "SESSION_API_KEYS: entry 1: must be name:scopes:sha256:digest"),
+        (KEYS | {"SESSION_API_KEYS_FILE": "/keys"}, "SESSION_API_KEYS: must not be set beside SESSION_API_KEYS_FILE"),
+        (JWT, "SESSION_JWT_JWKS_URL or SESSION_JWT_SECRET: is required where there are tokens"),
+        (SECRET, "SESSION_JWT_ISSUER: is required where there are tokens"),
+        (JWKS, "SESSION_JWT_ISSUER: is required where there are tokens"),
+        (JWT | SECRET | {"SESSION_JWT_AUDIENCE": ""}, "SESSION_JWT_AUDIENCE=: "),
+        (JWT | SECRET | JWKS, "SESSION_JWT_SECRET: must not be set beside SESSION_JWT_JWKS_URL"),
+        (JWT | {"SESSION_JWT_SECRET": "hunter2"}, "SESSION_JWT_SECRET: must be 32 bytes or more, and random"),
+        (
+            JWT | {"SESSION_JWT_JWKS_URL": "http://u:hunter2@i.example"},
+            "SESSION_JWT_JWKS_URL: must begin with https://",
+        ),
+        (JWT | {"SESSION_JWT_JWKS_URL": "http://127.0.0.1.example/"}, "SESSION_JWT_JWKS_URL: must begin with https://"),
+    ],
+    ids=range(11),
+)
+def test_what_is_wrong_with_keys_and_tokens_is_told_without_them(
+    load: Load, environment: dict[str, str], said: str
+) -> None:
+    with pytest.raises(CannotStart) as refusal:
+        load(**environment)
+
+    assert str(refusal.value).startswith(said)
+    assert "hunter2" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_issuer_on_this_machine_may_do_without_tls(load: Load) -> None:
+    assert load(**JWT, SESSION_JWT_JWKS_URL="http://127.0.0.1:8080/keys").session_jwt_jwks_url
+
+
 def test_a_password_is_not_shown_with_the_settings(load: Load) -> None:
-    settings = load(REDIS_URL="redis://user:hunter2@h:6379")
+    settings = load(REDIS_URL="redis://user:hunter2@h:6379", **JWT, **SECRET)
 
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings)

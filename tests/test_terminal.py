@@ -67,7 +67,7 @@ def console(stream: io.StringIO, width: int) -> Console:
 def commanded(settings: Settings, words: str, width: int, ask: Ask | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     asked = command_line.parse(words.split())
-    assert not isinstance(asked, command_line.Serve)
+    assert isinstance(asked, command_line.Inspect | command_line.Revoke)
     code = terminal.run(asked, settings, Terminal(console(out, width), console(err, width), ask))
     return Outcome(code, out.getvalue(), err.getvalue())
 

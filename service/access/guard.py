@@ -1,0 +1,78 @@
+"""The check at the door of each route: who calls, whether they may, and whether the session is one of theirs."""
+
+from collections.abc import Iterable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from service.access.callers import CALLER, Caller, Need
+from service.access.owners import Owners
+from service.errors import Unauthorized
+from service.middleware import Handle
+
+if TYPE_CHECKING:
+    from service.access.tokens import Tokens
+
+_BEARER = "bearer"
+
+
+class KeyRing(Protocol):
+    def caller(self, key: str) -> Caller | None: ...
+
+
+class Guard:
+    """Lets in those who have a key, where there are keys, or bear a token, where there are tokens."""
+
+    def __init__(self, keys: KeyRing | None, tokens: "Tokens | None", owners: Owners) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._owners = owners
+
+    def before(self, handle: Handle, need: Need) -> Handle:
+        """The handler, for those who meet the need; of sessions, users meet their own alone."""
+
+        @wraps(handle)
+        async def let_in(request: web.Request) -> web.StreamResponse:
+            presented = _presented(request)
+            caller = self._caller_by_key(presented) or await self._caller_by_token(presented)
+            need.require_met_by(caller)
+            request[CALLER] = caller
+            if caller.user_id is not None and "session_id" in request.match_info:
+                await self._owners.require(request.match_info["session_id"], caller.user_id)
+            return await handle(request)
+
+        return let_in
+
+    async def aclose(self) -> None:
+        if self._tokens is not None:
+            await self._tokens.aclose()
+
+    def _caller_by_key(self, presented: str) -> Caller | None:
+        return None if self._keys is None else self._keys.caller(presented)
+
+    async def _caller_by_token(self, presented: str) -> Caller:
+        if self._tokens is None:
+            raise Unauthorized.unknown()
+        return await self._tokens.caller(presented)
+
+
+def guarded(routes: Iterable[web.RouteDef], guard: Guard | None) -> Iterator[web.RouteDef]:
+    """The routes behind the guard, if there is one. Each says what it `needs`: KeyError where one does not."""
+    for route in routes:
+        need: Need | None = route.kwargs["needs"]
+        handle = route.handler if guard is None or need is None else guard.before(route.handler, need)
+        options = {name: value for name, value in route.kwargs.items() if name != "needs"}
+        yield web.route(route.method, route.path, handle, **options)
+
+
+def _presented(request: web.Request) -> str:
+    """The key or token that came with a request. Raises Unauthorized."""
+    headers = request.headers
+    key = headers.get("X-API-KEY")
+    if key is not None:
+        return key
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != _BEARER:
+        raise Unauthorized("Give a key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing")
+    return token.strip()
