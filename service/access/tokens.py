@@ -5,6 +5,7 @@ The issuer's clock decided when a token ends, so the machine's clock judges it, 
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import jwt
 from pydantic import TypeAdapter, ValidationError
 
 from service.access.callers import SCOPES, Caller, Scope, including
+from service.access.remembered import Remembered
 from service.errors import Unauthorized
 from service.requests import Uuid
 
@@ -57,19 +59,26 @@ class Tokens:
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
+        self._remembered = Remembered()
 
     async def caller(self, token: str) -> Caller:
         """Who bears it. Raises Unauthorized, and IssuerUnavailable."""
+        return self._remembered.caller(token) or await self._judged(token)
+
+    async def aclose(self) -> None:
+        await self._keys.aclose()
+
+    async def _judged(self, token: str) -> Caller:
         try:
-            return caller_of(await self._claims(token))
+            claims = await self._claims(token)
         except jwt.ExpiredSignatureError:
             raise Unauthorized("The token has expired.", reason="expired") from None
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             _log.debug("a token was refused: %s", type(error).__name__)
             raise Unauthorized.unknown() from None
-
-    async def aclose(self) -> None:
-        await self._keys.aclose()
+        caller = caller_of(claims)
+        self._remembered.remember(token, caller, float(claims["exp"]) + LEEWAY_SECONDS - time.time())
+        return caller
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         """What it says, once its signature has shown who says it."""

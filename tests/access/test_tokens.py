@@ -10,8 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from service.access import remembered
 from service.access.callers import Caller, Scope
 from service.access.key_set import ALGORITHMS
+from service.access.remembered import GOOD_FOR_SECONDS, Remembered
 from service.access.tokens import LEEWAY_SECONDS, Secret, Tokens
 from service.errors import Unauthorized
 from tests.access.conftest import AUDIENCE, ISSUER, SECRET, claims_of, token_of
@@ -191,6 +193,70 @@ async def test_a_secret_signs_by_one_algorithm(tokens: Tokens, algorithm: str) -
 )
 async def test_what_is_no_token_is_nobodys(tokens: Tokens, token: str) -> None:
     assert (await refusal_of(tokens, token)).details == {"reason": "unknown"}
+
+
+class Counting(Secret):
+    """Counts how often a token is judged."""
+
+    judged = 0
+
+    async def key(self, key_id: str | None) -> bytes:
+        self.judged += 1
+        return await super().key(key_id)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting(SECRET)
+
+
+async def test_a_token_that_was_good_is_not_judged_again_at_once(counting: Counting) -> None:
+    tokens = Tokens(ISSUER, AUDIENCE, counting)
+    token, other = token_of(USER), token_of("reports", scope="read")
+
+    callers = [await tokens.caller(borne) for borne in (token, other, token, other)]
+
+    assert [caller.name for caller in callers] == [USER, "reports"] * 2
+    assert counting.judged == 2
+
+
+@pytest.mark.parametrize(("left_seconds", "after_seconds"), [(3600, GOOD_FOR_SECONDS), (5, 5 + LEEWAY_SECONDS)])
+async def test_it_is_judged_again_after_a_minute_or_where_it_may_have_expired(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch, left_seconds: float, after_seconds: float
+) -> None:
+    tokens = Tokens(ISSUER, AUDIENCE, counting)
+    token, now = token_of(USER, exp=time.time() + left_seconds), time.monotonic()
+    await tokens.caller(token)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds - 1)
+    await tokens.caller(token)
+    assert counting.judged == 1
+
+    monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds + 1)
+    await tokens.caller(token)
+    assert counting.judged == 2
+
+
+async def test_what_was_refused_is_judged_every_time(counting: Counting) -> None:
+    tokens = Tokens(ISSUER, AUDIENCE, counting)
+    expired = token_of(USER, exp=1)
+
+    refusals = [await refusal_of(tokens, expired) for _ in range(2)]
+
+    assert [refusal.details["reason"] for refusal in refusals] == ["expired"] * 2
+    assert counting.judged == 2
+
+
+def test_only_so_many_are_remembered_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MAX_REMEMBERED", 2)
+    found = Remembered()
+    caller = Caller(USER, frozenset(), USER)
+
+    found.remember("first", caller, 60)
+    found.remember("second", caller, 60)
+    found.remember("third", caller, 60)
+
+    assert [found.caller(token) for token in ("first", "second", "third")] == [None, caller, caller]
 
 
 async def refusal_of(tokens: Tokens, token: str) -> Unauthorized:
