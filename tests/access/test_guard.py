@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from service import api, probes
 from service.access.callers import SCOPES, Need, Scope
-from service.access.guard import guarded
+from service.access.guard import Guard, guarded
 from service.settings import Settings
 from tests.access.conftest import KEYS, having
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
@@ -169,6 +169,18 @@ async def test_who_may_not_changes_nothing(client: HttpClient) -> None:
 
     assert [answer.status for answer in refused] == [401, 403]
     assert (await client.get(path, headers=having("read"))).status == 200
+
+
+async def test_what_judges_tokens_ends_with_the_service(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Guard] = []
+
+    async def close(guard: Guard) -> None:
+        closed.append(guard)
+
+    monkeypatch.setattr(Guard, "aclose", close)
+    await client.close()
+
+    assert len(closed) == 1
 
 
 async def test_with_keys_alone_no_token_is_good(redis: Redis, aiohttp_client: AiohttpClient) -> None:

@@ -1,5 +1,6 @@
 """The keys of an issuer: fetched when they are needed, kept, fetched anew by and by, and missed politely."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -27,6 +28,8 @@ class Issuer:
         self.body = json.dumps({"keys": [jwk_of(0)]})
         self.status = 200
         self.asked = 0
+        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
         self.app = web.Application()
         self.app.router.add_get("/keys", self._answer)
 
@@ -35,6 +38,8 @@ class Issuer:
 
     async def _answer(self, _: web.Request) -> web.Response:
         self.asked += 1
+        self.is_asked.set()
+        await self.may_answer.wait()
         return web.Response(text=self.body, status=self.status, headers={"Location": "/elsewhere"})
 
 
@@ -154,7 +159,7 @@ async def test_an_issuer_that_comes_back_is_heard(
         (200, "{}"),
         (200, '{"keys": 1}'),
         (200, '{"keys": [{"kty": "nonsense"}]}'),
-        (200, " " * 300_000),
+        (200, json.dumps({"keys": [jwk_of(0)]}) + " " * 300_000),
     ],
     ids=["missing", "elsewhere", "no JSON", "no object", "no keys", "no list", "unusable", "too long"],
 )
@@ -172,6 +177,18 @@ async def test_an_issuer_that_is_not_there_is_a_refusal_too(keys: KeySet, server
     await server.close()
 
     assert type(await refusal_of(keys, "0")) is IssuerUnavailable
+
+
+async def test_a_fetch_that_goes_on_is_given_up_at_the_end(keys: KeySet, issuer: Issuer) -> None:
+    issuer.may_answer.clear()
+    asking = asyncio.create_task(keys.key("0"))
+    await issuer.is_asked.wait()
+
+    await keys.aclose()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    issuer.may_answer.set()
 
 
 async def test_keys_for_other_purposes_are_none(keys: KeySet, issuer: Issuer) -> None:

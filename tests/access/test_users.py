@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
+from service.access.owners import Owners
+from service.errors import SessionNotFound
 from service.keys import Keys
+from service.metrics import Metrics
+from service.store_watch import StoreWatch
 from tests.access.conftest import bearing, having
 from tests.aging import age
 from tests.conftest import AGENT, USER, HttpClient
+from tests.single_calls import SingleCalls
 from tests.test_walkthrough import SESSIONS
 
 OTHER = "11111111-2222-4333-8444-555555555555"
@@ -88,6 +94,14 @@ async def test_anothers_session_is_not_changed(client: HttpClient, redis: Redis,
 @pytest.mark.parametrize("session_id", ["nonsense", UNKNOWN.upper(), "%00"])
 async def test_what_is_no_id_is_unknown(client: HttpClient, session_id: str) -> None:
     assert (await told(client, "GET", f"{SESSIONS}/{session_id}", **bearing(USER)))[0] == 404
+
+
+async def test_what_is_no_id_is_unknown_without_asking_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = SingleCalls(FakeAsyncRedis(), 1, StoreWatch(Metrics()))
+    monkeypatch.setattr(SingleCalls, "reads", lambda *_: pytest.fail("it was asked"))
+
+    with pytest.raises(SessionNotFound):
+        await Owners(lane, Keys("")).require(f"{UNKNOWN}:tombstone", USER)
 
 
 async def test_ones_own_session_that_has_ended_is_410_and_anothers_is_404(client: HttpClient, redis: Redis) -> None:
