@@ -14,6 +14,7 @@ from benchmarks.load import Measured, Target, measure
 from benchmarks.machine import MissingTool, cpu_seconds, http_server, python, resident_mib
 from benchmarks.peers import PEERS
 from benchmarks.sessions import SESSIONS, new_session_body, opened, pages, stored, targets
+from service.access.api_keys import new_key
 
 CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32
@@ -50,6 +51,8 @@ def verbs(plan: Plan) -> list[Row]:
         bare = stack.enter_context(_bare())
         url, pid = stack.enter_context(_replica(plan))
         quiet, quiet_pid = stack.enter_context(_replica(plan, SESSION_LOG_LEVEL="warning"))
+        key, entry = new_key("benchmark", ["read"])
+        keyed, keyed_pid = stack.enter_context(_replica(plan, SESSION_API_KEYS=entry))
         single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
@@ -63,6 +66,9 @@ def verbs(plan: Plan) -> list[Row]:
                 reading = Target([f"{SESSIONS}/{opened(url)}"])
                 row = _costed(plan, quiet, quiet_pid, reading, connections, alone)
                 rounds.setdefault(("get 200, no line in the log", connections), []).append(row)
+                with_key = reading._replace(headers={"X-API-KEY": key})
+                row = _costed(plan, keyed, keyed_pid, with_key, connections, alone)
+                rounds.setdefault(("get 200, with a key", connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
                 rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
         resident = resident_mib(pid)
