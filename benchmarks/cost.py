@@ -1,4 +1,4 @@
-"""What a request costs beside its time: the replica's and Redis's processor, commands, round trips; and memory."""
+"""What a request costs beside its time: the replica's and Redis's processor, round trips; and memory."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,21 +19,15 @@ from service.store_watch import StoreWatch
 from service.sweeper import Sweeper
 from tests.single_calls import SingleCalls
 
-_SENT_FOR_CHANGES = ("evalsha", "eval", "zrem")
-_SENT_FOR_READS = ("hmget", "time")
 SESSIONS_WEIGHED = 100_000
 _AT_ONCE = "0.001"
 
 
 class Cost(NamedTuple):
-    """Of one request, on average; a batch's TIME is shared by its reads.
-
-    Of a creation's commands the HMGET of its agent's policy is not counted: it looks like one that a script calls.
-    """
+    """Of one request, on average."""
 
     replica_cpu_us: float
     redis_cpu_us: float
-    redis_commands: float
     redis_reads: float
     """How often Redis read from the connection: less than once a request, where requests share their round trips."""
 
@@ -48,7 +42,6 @@ def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
     return Cost(
         replica_cpu_us=cpu / requests * 1e6,
         redis_cpu_us=redis_cpu / requests * 1e6,
-        redis_commands=_sent(client) / requests,
         redis_reads=(after["total_reads_processed"] - before["total_reads_processed"]) / requests,
     )
 
@@ -88,13 +81,6 @@ def _emptied(client: "redis.Redis") -> int:
 
 def _memory(client: "redis.Redis") -> int:
     return int(_info(client)["used_memory"])
-
-
-def _sent(client: "redis.Redis") -> int:
-    calls: Mapping[str, Any] = client.info("commandstats")
-    changes = sum(calls[f"cmdstat_{name}"]["calls"] for name in _SENT_FOR_CHANGES if f"cmdstat_{name}" in calls)
-    reads = sum(calls[f"cmdstat_{name}"]["calls"] for name in _SENT_FOR_READS if f"cmdstat_{name}" in calls)
-    return int(changes or reads)
 
 
 def _info(client: "redis.Redis") -> Mapping[str, Any]:

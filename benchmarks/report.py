@@ -16,7 +16,7 @@ def written(results: Results) -> str:
 
 def _verbs(rows: Sequence[Results]) -> str:
     head = ["request", "conn.", "req/s", "share of bare", "least to most", "p50 ms", "p99 ms", "p99 by bare"]
-    head += ["replica µs", "Redis µs", "commands", "Redis reads"]
+    head += ["replica µs", "Redis µs", "Redis reads"]
     measured = [row for row in rows if "per_second" in row]
     table = _table(head, (_verb(row) for row in measured))
     return "\n\n".join([table, *(f"{row['what']}: {row['resident_mib']:.0f}" for row in rows if "resident_mib" in row)])
@@ -30,7 +30,7 @@ def _verb(row: Results) -> list[str]:
         f"{row['p99_ms']:.2f}",
     ]
     cells += [f"{row['p99_times_bare']:.1f}"]
-    costs = ("replica_cpu_us", "redis_cpu_us", "redis_commands", "redis_reads")
+    costs = ("replica_cpu_us", "redis_cpu_us", "redis_reads")
     return cells + [f"{row[name]:.2f}" if name in row else "" for name in costs]
 
 

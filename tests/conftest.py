@@ -156,9 +156,12 @@ def cluster_servers() -> Iterator[ClusterServers]:
         servers.stop()
 
 
-@pytest.fixture(params=["server", "sentinel", "cluster"])
+@pytest.fixture(params=["server", "cluster"])
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Of the real servers: what stands on a lane runs on every kind there is, and everything else on one server."""
+    """Of the real servers: what stands on a lane runs on one and on a Cluster, and everything else on one.
+
+    Tests of the store run behind Sentinel too (tests/store/conftest.py).
+    """
     found: Kind = request.param
     return found
 
@@ -228,7 +231,7 @@ async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[Source]:
 
 @pytest.fixture
 async def lane(source: Source) -> AsyncIterator[Lane]:
-    """The way to each kind of servers in turn: what the store promises, it promises on all of them."""
+    """The way to each kind of servers in turn."""
     lane = source.new_lane()
     yield lane
     await lane.aclose()
