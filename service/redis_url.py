@@ -39,6 +39,12 @@ class RedisUrl(NamedTuple):
         return self.server.startswith("rediss:")
 
 
+class _Parts(NamedTuple):
+    netloc: str
+    path: str
+    options: dict[str, str]
+
+
 def taken_apart(url: str) -> RedisUrl:
     """Raises ValueError, in words that hold nothing of the URL but its scheme."""
     found, separator, rest = url.partition("://")
@@ -47,14 +53,20 @@ def taken_apart(url: str) -> RedisUrl:
         kinds = ", ".join(f"{kind}://" for kind in _SCHEMES)
         raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")
     kind, plain = _SCHEMES[scheme]
-    url = f"{plain}://{rest}"
     match kind:
         case "server":
-            return _of_a_server(url)
+            return _of_a_server(f"{plain}://{rest}")
         case "sentinel":
-            return _of_sentinels(url)
+            return _of_sentinels(plain, _parts_of(rest))
         case "cluster":
-            return _of_a_cluster(url)
+            return _of_a_cluster(plain, _parts_of(rest))
+
+
+def _parts_of(rest: str) -> _Parts:
+    """Of what follows the scheme. The library takes several hosts for one, and refuses those with brackets."""
+    before, _, query = rest.partition("?")
+    netloc, slash, path = before.partition("/")
+    return _Parts(netloc, slash + path, dict(parse_qsl(query)))
 
 
 def _of_a_server(url: str) -> RedisUrl:
@@ -64,24 +76,22 @@ def _of_a_server(url: str) -> RedisUrl:
     return RedisUrl("server", url)
 
 
-def _of_sentinels(url: str) -> RedisUrl:
-    parts = urlsplit(url)
+def _of_sentinels(scheme: str, parts: _Parts) -> RedisUrl:
     named = _SENTINEL_PATH.fullmatch(parts.path)
     if not named:
         raise ValueError("the URL's path must be what the Sentinels call the primary, and may add a database: /main/0")
     login, hosts = _login_and_hosts(parts.netloc, "sentinel")
-    options = dict(parse_qsl(parts.query))
+    options = dict(parts.options)
     sentinel_login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
-    server = f"{parts.scheme}://{login}primary/{named[2] or 0}{_query(options)}"
+    server = f"{scheme}://{login}primary/{named[2] or 0}{_query(options)}"
     return RedisUrl("sentinel", server, hosts, named[1], sentinel_login)
 
 
-def _of_a_cluster(url: str) -> RedisUrl:
-    parts = urlsplit(url)
+def _of_a_cluster(scheme: str, parts: _Parts) -> RedisUrl:
     if parts.path not in ("", "/", "/0"):
         raise ValueError("the URL may have no path: a Cluster has no databases")
     login, hosts = _login_and_hosts(parts.netloc, "cluster")
-    return RedisUrl("cluster", f"{parts.scheme}://{login}node{_query(dict(parse_qsl(parts.query)))}", hosts)
+    return RedisUrl("cluster", f"{scheme}://{login}node{_query(parts.options)}", hosts)
 
 
 def _login_and_hosts(netloc: str, kind: Kind) -> tuple[str, tuple[Host, ...]]:
