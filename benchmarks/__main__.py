@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import report, runs
 from benchmarks.machine import MissingTool, redis_server, require
-from service import log
+from service.telemetry import log
 
 _RESULTS = Path(__file__).parent / "results"
 

@@ -8,15 +8,15 @@ import redis
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
-from service.connect import client_for
-from service.event_log import EventLog
-from service.keys import Keys
-from service.later import Later
-from service.lifecycle import Lifecycle
-from service.metrics import Metrics
+from service.keeping.sweeper import Sweeper
+from service.lanes.connect import client_for
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
 from service.settings import Settings
-from service.store_watch import StoreWatch
-from service.sweeper import Sweeper
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 from tests.single_calls import SingleCalls
 
 SESSIONS_WEIGHED = 100_000

@@ -7,8 +7,8 @@ import uuid
 import redis
 
 from benchmarks.load import Target
-from service import scripts
-from service.keys import Keys, LookupKeys
+from service.life import scripts
+from service.life.keys import Keys, LookupKeys
 
 SESSIONS = "/api/messaging/sessions"
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"

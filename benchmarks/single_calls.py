@@ -7,17 +7,17 @@ import sys
 import uvloop
 from aiohttp import web
 
-from service import log
 from service.app import create_app
-from service.clients import Clients
-from service.connect import client_for
-from service.event_log import EventLog
-from service.later import Later
-from service.metrics import Metrics
-from service.runner import Runner
+from service.http.runner import Runner
+from service.http.watch import Watch
+from service.lanes.clients import Clients
+from service.lanes.connect import client_for
+from service.lanes.store_watch import StoreWatch
 from service.settings import Settings
-from service.store_watch import StoreWatch
-from service.watch import Watch
+from service.telemetry import log
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 from tests.single_calls import SingleCalls
 
 

@@ -6,13 +6,14 @@ import sys
 
 import uvloop
 
-from service import command_line, log
 from service.access.api_keys import new_key
 from service.access.configured import require_guarded
-from service.event_log import event_log_on
-from service.serve import serve
+from service.process import command_line
+from service.process.serve import serve
+from service.process.workers import serve_by_workers
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
-from service.workers import serve_by_workers
+from service.telemetry import log
+from service.telemetry.event_log import event_log_on
 
 
 def main() -> None:

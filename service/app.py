@@ -5,32 +5,32 @@ from typing import cast
 
 from aiohttp import web
 
-from service import api, documentation, probes
 from service.access.configured import guard_of
 from service.access.guard import guarded
-from service.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
-from service.census import Census
-from service.clients import Clients
-from service.degradation import Degradation
-from service.delisting import ROUND_SECONDS as DELIST_SECONDS
-from service.delisting import Delisting
-from service.directory import Directory
-from service.health import Health
-from service.keys import Keys
-from service.layout import Layout
-from service.lifecycle import Lifecycle
-from service.losses import Losses
-from service.policies import Policies
-from service.reconciler import Reconciler
-from service.relisting import Relisting
-from service.revocation import Revocation
-from service.rounds import repeated
+from service.checks.degradation import Degradation
+from service.checks.health import Health
+from service.checks.layout import Layout
+from service.http import api, documentation, probes
+from service.http.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
+from service.http.watch import Watch
+from service.keeping.delisting import ROUND_SECONDS as DELIST_SECONDS
+from service.keeping.delisting import Delisting
+from service.keeping.losses import Losses
+from service.keeping.reconciler import Reconciler
+from service.keeping.relisting import Relisting
+from service.keeping.rounds import repeated
+from service.keeping.sweeper import Sweeper
+from service.keeping.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
+from service.keeping.upkeep import Upkeep
+from service.lanes.clients import Clients
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
+from service.life.policies import Policies
+from service.life.store import Store
+from service.listing.census import Census
+from service.listing.directory import Directory
+from service.listing.revocation import Revocation
 from service.settings import MAX_BODY_BYTES, Settings
-from service.store import Store
-from service.sweeper import Sweeper
-from service.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
-from service.upkeep import Upkeep
-from service.watch import Watch
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60

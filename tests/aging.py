@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from service.keys import Keys
+from service.life.keys import Keys
 
 _INSTANTS = ("createdAt", "lastActivity", "renewedAt", "expiresAt")
 

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, SessionRevoked, TimeoutInThePast
-from service.lane import UnknownAnswer
-from service.sessions import Session
+from service.lanes.lane import UnknownAnswer
+from service.life.sessions import Session
 
 _WORDS: dict[type[Exception], str] = {
     SessionNotFound: "missing",

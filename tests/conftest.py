@@ -15,24 +15,24 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 
 from service.app import create_app
-from service.clients import Clients
-from service.connect import Source, client_for, like_of, source_of
-from service.dial import Dialer
-from service.event_log import EventLog
-from service.keys import Keys
-from service.lane import Lane
-from service.later import Later
-from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.policies import Policies
-from service.redis_url import Kind
-from service.runner import Runner
-from service.sessions import Session
+from service.http.runner import Runner
+from service.http.watch import Watch
+from service.lanes.clients import Clients
+from service.lanes.connect import Source, client_for, like_of, source_of
+from service.lanes.dial import Dialer
+from service.lanes.lane import Lane
+from service.lanes.pipeline import Pipeline
+from service.lanes.redis_url import Kind
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
+from service.life.policies import Policies
+from service.life.sessions import Session
+from service.life.store import Store
 from service.settings import Settings
-from service.store import Store
-from service.store_watch import StoreWatch
-from service.watch import Watch
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import RedisServer
 from tests.replica import Replica

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.lane import Lane, Reply
-from service.scripts import Command, name_of
+from service.lanes.lane import Lane, Reply
+from service.life.scripts import Command, name_of
 
 Happening = Callable[[], Awaitable[Any]]
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
-from service.sessions import Session, TimeoutConfig, session_from
+from service.life.sessions import Session, TimeoutConfig, session_from
 
 FAILOVER_TOLERANCE_MS = 5000
 """A hash that is gone with its end further ahead than this was lost, not expired."""

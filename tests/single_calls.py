@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
 from service.instants import instant_of
-from service.lane import (
+from service.lanes.lane import (
     Fields,
     Read,
     Reply,
@@ -24,8 +24,8 @@ from service.lane import (
     carried_out_in_order,
     each_answered,
 )
-from service.scripts import Command
-from service.store_watch import StoreWatch
+from service.lanes.store_watch import StoreWatch
+from service.life.scripts import Command
 
 _T = TypeVar("_T")
 

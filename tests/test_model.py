@@ -37,17 +37,17 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from service.connect import client_for, like_of
-from service.dial import Dialer
 from service.errors import Refusal
-from service.keys import Keys
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.policies import Policies
-from service.sessions import Session, TimeoutConfig
+from service.lanes.connect import client_for, like_of
+from service.lanes.dial import Dialer
+from service.lanes.pipeline import Pipeline
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import Keys
+from service.life.policies import Policies
+from service.life.sessions import Session, TimeoutConfig
+from service.life.store import Store
 from service.settings import Settings
-from service.store import Store
-from service.store_watch import StoreWatch
+from service.telemetry.metrics import Metrics
 from tests import model
 from tests.aging import age
 from tests.conftest import lifecycle_into
@@ -362,6 +362,6 @@ def test_the_store_does_what_the_model_says(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr("service.store.new_session_id", new_id_in_one_shard)
+    monkeypatch.setattr("service.life.store.new_session_id", new_id_in_one_shard)
     machine = cast(type[SessionsInRedis], partial(SessionsInRedis, redis_server.url))
     run_state_machine_as_test(machine, settings=RUN)

@@ -17,7 +17,7 @@ import redis as redis_py
 from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
-from service.connect import client_for
+from service.lanes.connect import client_for
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import RedisServer, free_port

@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import Phase, settings
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.documentation import document
+from service.http.documentation import document
 from service.settings import Settings
 from tests.redis_server import RedisServer
 from tests.replica import Replica

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.batch import Replication
-from service.clients import replication_of
-from service.sessions import TimeoutConfig
+from service.lanes.batch import Replication
+from service.lanes.clients import replication_of
+from service.life.sessions import TimeoutConfig
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
 
 Load = Callable[..., Settings]

@@ -7,8 +7,8 @@ from service.access.api_keys import ApiKeys, read_entries
 from service.access.guard import Guard, KeyRing
 from service.access.key_file import KeyFile, why
 from service.access.owners import Owners
-from service.keys import Keys
-from service.lane import Lane
+from service.lanes.lane import Lane
+from service.life.keys import Keys
 from service.settings import CannotStart, Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from aiohttp import web
 from service.access.callers import CALLER, Caller, Need
 from service.access.owners import Owners
 from service.errors import Unauthorized
-from service.middleware import Handle
+from service.http.middleware import Handle
 
 if TYPE_CHECKING:
     from service.access.tokens import Tokens

@@ -1,9 +1,9 @@
 """Whose a session is: asked before a user's request goes on, since a session never changes its user."""
 
 from service.errors import SessionNotFound
-from service.keys import Keys
-from service.lane import Lane
-from service.sessions import is_issued_id
+from service.lanes.lane import Lane
+from service.life.keys import Keys
+from service.life.sessions import is_issued_id
 
 _FIELDS = (b"userId",)
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.access.callers import SCOPES, Caller, Scope, including
 from service.access.remembered import Remembered
 from service.errors import Unauthorized
-from service.requests import Uuid
+from service.http.requests import Uuid
 
 LEEWAY_SECONDS = 10
 """How far the issuer's clock may be from this one."""

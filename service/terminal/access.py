@@ -3,20 +3,20 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from service.census import Census
-from service.clients import clients_for
-from service.directory import Directory
-from service.embedded import url_of_the_running
-from service.event_log import EventLog
-from service.keys import Keys
-from service.later import Later
-from service.layout import Layout
-from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.policies import Policies
-from service.revocation import Revocation
+from service.checks.layout import Layout
+from service.lanes.clients import clients_for
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
+from service.life.policies import Policies
+from service.life.store import Store
+from service.listing.census import Census
+from service.listing.directory import Directory
+from service.listing.revocation import Revocation
+from service.process.embedded import url_of_the_running
 from service.settings import Settings
-from service.store import Store
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 from service.terminal.inspection import Inspection
 
 

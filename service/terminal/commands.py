@@ -12,12 +12,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from service.command_line import Inspect, Revoke
-from service.directory import Wanted
+from service.checks.layout import LayoutUnknown
 from service.errors import Refusal, StoreUnavailable
-from service.lane import ScriptFault
-from service.layout import LayoutUnknown
-from service.revocation import Whose
+from service.lanes.lane import ScriptFault
+from service.listing.directory import Wanted
+from service.listing.revocation import Whose
+from service.process.command_line import Inspect, Revoke
 from service.settings import CannotStart, Settings
 from service.terminal import access, tables
 from service.terminal.documents import document

@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
+from service.http.wire import policy_document, session_json
 from service.instants import iso
-from service.sessions import Session
+from service.life.sessions import Session
 from service.terminal.inspection import INSTANTS, Found, Hash, Listing, Looked, Overview, Place
-from service.wire import policy_document, session_json
 
 _CONTROLS = re.compile(r"[\x7f-\x9f]")
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from service.census import Census, Tally
-from service.directory import Directory, Wanted
+from service.checks.server_checks import infos, name_of
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.instants import instant_of
-from service.keys import Keys
-from service.lane import Lane
-from service.policies import Policies, Policy
-from service.redis_cli import redis_cli, summed_over_shards
-from service.server_checks import infos, name_of
-from service.sessions import Session, is_issued_id
-from service.store import Store
+from service.lanes.lane import Lane
+from service.life.keys import Keys
+from service.life.policies import Policies, Policy
+from service.life.sessions import Session, is_issued_id
+from service.life.store import Store
+from service.listing.census import Census, Tally
+from service.listing.directory import Directory, Wanted
 from service.terminal.durations import human
+from service.terminal.redis_cli import redis_cli, summed_over_shards
 
 INSTANTS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
 """Fields of a session's hashes that hold one."""

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service.instants import iso
-from service.policies import Policy
-from service.sessions import Session
+from service.life.policies import Policy
+from service.life.sessions import Session
 from service.terminal.durations import human, relative
 from service.terminal.inspection import INSTANTS, Found, Hash, Listing, Looked, Overview, Place, State
 

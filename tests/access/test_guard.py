@@ -8,9 +8,9 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
-from service import api, probes
 from service.access.callers import SCOPES, Need, Scope
 from service.access.guard import Guard, guarded
+from service.http import api, probes
 from service.settings import Settings
 from tests.access.conftest import KEYS, having
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from service.keys import Keys
+from service.life.keys import Keys
 from tests.access.conftest import ENTRIES, KEYS, having, token_of
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer
@@ -92,7 +92,7 @@ def test_what_is_wrong_stops_the_start_in_one_line(
 
 
 def test_without_tokens_nothing_is_imported_that_judges_them() -> None:
-    imports = "import sys, service.serve; assert not {'jwt', 'cryptography.hazmat'} & sys.modules.keys()"
+    imports = "import sys, service.process.serve; assert not {'jwt', 'cryptography.hazmat'} & sys.modules.keys()"
 
     subprocess.run([sys.executable, "-c", imports], check=True, cwd=Path(__file__).parent.parent.parent, timeout=20)
 

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from service.access.owners import Owners
 from service.errors import SessionNotFound
-from service.keys import Keys
-from service.metrics import Metrics
-from service.store_watch import StoreWatch
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import Keys
+from service.telemetry.metrics import Metrics
 from tests.access.conftest import bearing, having
 from tests.aging import age
 from tests.conftest import AGENT, USER, HttpClient

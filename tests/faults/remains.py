@@ -5,8 +5,8 @@ from typing import Any
 
 import redis
 
-from service.keys import Keys
-from service.scripts import FIELDS
+from service.life.keys import Keys
+from service.life.scripts import FIELDS
 from tests.faults.checker import Known
 
 _CLOCK_MARGIN_MS = 5000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errands import slot_of
-from service.keys import Keys
+from service.lanes.errands import slot_of
+from service.life.keys import Keys
 from tests.cluster_servers import SLOTS, ClusterServers, Node
 from tests.faults.checker import Answer
 from tests.faults.conftest import SETTINGS, started

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from service.connect import client_for, like_of
-from service.dial import Dialer
 from service.errors import StoreUnavailable
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.store_watch import StoreWatch
+from service.lanes.connect import client_for, like_of
+from service.lanes.dial import Dialer
+from service.lanes.pipeline import Pipeline
+from service.lanes.store_watch import StoreWatch
+from service.telemetry.metrics import Metrics
 from tests.conftest import AGENT, USER
 from tests.faults.lengths import LENGTHS, Length
 from tests.redis_server import RedisServer
@@ -28,7 +28,7 @@ GROWTH_LIMIT_KIB = 64 * 1024
 @pytest.fixture
 async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """A lane on which few may wait."""
-    monkeypatch.setattr("service.pipeline.MAX_WAITING", MOST_WAITING)
+    monkeypatch.setattr("service.lanes.pipeline.MAX_WAITING", MOST_WAITING)
     pipeline = Pipeline(Dialer(like_of(client_for(own_redis.url, 0.2))), 0.2, StoreWatch(Metrics()))
     await pipeline.read("a", (b"x",))
     yield pipeline

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.redis_url import Kind
+from service.lanes.redis_url import Kind
 
 
 @pytest.fixture(params=["server", "sentinel", "cluster"])

@@ -6,8 +6,8 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from service.keys import Keys
-from service.sessions import Session
+from service.life.keys import Keys
+from service.life.sessions import Session
 
 KEYS = Keys("")
 

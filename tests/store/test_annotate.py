@@ -7,12 +7,12 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import Contention, InvalidRequest
-from service.lane import Lane, Reply
-from service.lifecycle import Lifecycle
-from service.scripts import ANNOTATE, Command
-from service.sessions import Session
+from service.lanes.lane import Lane, Reply
+from service.life.lifecycle import Lifecycle
+from service.life.scripts import ANNOTATE, Command
+from service.life.sessions import Session
+from service.life.store import MOST_TRIES, Store
 from service.settings import Settings
-from service.store import MOST_TRIES, Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import store_on

@@ -7,13 +7,13 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, StoreUnavailable
-from service.lane import Fields, Lane, Read, Reply
-from service.metrics import Metrics
-from service.policies import NO_POLICY, Policies
-from service.scripts import Command
-from service.sessions import TimeoutConfig
+from service.lanes.lane import Fields, Lane, Read, Reply
+from service.life.policies import NO_POLICY, Policies
+from service.life.scripts import Command
+from service.life.sessions import TimeoutConfig
+from service.life.store import MOST_TRIES, Store
 from service.settings import Settings
-from service.store import MOST_TRIES, Store
+from service.telemetry.metrics import Metrics
 from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
 from tests.store.evidence import KEYS, commands_seen, keys_in
 
@@ -229,7 +229,7 @@ async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_not
 async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
     store: Store, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.policies.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("service.life.policies.MAX_REMEMBERED", 2)
     agents = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(4)]
     await asyncio.gather(*(policies.put(agent, {"timeout_minutes": 60}) for agent in agents))
 
@@ -241,7 +241,7 @@ async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
 async def test_the_agent_that_rested_longest_is_forgotten_first(
     policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.policies.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("service.life.policies.MAX_REMEMBERED", 2)
     policy = NO_POLICY._replace(updated_at=b"1")
     policies.remember("first", policy)
     policies.remember("second", policy)

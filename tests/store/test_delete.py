@@ -7,10 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.lane import Lane, Reply
-from service.scripts import Command
-from service.sessions import Session
-from service.store import Store
+from service.lanes.lane import Lane, Reply
+from service.life.scripts import Command
+from service.life.sessions import Session
+from service.life.store import Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER
@@ -51,7 +51,9 @@ async def test_other_sessions_of_its_user_and_its_agent_stay(store: Store, sessi
 async def test_others_in_its_shard_keep_their_place_in_the_indexes(
     store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.new_session_id", lambda: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a")
+    monkeypatch.setattr(
+        "service.life.store.new_session_id", lambda: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a"
+    )
     neighbour = await store.create(AGENT, USER, {}, b"{}")
     before = await scores_of(real_redis, neighbour)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 from redis.asyncio import Redis
 
-from service.lane import Fields, Lane
-from service.sessions import Session, TimeoutConfig
-from service.store import Store
+from service.lanes.lane import Fields, Lane
+from service.life.sessions import Session, TimeoutConfig
+from service.life.store import Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER

@@ -3,14 +3,14 @@
 import pytest
 from redis.asyncio import Redis
 
-from service.keys import LookupKeys
-from service.lane import Lane
-from service.metrics import Metrics
-from service.revocation import Revocation, Revoked, Whose
-from service.scripts import ENLIST
-from service.sessions import Session
+from service.lanes.lane import Lane
+from service.life.keys import LookupKeys
+from service.life.scripts import ENLIST
+from service.life.sessions import Session
+from service.life.store import Store
+from service.listing.revocation import Revocation, Revoked, Whose
 from service.settings import Settings
-from service.store import Store
+from service.telemetry.metrics import Metrics
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into, store_on
 from tests.store.evidence import KEYS

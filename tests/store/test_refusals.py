@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 
 from service.errors import SessionExpired, SessionNotFound
 from service.instants import iso
-from service.sessions import Session, TimeoutConfig
-from service.store import Store
+from service.life.sessions import Session, TimeoutConfig
+from service.life.store import Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from service.sessions import Session, TimeoutConfig
-from service.store import Store
+from service.life.sessions import Session, TimeoutConfig
+from service.life.store import Store
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER

@@ -1,0 +1,1 @@
+"""Whether the service may serve: its layout, its Redis, its health."""

@@ -1,0 +1,64 @@
+"""What goes around every request: whatever is raised in answering it becomes a response here.
+
+It wraps the whole application and is no aiohttp middleware: those cost more, and do not see what aiohttp refuses itself
+before it has found a handler.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from service.errors import (
+    InternalError,
+    MethodNotAllowed,
+    OtherHTTPError,
+    PayloadTooLarge,
+    Refusal,
+    RouteNotFound,
+)
+from service.http.wire import refusal_response
+from service.settings import MAX_BODY_BYTES
+
+Handle = Callable[[Any], Awaitable[web.StreamResponse]]
+
+PROBES = frozenset(("/livez", "/readyz", "/metrics"))
+"""What machines ask every few seconds: worth no line of the log and no trace."""
+
+_log = logging.getLogger(__name__)
+
+
+def refusals(handle: Handle, error_format: str) -> Handle:
+    """Map every refusal to its body; anything else is logged and answered 500, empty-handed."""
+
+    async def answer(request: Any) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except Refusal as refusal:
+            return refusal_response(refusal, error_format)
+        except web.HTTPException as error:
+            return refusal_response(_refusal_of(request, error), error_format)
+        except Exception:
+            _log.exception("a request failed")  # its line, which has the same request_id, says which
+            return refusal_response(InternalError(), error_format)
+
+    return answer
+
+
+def route_of(request: web.Request) -> str | None:
+    """The template of the route that a request took; None where there was none."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else None
+
+
+def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> Refusal:
+    match error:
+        case web.HTTPNotFound():
+            return RouteNotFound(f"There is nothing at {request.rel_url.path}.")
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(error.method, ", ".join(sorted(error.allowed_methods)))
+        case web.HTTPRequestEntityTooLarge():
+            return PayloadTooLarge(MAX_BODY_BYTES)
+        case _:
+            return OtherHTTPError(error.status, error.reason)

@@ -1,0 +1,106 @@
+"""What clients are told: sessions and refusals as JSON responses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+from pydantic.alias_generators import to_camel
+
+from service.errors import Refusal
+from service.http.json_response import JsonResponse
+from service.instants import iso, stored_iso
+from service.life.policies import Policy
+from service.life.sessions import Session
+from service.listing.directory import Page
+from service.listing.revocation import Revoked
+
+_SESSION = (
+    b'{"sessionId":"%b","agentId":"%b","userId":"%b","createdAt":"%b","lastActivity":"%b","expiresAt":"%b"'
+    b',"timeoutConfig":{"timeoutMinutes":%b,"autoRenew":%b,"maxDurationMinutes":%b,"warningThresholdMinutes":%b}'
+    b',"renewalCount":%b,"timeRemaining":%d,"isNearExpiration":%b,"metadata":%b}'
+)
+
+
+def session_json(session: Session) -> bytes:
+    """The whole object of the contract, for the most part in the bytes that Redis holds."""
+    stored = session.stored
+    return _SESSION % (
+        session.id.encode(),
+        stored.agent_id,
+        stored.user_id,
+        stored_iso(stored.created_at),
+        stored_iso(stored.last_activity),
+        stored_iso(stored.expires_at),
+        stored.timeout_minutes,
+        stored.auto_renew,
+        stored.max_duration_minutes,
+        stored.warning_threshold_minutes,
+        stored.renewal_count,
+        session.time_remaining_ms,
+        b"true" if session.is_near_expiration else b"false",
+        stored.metadata,
+    )
+
+
+def session_response(session: Session) -> web.Response:
+    return JsonResponse(session_json(session))
+
+
+def created_response(session: Session, location: str) -> web.Response:
+    response = session_response(session)
+    response.set_status(201)
+    response.headers["Location"] = location
+    return response
+
+
+def deleted_response(session_id: str) -> web.Response:
+    return json_response({"success": True, "message": f"Session {session_id} deleted successfully"})
+
+
+def page_response(page: Page, next_cursor: str | None) -> web.Response:
+    sessions = b",".join([session_json(session) for session in page.sessions])
+    stats = {
+        "totalSessions": page.stats.listed,
+        "activeSessions": page.stats.active,
+        "expiredSessions": page.stats.ended,
+    }
+    rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
+    return JsonResponse(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
+
+
+def revoked_response(revoked: Revoked, next_cursor: str | None) -> web.Response:
+    more = next_cursor is not None
+    return json_response({"revoked": revoked.number, "more": more, "nextCursor": next_cursor})
+
+
+def policy_response(agent_id: str, policy: Policy) -> web.Response:
+    return json_response(policy_document(agent_id, policy))
+
+
+def policy_document(agent_id: str, policy: Policy) -> dict[str, object]:
+    timeout = {to_camel(member): orjson.Fragment(value) for member, value in policy.timeout.items()}
+    assert policy.updated_at is not None
+    updated_at = iso(int(policy.updated_at))
+    return {"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at}
+
+
+def policy_deleted_response(agent_id: str) -> web.Response:
+    return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
+
+
+def refusal_response(refusal: Refusal, error_format: str) -> JsonResponse:
+    """A refusal in one of the contract's two shapes: `flat` is its example, `schema` its OpenAPI schema and more."""
+    body: dict[str, Any] = {"code": refusal.code, "details": refusal.details}
+    if error_format == "flat":
+        body = {"error": refusal.message, **body}
+    else:
+        error = {"code": refusal.code, "message": refusal.message, "details": refusal.sentence}
+        body = {"success": False, "error": error, **body}
+    response = JsonResponse(orjson.dumps(body), refusal.status, refusal.headers)
+    response.code = refusal.code
+    return response
+
+
+def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return JsonResponse(orjson.dumps(body), status, headers)

@@ -1,0 +1,1 @@
+"""What keeps the indexes true in the background: sweeping what ended, putting back what is missing."""

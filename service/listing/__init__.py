@@ -1,0 +1,1 @@
+"""Many sessions at once: listed, counted, and ended in bulk."""

@@ -1,0 +1,1 @@
+"""The service as processes: started, listening, drained; its workers, and the Redis of its own."""

@@ -1,0 +1,128 @@
+"""The service as a process: started, announced, drained and stopped."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from service.app import create_app
+from service.http.app_keys import HEALTH
+from service.http.runner import Runner, as_it_is
+from service.http.watch import Watch
+from service.lanes.clients import clients_for
+from service.process.banner import announce
+from service.process.embedded import embedded_server
+from service.process.listening import cannot_listen, url_of
+from service.settings import CannotStart, Settings, unknown_variables
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.telemetry.tracing import Tracing
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, event_log: EventLog) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
+    warn_of_unknown_variables()
+    stopped = stop_signal()
+    async with AsyncExitStack() as stack:
+        url = await redis_url(settings, stack)
+        runner = await _runner(settings, url, Metrics(), event_log, stack)
+        address = await _listen(runner, settings)
+        announce(address, url, settings)
+        await _serve_until(stopped, runner, settings)
+    _log.info("stopped")
+
+
+async def serve_as_worker(
+    settings: Settings,
+    metrics: Metrics,
+    event_log: EventLog,
+    listeners: Sequence[socket.socket],
+    ready: Callable[[], None],
+) -> None:
+    """The same on sockets that are there already, and saying nothing: `ready` is called once it serves."""
+    stopped = stop_signal()
+    async with AsyncExitStack() as stack:
+        runner = await _runner(settings, await redis_url(settings, stack), metrics, event_log, stack)
+        for listener in listeners:
+            await web.SockSite(runner, listener).start()
+        ready()
+        await _serve_until(stopped, runner, settings)
+    _log.info("stopped")
+
+
+def warn_of_unknown_variables() -> None:
+    for name in unknown_variables(os.environ):
+        _log.warning("%s is not a setting of this service", name)
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and by Ctrl-C, each as often as it likes."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def redis_url(settings: Settings, stack: AsyncExitStack) -> str:
+    """The URL that was set, or that of an embedded server, which runs until the stack is left."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
+
+
+async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Settings) -> None:
+    """Readiness turns first. What is in flight is finished when the runner is cleaned up."""
+    await stopped.wait()
+    runner.app[HEALTH].draining = True
+    _log.info("stopping: requests in flight are finished first")
+    await asyncio.sleep(settings.session_drain_pause_seconds)
+
+
+async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
+    """A runner that is set up, and is cleaned up when the stack is left."""
+    clients = clients_for(url, settings, metrics)
+    around = as_it_is
+    if settings.session_tracing:
+        tracing = _tracing()
+        stack.push_async_callback(tracing.aclose)
+        clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
+        around = tracing.over
+    runner = Runner(
+        create_app(settings, clients, Watch(metrics, event_log, Later())),
+        settings.session_error_format,
+        around,
+        shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
+    )
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    return runner
+
+
+def _tracing() -> "Tracing":
+    try:
+        from service.telemetry.tracing import otlp_tracing
+    except ImportError:
+        raise CannotStart(
+            "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
+        ) from None
+    return otlp_tracing()
+
+
+async def _listen(runner: Runner, settings: Settings) -> str:
+    site = web.TCPSite(runner, settings.host, settings.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise cannot_listen(settings, error) from None
+    return url_of(runner.addresses[0])

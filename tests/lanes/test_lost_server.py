@@ -1,0 +1,338 @@
+"""A Cluster one of whose servers is gone, with nobody to take its place: what lies on the others goes on."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+
+from service.errors import StoreUnavailable
+from service.keeping.delisting import Delisting
+from service.keeping.losses import Losses
+from service.keeping.reconciler import Reconciler
+from service.keeping.relisting import Relisting
+from service.keeping.sweeper import Sweeper
+from service.keeping.upkeep import Upkeep
+from service.lanes.connect import source_of
+from service.lanes.lane import Lane
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import SHARDS
+from service.life.lifecycle import Lifecycle
+from service.life.scripts import Command
+from service.listing.revocation import Revocation, Whose
+from service.telemetry.metrics import Metrics
+from tests.cluster_servers import ClusterServers, Node
+from tests.conftest import AGENT, USER, StartReplica, lifecycle_into
+from tests.counted import counted
+from tests.keeping.test_upkeep import said_by
+from tests.store.evidence import KEYS
+from tests.test_walkthrough import SESSIONS
+
+TIMEOUT_SECONDS = 1
+MINUTE_MS = 60_000
+PAST_MS, FUTURE_MS = 1_000_000_000_000, 4_000_000_000_000
+
+
+class Place(NamedTuple):
+    """A server of the cluster, with a shard, a user and an agent that lie there."""
+
+    node: Node
+    shard: str
+    user: str
+    agent: str
+
+    def session(self, number: int = 0) -> str:
+        return f"{self.shard}{number:06x}-0d44-4b50-8888-8dd25736052a"
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[ClusterServers]:
+    with tempfile.TemporaryDirectory() as folder:
+        servers = ClusterServers(Path(folder))
+        servers.start()
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture(autouse=True)
+def whole(servers: ClusterServers) -> Iterator[None]:
+    """The cluster is whole and empty before each test, and again after it."""
+    yield
+    for node in servers.servers:
+        node.go_on() if node.runs else node.start()
+    servers.until_settled()
+    for node in servers.servers:
+        node.command("FLUSHALL")
+
+
+@pytest.fixture
+async def lane(servers: ClusterServers) -> AsyncIterator[Lane]:
+    source = source_of(servers.url, TIMEOUT_SECONDS, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    yield lane
+    await lane.aclose()
+    await source.aclose()
+
+
+@pytest.fixture
+def lost(servers: ClusterServers) -> Place:
+    """The server that is lost in a test, once it says so."""
+    return place_on(servers, servers.primaries[0])
+
+
+@pytest.fixture
+def left(servers: ClusterServers) -> Place:
+    """One that stays."""
+    return place_on(servers, servers.primaries[1])
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def lifecycle(metrics: Metrics) -> Lifecycle:
+    return lifecycle_into(metrics)
+
+
+def place_on(servers: ClusterServers, node: Node) -> Place:
+    shard = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)) is node)
+    ids = [str(UUID(int=number, version=4)) for number in range(100)]
+    user = next(user for user in ids if owner_of(servers, KEYS.user(user)) is node)
+    agent = next(agent for agent in ids if owner_of(servers, KEYS.agent(agent)) is node)
+    return Place(node, shard, user, agent)
+
+
+def owner_of(servers: ClusterServers, key: str) -> Node:
+    return servers.owner_of(servers.slot_of(key))
+
+
+def lose(servers: ClusterServers, node: Node) -> None:
+    """Kill it, and wait until the others have noticed."""
+    node.kill()
+    servers.until_down(node)
+
+
+def find(servers: ClusterServers, node: Node) -> None:
+    """Start it again, and wait until the others have noticed."""
+    node.start()
+    servers.until_settled()
+
+
+def tombstone(session_id: str, owners: Place, expires_at_ms: int) -> list[Command]:
+    """What a session leaves that ends at an instant and is listed."""
+    keys = KEYS.of(session_id)
+    fields = ("agentId", owners.agent, "userId", owners.user, "expiresAt", expires_at_ms, "reason", "inactivity")
+    indexes: list[Command] = [("ZADD", index, expires_at_ms, session_id) for index in keys[2:]]
+    lookups = KEYS.lookups(owners.agent, owners.user)
+    return [
+        *indexes,
+        ("HSET", keys.tombstone, *fields),
+        ("PEXPIRE", keys.tombstone, MINUTE_MS),
+        *(("ZADD", lookup, PAST_MS, session_id) for lookup in lookups),
+        *(("PEXPIRE", lookup, MINUTE_MS) for lookup in lookups),
+    ]
+
+
+def alive(session_id: str, owners: Place) -> list[Command]:
+    key = KEYS.session(session_id)
+    times = ("createdAt", PAST_MS, "expiresAt", FUTURE_MS)
+    hash_ = ("HSET", key, "agentId", owners.agent, "userId", owners.user, *times)
+    return [*tombstone(session_id, owners, FUTURE_MS), hash_, ("PEXPIRE", key, MINUTE_MS)]
+
+
+async def in_shard(lane: Lane, place: Place) -> list[bytes]:
+    (found,) = await lane.ask(("ZRANGE", KEYS.expiry(place.shard), 0, -1))
+    return list(found)
+
+
+async def listed_by(lane: Lane, lookup: str) -> list[bytes]:
+    (found,) = await lane.ask(("ZRANGE", lookup, 0, -1))
+    return list(found)
+
+
+# Work beside the requests
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_what_has_ended_elsewhere_is_swept(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place, metrics: Metrics, is_silent: bool
+) -> None:
+    sweeper = Sweeper(lane, KEYS, lifecycle_into(metrics), metrics, retention_ms=MINUTE_MS)
+    await lane.change(
+        *tombstone(lost.session(), left, PAST_MS),
+        *tombstone(left.session(1), left, PAST_MS),
+        *tombstone(left.session(2), lost, PAST_MS),
+        *tombstone(left.session(3), left._replace(agent=lost.agent), PAST_MS),
+    )
+    lost.node.pause() if is_silent else lose(servers, lost.node)
+
+    with pytest.raises(StoreUnavailable):
+        await sweeper.round()
+
+    listed_on_the_lost_one = {left.session(2).encode(), left.session(3).encode()}
+    assert set(await in_shard(lane, left)) == listed_on_the_lost_one
+    assert sweeper.lag_seconds < MINUTE_MS
+    assert counted(metrics.ended) == {"inactivity": 1}
+
+
+async def test_what_waited_for_it_is_swept_when_it_is_back(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place, metrics: Metrics
+) -> None:
+    sweeper = Sweeper(lane, KEYS, lifecycle_into(metrics), metrics, retention_ms=MINUTE_MS)
+    await lane.change(*tombstone(left.session(), lost, PAST_MS))
+    lost.node.pause()
+    with pytest.raises(StoreUnavailable):
+        await sweeper.round()
+    lost.node.go_on()
+
+    await sweeper.round()
+
+    assert await in_shard(lane, left) == []
+    assert counted(metrics.ended) == {"inactivity": 1}
+
+
+async def test_the_reconciler_puts_back_what_it_can_and_moves_on(
+    servers: ClusterServers,
+    lane: Lane,
+    lost: Place,
+    left: Place,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.keeping.reconciler.SHARDS", (lost.shard, left.shard))
+    relisting = Relisting(lane, KEYS, Delisting(lane, KEYS), lookup_life_ms=MINUTE_MS)
+    reconciler = Reconciler(lane, KEYS, relisting, Losses(lane, KEYS, lifecycle), metrics)
+    await lane.change(*alive(left.session(1), left), *alive(left.session(2), left._replace(agent=lost.agent)))
+    await lane.change(("DEL", KEYS.user(left.user)), ("DEL", KEYS.agent(left.agent)))
+    lose(servers, lost.node)
+
+    with pytest.raises(StoreUnavailable):
+        await reconciler.round()
+    with pytest.raises(StoreUnavailable):
+        await reconciler.round()
+
+    assert await listed_by(lane, KEYS.user(left.user)) == [left.session(1).encode(), left.session(2).encode()]
+    assert await listed_by(lane, KEYS.agent(left.agent)) == [left.session(1).encode()]
+
+
+async def test_lost_sessions_elsewhere_are_counted(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place, lifecycle: Lifecycle, metrics: Metrics
+) -> None:
+    losses = Losses(lane, KEYS, lifecycle)
+    gone = [lost.session(1), left.session(1), lost.session(2), left.session(2)]
+    await lane.change(*chain.from_iterable(tombstone(session_id, left, FUTURE_MS) for session_id in gone))
+    lose(servers, lost.node)
+
+    for session_id in gone:
+        losses.met(session_id)
+    await losses.aclose()
+
+    assert counted(metrics.ended) == {"lost": 2}
+
+
+async def test_suspects_elsewhere_leave_their_lookups_and_the_others_later(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place
+) -> None:
+    delisting = Delisting(lane, KEYS)
+    await lane.change(*tombstone(left.session(1), left, PAST_MS), *tombstone(lost.session(1), left, PAST_MS))
+    await lane.change(*tombstone(left.session(2), lost, PAST_MS))
+    delisting.left_behind(left.session(2), lost.agent, lost.user)
+    delisting.left_behind(lost.session(1), left.agent, left.user)
+    delisting.left_behind(left.session(1), left.agent, left.user)
+    lose(servers, lost.node)
+
+    with pytest.raises(StoreUnavailable):
+        await delisting.round()
+    meanwhile = await listed_by(lane, KEYS.user(left.user))
+    find(servers, lost.node)
+    await delisting.round()
+
+    assert meanwhile == [lost.session(1).encode()]
+    assert await listed_by(lane, KEYS.user(left.user)) == []
+    assert await listed_by(lane, KEYS.user(lost.user)) == []
+
+
+async def test_servers_that_answer_are_checked_and_the_others_when_they_do(
+    servers: ClusterServers, lane: Lane, lost: Place, lifecycle: Lifecycle, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    upkeep = Upkeep(lane, KEYS, lifecycle)
+    lost.node.pause()
+    with pytest.raises(StoreUnavailable):
+        await upkeep.round()
+    told_at_first = said_by("service.checks.server_checks", caplog)
+    lost.node.go_on()
+
+    await upkeep.round()
+    await upkeep.round()
+
+    told = said_by("service.checks.server_checks", caplog)
+    assert (len(told_at_first), len(told)) == (2, 3)
+    assert f":{lost.node.port}" in told[-1]
+
+
+# Bulk ends
+
+
+async def test_what_a_bulk_end_ended_elsewhere_is_counted_and_delisted(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place, lifecycle: Lifecycle, metrics: Metrics
+) -> None:
+    sessions = [left.session(1), lost.session(1), left.session(2), lost.session(2)]
+    await lane.change(*chain.from_iterable(alive(session_id, left) for session_id in sessions))
+    lose(servers, lost.node)
+
+    with pytest.raises(StoreUnavailable):
+        await Revocation(lane, KEYS, lifecycle).revoke(Whose(None, left.user))
+
+    on_the_lost_one = [lost.session(1).encode(), lost.session(2).encode()]
+    assert counted(metrics.ended) == {"revoked": 2}
+    assert await listed_by(lane, KEYS.user(left.user)) == on_the_lost_one
+    assert await listed_by(lane, KEYS.agent(left.agent)) == on_the_lost_one
+
+
+async def test_a_bulk_end_succeeds_where_only_another_lookup_is_away_and_that_is_seen_to_later(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place, lifecycle: Lifecycle
+) -> None:
+    delisting = Delisting(lane, KEYS)
+    lifecycle.when_left_behind = delisting.left_behind
+    await lane.change(*alive(left.session(), left._replace(agent=lost.agent)))
+    lose(servers, lost.node)
+
+    revoked = await Revocation(lane, KEYS, lifecycle).revoke(Whose(None, left.user))
+    find(servers, lost.node)
+    await delisting.round()
+
+    assert (revoked.number, revoked.rest) == (1, None)
+    assert await listed_by(lane, KEYS.agent(lost.agent)) == []
+
+
+# Replicas
+
+
+def test_a_replica_started_while_the_mark_of_the_layout_is_away_does_not_serve(
+    servers: ClusterServers, start_replica: StartReplica
+) -> None:
+    marked = owner_of(servers, KEYS.layout)
+    marked.command("SET", KEYS.layout, "2")
+    lose(servers, marked)
+    replica = start_replica(REDIS_URL=servers.url, SESSION_STORE_TIMEOUT_SECONDS="1")
+
+    opened = [replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})[0] for _ in range(3)]
+
+    assert (opened, replica.call("GET", "/readyz")[0]) == ([503] * 3, 503)
+    marked.start()
+    assert '"level":"warning"' in replica.line_with("The data in Redis is of layout 2")
+
+
+def test_a_replica_that_knew_the_layout_stays_ready(servers: ClusterServers, start_replica: StartReplica) -> None:
+    replica = start_replica(REDIS_URL=servers.url, SESSION_STORE_TIMEOUT_SECONDS="1")
+    before = replica.call("GET", "/readyz")[0]
+    lose(servers, owner_of(servers, KEYS.layout))
+
+    assert (before, replica.call("GET", "/readyz")[0]) == (200, 200)

@@ -1,0 +1,101 @@
+"""Changes that wait for replicas: answered when those have them, else refused, and no read waits behind them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from service.errors import StoreUnavailable
+from service.lanes.batch import Replication
+from service.lanes.connect import source_of
+from service.lanes.lane import Lane, Unreplicated
+from service.lanes.redis_url import Kind
+from service.lanes.store_watch import StoreWatch
+from service.life.keys import Keys
+from service.life.store import Store
+from service.telemetry.metrics import Metrics
+from tests.attempt import attempt
+from tests.conftest import AGENT, USER
+from tests.sentinel_servers import SentinelServers
+from tests.store.evidence import commands_seen
+
+
+@pytest.fixture
+def kind() -> Kind:
+    return "sentinel"
+
+
+@pytest.fixture
+async def lane(redis_url: str, real_redis: Redis) -> AsyncIterator[Lane]:
+    source = source_of(redis_url, 2, StoreWatch(Metrics()))
+    lane = source.new_lane(Replication(1, 200))
+    yield lane
+    await lane.aclose()
+    await source.aclose()
+
+
+@pytest.fixture
+def silence(sentinel_servers: SentinelServers) -> Iterator[None]:
+    """Replicas that hear nothing more."""
+    replicas = sentinel_servers.replicas
+    for replica in replicas:
+        replica.pause()
+    yield
+    for replica in replicas:
+        replica.go_on()
+    sentinel_servers.until_settled()
+
+
+async def test_what_has_been_answered_is_on_a_replica(store: Store, sentinel_servers: SentinelServers) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    key = Keys("").session(session.id)
+    assert sum(bool(replica.command("EXISTS", key)) for replica in sentinel_servers.replicas) >= 1
+
+
+async def test_a_change_that_no_replica_has_in_time_is_refused(
+    store: Store, request: pytest.FixtureRequest, real_redis: Redis
+) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+
+    with pytest.raises(StoreUnavailable) as refusal:
+        await store.renew(session.id)
+
+    assert refusal.value.why.startswith("0 of 1 replicas had a change within 200 ms")
+    assert await real_redis.hget(Keys("").session(session.id), "renewalCount") == b"1"
+
+
+async def test_reads_go_on_meanwhile(store: Store, request: pytest.FixtureRequest) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+    renewal = asyncio.ensure_future(store.renew(session.id))
+
+    await asyncio.sleep(0)
+    assert (await store.get(session.id)).id == session.id
+    assert not renewal.done()
+
+    with pytest.raises(StoreUnavailable):
+        await renewal
+
+
+async def test_changes_of_many_share_one_wait(store: Store, real_redis: Redis) -> None:
+    await store.create(AGENT, USER, {}, b"{}")
+    before = await commands_seen(real_redis)
+
+    await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(40)))
+
+    assert 1 <= (await commands_seen(real_redis) - before)["wait"] <= 3
+
+
+async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_session_still_unknown(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+
+    with pytest.raises(Unreplicated):
+        await store.delete(session.id)
+
+    assert await attempt(store.delete, session.id) == "missing"

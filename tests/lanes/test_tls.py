@@ -1,0 +1,117 @@
+"""Every connection encrypted, to each kind of servers: to one, to Sentinels and whom they name, to all of a Cluster."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trustme
+
+from service.errors import StoreUnavailable
+from service.lanes.connect import source_of
+from service.lanes.store_watch import StoreWatch
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from tests.cluster_servers import ClusterServers, Node
+from tests.conftest import AGENT, USER, store_on
+from tests.redis_server import RedisServer, free_port, until
+from tests.sentinel_servers import MASTER, Sentinel
+from tests.tls_door import Door, door_to
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trust(authority: trustme.CA, tmp_path: Path) -> str:
+    """The options of a URL that trust the authority."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return f"ssl_ca_certs={tmp_path / 'ca.pem'}"
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[RedisServer]:
+    server = RedisServer(data_dir, port=free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def door(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[Door]:
+    async with door_to(server.port, tls) as door:
+        yield door
+
+
+async def lives_at(url: str) -> bool:
+    """Whether a session that is created there can be read there."""
+    source = source_of(url, 2, StoreWatch(Metrics()))
+    lane = source.new_lane()
+    store = store_on(lane, Settings())
+    try:
+        session = await store.create(AGENT, USER, {}, b"{}")
+        return (await store.get(session.id)).id == session.id
+    finally:
+        await lane.aclose()
+        await source.aclose()
+
+
+async def test_to_one_server(door: Door, trust: str) -> None:
+    assert await lives_at(f"rediss://127.0.0.1:{door.port}?{trust}")
+    assert door.encrypted == 1
+
+
+async def test_not_to_one_whose_certificate_nobody_vouches_for(door: Door) -> None:
+    with pytest.raises(StoreUnavailable):
+        await lives_at(f"rediss://127.0.0.1:{door.port}")
+
+
+async def test_to_sentinels_and_the_primary(door: Door, trust: str, tls: ssl.SSLContext, tmp_path: Path) -> None:
+    sentinel = Sentinel(tmp_path, None)
+    sentinel.start(door.port)
+    async with door_to(sentinel.port, tls) as door_to_sentinel:
+        assert await lives_at(f"rediss+sentinel://127.0.0.1:{door_to_sentinel.port}/{MASTER}?{trust}")
+        assert door_to_sentinel.encrypted
+    assert door.encrypted == 1
+    sentinel.stop()
+
+
+@pytest.fixture
+def cluster(data_dir: Path) -> Iterator[ClusterServers]:
+    """A cluster of the test's own, for it is told to call itself otherwise."""
+    servers = ClusterServers(data_dir)
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+async def test_to_every_server_of_a_cluster(cluster: ClusterServers, trust: str, tls: ssl.SSLContext) -> None:
+    async with AsyncExitStack() as stack:
+        doors = [await stack.enter_async_context(door_to(node.port, tls)) for node in cluster.servers]
+        await asyncio.to_thread(announce, cluster, [door.port for door in doors])
+
+        assert [await lives_at(f"rediss+cluster://127.0.0.1:{doors[0].port}?{trust}") for _ in range(10)] == [True] * 10
+        assert all(door.encrypted for door in doors)
+
+
+def announce(cluster: ClusterServers, ports: list[int]) -> None:
+    """Let each server name its door, and wait until all of them have heard."""
+    for node, port in zip(cluster.servers, ports, strict=True):
+        node.command("CONFIG", "SET", "cluster-announce-port", port)
+    until(lambda: all(announced_by(node) == set(ports) for node in cluster.servers), "the doors are known")
+
+
+def announced_by(node: Node) -> set[int]:
+    return {primary[1] for _, _, primary, *_ in cast(list[Any], node.command("CLUSTER", "SLOTS"))}

@@ -1,0 +1,169 @@
+"""The data model in the docstring of `service/life/keys.py`, compared with what the service leaves in Redis."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+from redis.asyncio import Redis
+
+from service.lanes.lane import Lane
+from service.life import keys
+from service.life.keys import SHARDS, Keys
+from service.life.scripts import LOSE
+from service.life.sessions import Session
+from service.life.store import Store
+from service.settings import Settings
+from tests.aging import age
+from tests.conftest import AGENT, USER, lane_to, policies_on
+from tests.store.evidence import keys_in
+
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+MINUTE_MS = 60_000
+AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
+
+OF_A_SESSION = {
+    "session:{ab}:<id>",
+    "session:{ab}:<id>:tombstone",
+    "sessions:{ab}:expiry",
+    "sessions:{ab}:warning",
+    "sessions:{ab}:created",
+    "sessions:user:{<userId>}",
+    "sessions:agent:{<agentId>}",
+}
+
+Verb = Callable[[Store, str], Awaitable[Session | None]]
+
+
+class Row(NamedTuple):
+    """One row of the table: a kind of key. Only hashes have `fields`."""
+
+    name: str
+    type: str
+    fields: frozenset[str]
+    dies: bool
+
+
+def documented() -> dict[str, Row]:
+    """The rows of the table, by the pattern of their keys."""
+    cells = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+?) \| (.+?) \|$", keys.__doc__ or "", re.MULTILINE)
+    return {
+        name: Row(name, type_, frozenset(holds.split() if type_ == "hash" else ()), not dies.startswith("never"))
+        for name, type_, holds, dies in cells
+    }
+
+
+async def found_in(redis: Redis) -> dict[str, Row]:
+    """What every key in Redis looks like, by the one pattern that its name is of."""
+    rows = [await _row_of(redis, key) for key in await keys_in(redis)]
+    return {row.name: row for row in rows}
+
+
+async def _row_of(redis: Redis, key: str) -> Row:
+    type_ = _text(await redis.type(key))
+    fields = [_text(field) for field in await redis.hkeys(key)] if type_ == "hash" else []
+    return Row(_name_of(key), type_, frozenset(fields), await redis.pttl(key) > 0)
+
+
+def _text(reply: Any) -> str:
+    return str(reply, "ascii")
+
+
+def _name_of(key: str) -> str:
+    (name,) = [name for name in documented() if re.fullmatch(_pattern_of(name), key)]
+    return name
+
+
+def _pattern_of(name: str) -> str:
+    """A name of the table as a regular expression: `ab` is any shard, `<id>` and its like are any UUID."""
+    return re.sub(r"<\w+>", _UUID, re.escape(name).replace("{ab", "{[0-9a-f]{2}"))
+
+
+def rows_of(names: set[str]) -> dict[str, Row]:
+    return {name: row for name, row in documented().items() if name in names}
+
+
+def test_the_table_has_a_row_for_every_kind_of_key() -> None:
+    assert set(documented()) >= OF_A_SESSION | {"sessions:agent:{<agentId>}:policy", "sessions:layout"}
+
+
+async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        Store.get,
+        Store.touch,
+        Store.renew,
+        lambda store, session_id: store.configure(session_id, {"auto_renew": False}),
+        lambda store, session_id: store.annotate(session_id, {"channel": "phone"}),
+    ],
+    ids=["get", "touch", "renew", "configure", "annotate"],
+)
+async def test_a_verb_leaves_what_the_table_says(store: Store, session: Session, real_redis: Redis, verb: Verb) -> None:
+    await verb(store, session.id)
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+async def test_a_policy_leaves_what_the_table_says(lane: Lane, settings: Settings, real_redis: Redis) -> None:
+    whole = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
+
+    await policies_on(lane, settings).put(AGENT, whole)
+
+    assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
+
+
+async def test_a_deletion_leaves_nothing(store: Store, session: Session, real_redis: Redis) -> None:
+    await store.delete(session.id)
+
+    assert await found_in(real_redis) == {}
+
+
+async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redis) -> None:
+    await age(real_redis, session.id, 30 * MINUTE_MS)
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION - {"session:{ab}:<id>"})
+
+
+async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real_redis: Redis) -> None:
+    key = Keys("").of(session.id)
+    await real_redis.delete(key.session)
+
+    await lane_to(real_redis).change(LOSE.command(key, id=session.id))
+
+    tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
+    assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}
+    assert "lostAt" in (keys.__doc__ or "")
+
+
+def test_the_layout_has_a_version() -> None:
+    assert keys.LAYOUT_VERSION == "1"
+
+
+def test_a_prefix_stands_in_front_of_every_name() -> None:
+    plain, prefixed = Keys(""), Keys("staging:")
+
+    assert prefixed.of(AN_ID) == tuple(f"staging:{key}" for key in plain.of(AN_ID))
+    assert prefixed.user(USER) == f"staging:{plain.user(USER)}"
+    assert prefixed.agent(AGENT) == f"staging:{plain.agent(AGENT)}"
+    assert prefixed.policy(AGENT) == f"staging:{plain.policy(AGENT)}"
+    assert prefixed.layout == f"staging:{plain.layout}"
+
+
+def test_a_key_is_spelled_alike_alone_and_among_the_others() -> None:
+    alone = Keys("")
+
+    assert alone.session(AN_ID) == alone.of(AN_ID).session
+    assert alone.tombstone(AN_ID) == alone.of(AN_ID).tombstone
+    assert alone.expiry("ab") == alone.of(AN_ID).expiry
+    assert alone.warning("ab") == alone.of(AN_ID).warning
+    assert alone.created("ab") == alone.of(AN_ID).created
+
+
+def test_there_is_a_shard_for_every_beginning_of_an_id() -> None:
+    assert len(set(SHARDS)) == 256
+    assert (SHARDS[0], SHARDS[0xAB], SHARDS[255]) == ("00", "ab", "ff")

@@ -1,0 +1,143 @@
+"""Counting: a shard in one moment, by the clock of its own server, and what is near exactly."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from service.keeping.sweeper import Sweeper
+from service.lanes.lane import Lane, Reply, ScriptFault, UnknownAnswer
+from service.life.keys import SHARDS, Keys
+from service.life.scripts import COUNT, Command
+from service.life.sessions import Session
+from service.life.store import Store
+from service.listing.census import Census, Tally
+from service.telemetry.metrics import Metrics
+from tests.aging import age
+from tests.conftest import AGENT, USER, lifecycle_into
+from tests.store.evidence import KEYS, commands_seen, forget_commands
+
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def census(lane: Lane) -> Census:
+    return Census(lane, Keys(""))
+
+
+async def create(store: Store, number: int) -> list[Session]:
+    return await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(number)))
+
+
+async def aged(redis: Redis, sessions: list[Session], minutes: int) -> None:
+    await asyncio.gather(*(age(redis, session.id, minutes * MINUTE_MS) for session in sessions))
+
+
+async def test_where_there_is_nothing_nothing_is_counted(census: Census) -> None:
+    assert (await census.take()).total == Tally(0, 0, 0)
+
+
+async def test_those_that_live_are_near_or_not_and_those_that_have_ended_are_apart(
+    census: Census, store: Store, real_redis: Redis
+) -> None:
+    await create(store, 40)
+    await aged(real_redis, await create(store, 30), 26)
+    await aged(real_redis, await create(store, 20), 31)
+
+    total = (await census.take()).total
+
+    assert total == Tally(active=70, ended=20, near=30)
+    assert total.listed == 90
+
+
+async def test_each_shard_has_a_tally_and_an_instant_of_its_own(
+    census: Census, session: Session, real_redis: Redis
+) -> None:
+    counted = await census.take()
+
+    assert {shard for shard, tally in counted.shards.items() if tally.active} == {session.id[:2]}
+    assert tuple(counted.shards) == tuple(counted.at_ms) == SHARDS
+    assert session.created_at_ms <= min(counted.at_ms.values())
+
+
+async def test_a_shard_is_counted_by_one_script_and_all_in_one_ask(
+    census: Census, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked = type(lane).ask, list[tuple[Command, ...]]()
+
+    async def listening(lane: Lane, *commands: Command) -> list[Reply]:
+        asked.append(commands)
+        return await ask(lane, *commands)
+
+    monkeypatch.setattr(type(lane), "ask", listening)
+    await census.take()
+
+    (commands,) = asked
+    assert [command[1] for command in commands] == [COUNT.sha] * 256
+
+
+async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
+    census: Census, store: Store, real_redis: Redis
+) -> None:
+    await create(store, 30)
+    await census.take()
+    await forget_commands(real_redis)
+
+    await census.take()
+
+    seen = await commands_seen(real_redis)
+    assert {name: seen[name] for name in ("evalsha", "zcard", "zcount")} == {
+        "evalsha": 256,
+        "zcard": 256,
+        "zcount": 512,
+    }
+    assert seen.keys() <= {"evalsha", "time", "zcard", "zcount", "hello", "auth", "select"}
+
+
+async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
+    census: Census, store: Store, lane: Lane, beside: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(store, 20)
+    await aged(real_redis, await create(store, 10), 26)
+    await aged(real_redis, await create(store, 30), 31)
+    metrics, ask = Metrics(), lane.ask
+    sweeper = Sweeper(beside, KEYS, lifecycle_into(metrics), metrics, retention_ms=60 * MINUTE_MS)
+
+    async def then_sweep(*commands: Command) -> list[Reply]:
+        replies = await ask(*commands)
+        await sweeper.round()
+        return replies
+
+    monkeypatch.setattr(lane, "ask", then_sweep)
+
+    assert (await census.take()).total == Tally(active=30, ended=30, near=10)
+    assert (await census.take()).total == Tally(active=30, ended=0, near=10)
+
+
+async def test_the_longest_unswept_is_found(census: Census, store: Store, real_redis: Redis) -> None:
+    older, younger, _ = await create(store, 3)
+    await aged(real_redis, [older], 40)
+    await aged(real_redis, [younger], 31)
+
+    oldest_end_ms = await census.oldest_end_ms(await census.take())
+
+    assert oldest_end_ms == older.expires_at_ms - 40 * MINUTE_MS
+
+
+async def test_an_index_that_is_none_is_a_fault(census: Census, real_redis: Redis) -> None:
+    await real_redis.set(KEYS.warning("ab"), "no index", px=MINUTE_MS)
+
+    with pytest.raises(ScriptFault):
+        await census.take()
+
+
+async def test_an_answer_in_another_word_is_said_aloud(
+    census: Census, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(lane: Lane, *commands: Command) -> list[Reply]:
+        return [[b"word", 1, 0, 0, 0] for _ in commands]
+
+    monkeypatch.setattr(type(lane), "ask", ask)
+
+    with pytest.raises(UnknownAnswer):
+        await census.take()
