@@ -362,6 +362,6 @@ def test_the_store_does_what_the_model_says(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr("service.life.store.new_session_id", new_id_in_one_shard)
+    monkeypatch.setattr("service.life.creation.new_session_id", new_id_in_one_shard)
     machine = cast(type[SessionsInRedis], partial(SessionsInRedis, redis_server.url))
     run_state_machine_as_test(machine, settings=RUN)

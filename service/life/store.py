@@ -1,19 +1,20 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from service.errors import Contention, SessionNotFound, SessionRevoked, StoreUnavailable
-from service.lanes.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused, Unreplicated
+from service.errors import Contention, SessionNotFound
+from service.lanes.lane import Lane, Reply, Unreplicated
 from service.life import scripts
-from service.life.answers import LOST, MISSING, REVOKED, answer_of_tombstone, refusal_of
-from service.life.keys import Keys, LookupKeys
+from service.life.answers import LOST, answer_of_tombstone, refusal_of
+from service.life.creation import Creation
+from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
+from service.life.lookups import Lookups
 from service.life.metadata import Patch, patched
-from service.life.policies import Policies, Policy, policy_from
+from service.life.policies import Policies
 from service.life.scripts import Argument
-from service.life.sessions import Session, TimeoutConfig, as_stored, is_issued_id, new_session_id, session_from
+from service.life.sessions import Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.life.turns import Turns
 
 MOST_TRIES = 64
@@ -21,9 +22,6 @@ MOST_TRIES = 64
 
 _OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
-
-
-_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -46,9 +44,9 @@ class Store:
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
-        self._policies = policies
         self._retention_ms = retention_ms
-        self._lookup_life_ms = lookup_life_ms
+        self._lookups = Lookups(lane, keys, lifecycle, life_ms=lookup_life_ms)
+        self._creation = Creation(lane, keys, lifecycle, policies, self._lookups, retention_ms=retention_ms)
         self._turns = Turns(patience_seconds)
 
     async def create(
@@ -60,20 +58,7 @@ class Store:
         scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known, and
         SessionRevoked where a bulk revocation came upon the session before its creation was done.
         """
-        asked = as_stored(changes)
-        for _ in range(MOST_TRIES):
-            supposed = await self._policies.supposed(agent_id)
-            try:
-                policy, session = await self._create(agent_id, user_id, {**supposed.timeout, **asked}, metadata)
-            except ScriptsForgotten:
-                continue
-            if policy == supposed.policy:
-                self._lifecycle.created(session.id)
-                return session
-            self._policies.remember(agent_id, policy)
-            if await self._taken_back(session.id, agent_id, user_id) == MISSING:
-                raise SessionRevoked(agent_id, user_id)
-        raise StoreUnavailable(f"a session was to be created, and had to be taken back, {MOST_TRIES} times")
+        return await self._creation.create(agent_id, user_id, changes, metadata)
 
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""
@@ -106,7 +91,7 @@ class Store:
         )
         self._lifecycle.changed(session_id, "timeout")
         if "max_duration_minutes" in changes:
-            await self._prolong_lookups(session)
+            await self._lookups.prolong(session)
         return session
 
     async def annotate(self, session_id: str, patch: Patch) -> Session:
@@ -126,48 +111,17 @@ class Store:
         try:
             (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
         except Unreplicated as fault:  # it has ended all the same
-            _, agent_id, user_id = fault.replies[0]
             self._lifecycle.ended(session_id, "deleted")
-            self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
+            match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
+                case [b"deleted", agent_id, user_id]:
+                    self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
             raise
         match answer:
             case [b"deleted", agent_id, user_id]:
                 self._lifecycle.ended(session_id, "deleted")
-                await self._delist(session_id, agent_id.decode(), user_id.decode())
+                await self._lookups.delist(session_id, agent_id.decode(), user_id.decode())
             case _:
                 raise self._refusal(session_id, answer)
-
-    async def _create(
-        self, agent_id: str, user_id: str, config: dict[str, Argument], metadata: bytes
-    ) -> tuple[Policy, Session]:
-        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force.
-
-        Where Redis refuses any of it, none of it stays: a session that its lookups do not know must not live.
-        """
-        session_id = new_session_id()
-        creation = scripts.CREATE.command(
-            self._keys.of(session_id),
-            id=session_id,
-            agent_id=agent_id,
-            user_id=user_id,
-            metadata=metadata,
-            retention_ms=self._retention_ms,
-            **config,
-        )
-        try:
-            policy, *_, answer = await self._lane.in_order(
-                self._policies.reading(agent_id),
-                self._enlist(self._keys.agent(agent_id), session_id),
-                self._enlist(self._keys.user(user_id), session_id),
-                creation,
-            )
-        except (ScriptsForgotten, StoreRefused, ScriptFault):
-            await self._taken_back(session_id, agent_id, user_id)
-            raise
-        if answer == REVOKED:
-            await self._delist(session_id, agent_id, user_id)
-            raise SessionRevoked(agent_id, user_id)
-        return policy_from(policy), self._session(session_id, answer)
 
     async def _annotate(self, session: Session, patch: Patch) -> Session:
         keys = self._keys.of(session.id)
@@ -183,16 +137,6 @@ class Store:
                     self._lifecycle.changed(session.id, "metadata")
                     return session
         raise Contention(session.id)
-
-    async def _taken_back(self, session_id: str, agent_id: str, user_id: str) -> Reply:
-        """What was found in deleting a session whose id nobody was told: missing, it was revoked or never was."""
-        try:
-            (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
-        except StoreUnavailable as error:
-            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
-            raise
-        await self._delist(session_id, agent_id, user_id)
-        return answer
 
     async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
         _require_issued(session_id)
@@ -221,30 +165,6 @@ class Store:
         if answer == LOST:
             self._lifecycle.lost_met(session_id)
         return refusal_of(session_id, answer)
-
-    def _enlist(self, lookup: str, session_id: str, created_at: bytes = b"") -> scripts.Command:
-        return scripts.ENLIST.command(
-            LookupKeys(lookup), id=session_id, lookup_life_ms=self._lookup_life_ms, created_at=created_at
-        )
-
-    async def _prolong_lookups(self, session: Session) -> None:
-        """Let its lookups last as long as the session may now: they may be of a replica with tighter settings."""
-        lookups = self._keys.lookups(session.agent_id, session.user_id)
-        try:
-            await self._lane.change(
-                *[self._enlist(lookup, session.id, session.stored.created_at) for lookup in lookups]
-            )
-        except StoreUnavailable as error:
-            _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.why)
-
-    async def _delist(self, session_id: str, agent_id: str, user_id: str) -> None:
-        """Take an ended session out of its lookups. Left behind it does little harm, so trouble is not passed on."""
-        try:
-            await self._lane.change(
-                ("ZREM", self._keys.user(user_id), session_id), ("ZREM", self._keys.agent(agent_id), session_id)
-            )
-        except StoreUnavailable as error:
-            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
 
 
 def _require_issued(session_id: str) -> None:

@@ -490,7 +490,7 @@ async def test_one_that_comes_to_life_before_it_is_marked_is_ended(
 async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
     store: Store, revocation: Revocation, under_way: Birth, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.store.new_session_id", lambda: under_way.id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda: under_way.id)
     await revocation.revoke(OF_BOTH)
 
     with pytest.raises(SessionRevoked):
@@ -504,13 +504,14 @@ async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_beg
 ) -> None:
     await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
-    taken_back = store._taken_back
+    creation = store._creation
+    taken_back = creation._taken_back
 
     async def after_a_revocation(*ids: str) -> Reply:
         await revocation.revoke(OF_THE_USER)
         return await taken_back(*ids)
 
-    monkeypatch.setattr(store, "_taken_back", after_a_revocation)
+    monkeypatch.setattr(creation, "_taken_back", after_a_revocation)
 
     assert await attempt(store.create, AGENT, USER, {}, b"{}") == "revoked"
     assert await keys_in(real_redis) == [KEYS.policy(AGENT)]
@@ -625,7 +626,7 @@ async def test_a_creation_that_met_a_revocation_is_a_conflict(
     client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = new_session_id()
-    monkeypatch.setattr("service.life.store.new_session_id", lambda: session_id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda: session_id)
     await redis.zadd(KEYS.user(USER), {session_id: 1})
     await client.delete(SESSIONS, params={"userId": USER})
 

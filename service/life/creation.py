@@ -1,0 +1,94 @@
+"""How a session comes to be: under its agent's policy, known to its lookups, or not at all."""
+
+from collections.abc import Mapping
+
+from service.errors import SessionRevoked, StoreUnavailable
+from service.lanes.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused
+from service.life import scripts
+from service.life.answers import MISSING, refusal_of
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
+from service.life.lookups import Lookups
+from service.life.policies import Policies, Policy, policy_from
+from service.life.scripts import Argument
+from service.life.sessions import Session, as_stored, new_session_id, session_from
+
+MOST_TRIES = 64
+"""How often a creation is begun anew where its agent's policy, or Redis's scripts, keep changing under it."""
+
+
+class Creation:
+    def __init__(
+        self, lane: Lane, keys: Keys, lifecycle: Lifecycle, policies: Policies, lookups: Lookups, *, retention_ms: int
+    ) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._lifecycle = lifecycle
+        self._policies = policies
+        self._lookups = lookups
+        self._retention_ms = retention_ms
+
+    async def create(
+        self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
+    ) -> Session:
+        """See Store.create."""
+        asked = as_stored(changes)
+        for _ in range(MOST_TRIES):
+            supposed = await self._policies.supposed(agent_id)
+            try:
+                policy, session = await self._create(agent_id, user_id, {**supposed.timeout, **asked}, metadata)
+            except ScriptsForgotten:
+                continue
+            if policy == supposed.policy:
+                self._lifecycle.created(session.id)
+                return session
+            self._policies.remember(agent_id, policy)
+            if await self._taken_back(session.id, agent_id, user_id) == MISSING:
+                raise SessionRevoked(agent_id, user_id)
+        raise StoreUnavailable(f"a session was to be created, and had to be taken back, {MOST_TRIES} times")
+
+    async def _create(
+        self, agent_id: str, user_id: str, config: dict[str, Argument], metadata: bytes
+    ) -> tuple[Policy, Session]:
+        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force.
+
+        Where Redis refuses any of it, none of it stays: a session that its lookups do not know must not live.
+        """
+        session_id = new_session_id()
+        creation = scripts.CREATE.command(
+            self._keys.of(session_id),
+            id=session_id,
+            agent_id=agent_id,
+            user_id=user_id,
+            metadata=metadata,
+            retention_ms=self._retention_ms,
+            **config,
+        )
+        try:
+            policy, *_, answer = await self._lane.in_order(
+                self._policies.reading(agent_id),
+                self._lookups.enlisting(self._keys.agent(agent_id), session_id),
+                self._lookups.enlisting(self._keys.user(user_id), session_id),
+                creation,
+            )
+        except (ScriptsForgotten, StoreRefused, ScriptFault):
+            await self._taken_back(session_id, agent_id, user_id)
+            raise
+        match answer:
+            case [b"live", now_ms, values]:
+                return policy_from(policy), session_from(session_id, values, now_ms)
+            case [b"revoked"]:
+                await self._lookups.delist(session_id, agent_id, user_id)
+                raise SessionRevoked(agent_id, user_id)
+            case _:
+                raise refusal_of(session_id, answer)
+
+    async def _taken_back(self, session_id: str, agent_id: str, user_id: str) -> Reply:
+        """What was found in deleting a session whose id nobody was told: missing, it was revoked or never was."""
+        try:
+            (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        except StoreUnavailable as error:
+            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
+            raise
+        await self._lookups.delist(session_id, agent_id, user_id)
+        return answer
