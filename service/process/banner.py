@@ -2,8 +2,8 @@
 
 import sys
 
+from service.lanes.redis_cli import redis_cli
 from service.settings import Settings
-from service.terminal.redis_cli import redis_cli
 
 
 def announce(address: str, url: str, settings: Settings, workers: int = 1) -> None:

@@ -7,6 +7,7 @@ from service.checks.server_checks import infos, name_of
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.instants import instant_of
 from service.lanes.lane import Lane
+from service.lanes.redis_cli import redis_cli, summed_over_shards
 from service.life.keys import Keys
 from service.life.policies import Policies, Policy
 from service.life.sessions import Session, is_issued_id
@@ -14,7 +15,6 @@ from service.life.store import Store
 from service.listing.census import Census, Tally
 from service.listing.directory import Directory, Wanted
 from service.terminal.durations import human
-from service.terminal.redis_cli import redis_cli, summed_over_shards
 
 INSTANTS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
 """Fields of a session's hashes that hold one."""
