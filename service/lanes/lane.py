@@ -119,9 +119,10 @@ async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
     if not commands:
         return []
     replies = await send(commands)
-    if _is_a_script_unknown(replies):
-        replies = await _sent_as_text(send, commands, replies)
-    return _without_errors(replies)
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            return _without_errors(await _known_by_now(send, commands, replies))
+    return replies
 
 
 async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[Reply]:
@@ -170,6 +171,11 @@ def _without_errors(replies: list[Reply]) -> list[Reply]:
         if isinstance(reply, ResponseError):
             raise named(reply)
     return replies
+
+
+async def _known_by_now(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+    """The replies, those of scripts that were unknown replaced."""
+    return await _sent_as_text(send, commands, replies) if _is_a_script_unknown(replies) else replies
 
 
 async def _sent_as_text(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:

@@ -7,7 +7,7 @@ while the replica renders. It goes below redis-py, whose pipeline costs a reques
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ from service.lanes.lane import (
     Fields,
     Read,
     Reply,
+    Send,
     ServerDemoted,
     StoreRefused,
     carried_out,
@@ -36,6 +37,7 @@ MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
 _LOOK_SECONDS = 2
 
+CarryOut = Callable[[Send, Sequence[Command]], Awaitable[list[Reply]]]
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
 
@@ -96,11 +98,11 @@ class Pipeline:
             self._told(refusal)
             raise
 
-    async def change(self, *commands: Command) -> list[Reply]:
-        return await self._changed(carried_out(self.send, commands))
+    def change(self, *commands: Command) -> Coroutine[Any, Any, list[Reply]]:
+        return self._changed(carried_out, commands)
 
-    async def in_order(self, *commands: Command) -> list[Reply]:
-        return await self._changed(carried_out_in_order(self.send, commands))
+    def in_order(self, *commands: Command) -> Coroutine[Any, Any, list[Reply]]:
+        return self._changed(carried_out_in_order, commands)
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
         return {"": await each_answered(self.send_to_read(commands), len(commands))}
@@ -118,10 +120,10 @@ class Pipeline:
             connection.abort(error)
             await connection.closed
 
-    async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
+    async def _changed(self, carry_out: CarryOut, commands: Sequence[Command]) -> list[Reply]:
         connection = self._connection
         try:
-            replies = await answer
+            replies = await carry_out(self.send, commands)
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted) and connection in (None, self._connection):
                 self._retire_connection()

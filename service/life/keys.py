@@ -67,6 +67,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self._session = f"{prefix}session:{{"
         self._sessions = f"{prefix}sessions:"
+        self._indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
         self.layout = f"{prefix}sessions:layout"
 
     def session(self, session_id: str) -> str:
@@ -76,18 +77,18 @@ class Keys:
         return f"{self._session}{session_id[:2]}}}:{session_id}:tombstone"
 
     def of(self, session_id: str) -> SessionKeys:
-        session = self.session(session_id)
-        shard = f"{self._sessions}{{{session_id[:2]}}}:"
-        return SessionKeys(session, f"{session}:tombstone", f"{shard}expiry", f"{shard}warning", f"{shard}created")
+        shard = session_id[:2]
+        session = f"{self._session}{shard}}}:{session_id}"
+        return SessionKeys(session, f"{session}:tombstone", *self._indexes[shard])
 
     def expiry(self, shard: str) -> str:
-        return f"{self._sessions}{{{shard}}}:expiry"
+        return self._indexes[shard][0]
 
     def warning(self, shard: str) -> str:
-        return f"{self._sessions}{{{shard}}}:warning"
+        return self._indexes[shard][1]
 
     def created(self, shard: str) -> str:
-        return f"{self._sessions}{{{shard}}}:created"
+        return self._indexes[shard][2]
 
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
@@ -103,3 +104,7 @@ class Keys:
 
     def policy(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}:policy"
+
+    def _indexes_of(self, shard: str) -> tuple[str, str, str]:
+        begun = f"{self._sessions}{{{shard}}}:"
+        return f"{begun}expiry", f"{begun}warning", f"{begun}created"

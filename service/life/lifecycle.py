@@ -26,6 +26,8 @@ class Lifecycle:
         self._ended = {reason: log.of(_level(reason), "session ended", reason=reason) for reason in REASONS}
         self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
+        self._uncounted = 0
+        """Renewals by activity that the metrics are not told of yet."""
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
         self.when_lost_is_met: Callable[[str], None] = _leave_it
@@ -42,7 +44,9 @@ class Lifecycle:
         self._say(self._renewed_by_hand, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
-        self._later.do(self._renewals["activity"].inc)  # they come by the thousand
+        if not self._uncounted:
+            self._later.do(self._count_renewals)
+        self._uncounted += 1  # they come by the thousand
         self._say(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
@@ -84,6 +88,10 @@ class Lifecycle:
     def policy_changed(self, agent_id: str, how: str) -> None:
         """`how` is `put` or `deleted`."""
         _log.info("policy changed", **_hashes(agent=agent_id), how=how)
+
+    def _count_renewals(self) -> None:
+        self._renewals["activity"].inc(self._uncounted)
+        self._uncounted = 0
 
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:
