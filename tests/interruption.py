@@ -22,6 +22,10 @@ class Interrupted:
         self.read, self.reads, self.ask = lane.read, lane.reads, lane.ask
         self.in_order, self.everywhere, self.aclose = lane.in_order, lane.everywhere, lane.aclose
 
+    @property
+    def spans_slots(self) -> bool:
+        return self._lane.spans_slots
+
     async def change(self, *commands: Command) -> list[Reply]:
         if name_of(commands[0]) != self._name:
             return await self._lane.change(*commands)

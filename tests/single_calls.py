@@ -40,6 +40,10 @@ class SingleCalls:
         self._outage = watch.outage
         self._refusals = watch.refusals
 
+    @property
+    def spans_slots(self) -> bool:
+        return True
+
     async def read(self, key: str, fields: Fields) -> Read:
         ((values, now_ms),) = await self.reads([key], fields)
         return values, now_ms

@@ -68,8 +68,8 @@ class Health:
         return None
 
     async def _count(self) -> Counts:
-        total = (await self._census.take()).total
-        return Counts(total.active, expiring_soon=total.near)
+        counted, near = await self._census.take_with_near()
+        return Counts(counted.total.active, expiring_soon=near)
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:

@@ -65,6 +65,10 @@ class ClusterLane:
         self._refusals = watch.refusals
         self._pipelines: dict[Host, Pipeline] = {}
 
+    @property
+    def spans_slots(self) -> bool:
+        return False
+
     async def read(self, key: str, fields: Fields) -> Read:
         pipeline = self._pipeline(await self._topology.host_of(slot_of(key)))
         try:

@@ -68,6 +68,10 @@ class Lane(Protocol):
     A command goes where its key lies; one that has none goes where the one before it goes.
     """
 
+    @property
+    def spans_slots(self) -> bool:
+        """Whether one command may have keys of several slots: everywhere but in a cluster."""
+
     async def read(self, key: str, fields: Fields) -> Read:
         """Fields of a hash (each None where there is none) and an instant of Redis's clock, in milliseconds, after it.
 

@@ -79,6 +79,10 @@ class Pipeline:
         self._outage = watch.outage
         self._refusals = watch.refusals
 
+    @property
+    def spans_slots(self) -> bool:
+        return True
+
     async def read(self, key: str, fields: Fields) -> Read:
         name = key.encode()
         values, now_ms = await self._submit(_hmget(fields) % (len(name), name), 1, 1, reads=True)

@@ -13,6 +13,10 @@ class ReplicatedLane:
         self._reading = reading
         self._changing = changing
 
+    @property
+    def spans_slots(self) -> bool:
+        return self._reading.spans_slots
+
     async def read(self, key: str, fields: Fields) -> Read:
         return await self._reading.read(key, fields)
 

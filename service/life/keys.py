@@ -67,8 +67,8 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self._session = f"{prefix}session:{{"
         self._sessions = f"{prefix}sessions:"
-        self._indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
         self.layout = f"{prefix}sessions:layout"
+        self._indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
 
     def session(self, session_id: str) -> str:
         return f"{self._session}{session_id[:2]}}}:{session_id}"
@@ -79,16 +79,17 @@ class Keys:
     def of(self, session_id: str) -> SessionKeys:
         shard = session_id[:2]
         session = f"{self._session}{shard}}}:{session_id}"
-        return SessionKeys(session, f"{session}:tombstone", *self._indexes[shard])
+        indexes = self._indexes.get(shard) or self._indexes_of(shard)  # of no shard is what others put there by hand
+        return SessionKeys(session, f"{session}:tombstone", *indexes)
 
     def expiry(self, shard: str) -> str:
-        return self._indexes[shard][0]
+        return f"{self._sessions}{{{shard}}}:expiry"
 
     def warning(self, shard: str) -> str:
-        return self._indexes[shard][1]
+        return f"{self._sessions}{{{shard}}}:warning"
 
     def created(self, shard: str) -> str:
-        return self._indexes[shard][2]
+        return f"{self._sessions}{{{shard}}}:created"
 
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
@@ -106,5 +107,4 @@ class Keys:
         return f"{self._sessions}agent:{{{agent_id}}}:policy"
 
     def _indexes_of(self, shard: str) -> tuple[str, str, str]:
-        begun = f"{self._sessions}{{{shard}}}:"
-        return f"{begun}expiry", f"{begun}warning", f"{begun}created"
+        return self.expiry(shard), self.warning(shard), self.created(shard)

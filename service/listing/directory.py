@@ -66,7 +66,7 @@ class Page(NamedTuple):
 
     def alone(self) -> "Page":
         """The same, for a reader who is to learn nothing of others: its stats tell of what `total` counts."""
-        return self._replace(stats=Tally(active=self.total, ended=0, near=0))
+        return self._replace(stats=Tally(active=self.total, ended=0))
 
 
 class Walk(NamedTuple):
@@ -114,13 +114,21 @@ class Directory:
 
     async def page(self, wanted: Wanted, limit: int, after: Position = START) -> Page:
         """Up to `limit` sessions behind a place in the walk, in the walk's order."""
-        counted = await self._census.take()
+        counted, of_all = await self._count(wanted)
         lookups = self._keys.lookups(wanted.agent_id, wanted.user_id)
         sizes: list[int] = await self._lane.ask(*[("ZCARD", lookup) for lookup in lookups]) if lookups else []
         walk = Walk(lookups[:1], sizes[:1]) if lookups else self._all_shards(counted)
         sessions, position = await self._sessions(walk, wanted, limit, after, counted)
-        total = min([_of_all(wanted, counted.total), *sizes])
+        total = min([of_all, *sizes])
         return Page(wanted, sessions, total, counted.total, position)
+
+    async def _count(self, wanted: Wanted) -> tuple[Counted, int]:
+        """The tallies, and how many sessions of whomever are as near to their end as is wanted."""
+        if wanted.near_expiration is None:
+            counted = await self._census.take()
+            return counted, counted.total.active
+        counted, near = await self._census.take_with_near()
+        return counted, near if wanted.near_expiration else counted.total.active - near
 
     def _all_shards(self, counted: Counted) -> Walk:
         sizes = [tally.listed for tally in counted.shards.values()]
@@ -187,14 +195,3 @@ class Directory:
             for session_id, (values, now_ms) in zip(session_ids, found, strict=True)
             if None not in values
         ]
-
-
-def _of_all(wanted: Wanted, tally: Tally) -> int:
-    """How many sessions of whomever are as near to their expiration as is wanted."""
-    match wanted.near_expiration:
-        case None:
-            return tally.active
-        case True:
-            return tally.near
-        case False:
-            return tally.active - tally.near

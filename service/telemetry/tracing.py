@@ -68,6 +68,10 @@ class _TracedLane:
         self._lane = lane
         self._tracer = tracer
 
+    @property
+    def spans_slots(self) -> bool:
+        return self._lane.spans_slots
+
     async def read(self, key: str, fields: Fields) -> Read:
         with self._span("HMGET"):
             return await self._lane.read(key, fields)

@@ -33,7 +33,7 @@ def _overview(overview: Overview) -> dict[str, Any]:
     oldest = None if overview.oldest_end_ms is None else overview.at_ms - overview.oldest_end_ms
     stats = {
         "activeSessions": overview.tally.active,
-        "nearExpiration": overview.tally.near,
+        "nearExpiration": overview.near,
         "expiredSessions": overview.tally.ended,
         "oldestUnsweptMs": oldest,
     }

@@ -79,6 +79,7 @@ class Overview(NamedTuple):
 
     server: str | None
     tally: Tally
+    near: int
     oldest_end_ms: int | None
     listing: Listing
     expiry_keys: str
@@ -107,12 +108,12 @@ class Inspection:
         self._policies = policies
 
     async def overview(self, limit: int) -> Overview:
-        counted = await self._census.take()
+        counted, near = await self._census.take_with_near()
         oldest_end_ms = await self._census.oldest_end_ms(counted)
         listing = await self.listing(Wanted(), limit)
         expiry_keys = self._keys.expiry(" ")
         at_ms = max(counted.at_ms.values())
-        return Overview(await self._server(), counted.total, oldest_end_ms, listing, expiry_keys, at_ms)
+        return Overview(await self._server(), counted.total, near, oldest_end_ms, listing, expiry_keys, at_ms)
 
     async def listing(self, wanted: Wanted, limit: int) -> Listing:
         """Up to `limit` sessions; a page may be short, so there may be several."""

@@ -43,7 +43,7 @@ def _totals(overview: Overview) -> Table:
         [
             ("server", Text(overview.server or "does not say what it is")),
             ("active", Text(str(overview.tally.active), "green")),
-            ("near expiration", Text(str(overview.tally.near), "yellow" if overview.tally.near else "")),
+            ("near expiration", Text(str(overview.near), "yellow" if overview.near else "")),
             ("ended, not yet swept", Text(ended)),
         ]
     )

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from service.keeping.sweeper import Sweeper
 from service.lanes.lane import Lane, Reply, ScriptFault, UnknownAnswer
+from service.lanes.redis_url import Kind
 from service.life.keys import SHARDS, Keys
 from service.life.scripts import COUNT, Command
 from service.life.sessions import Session
@@ -18,6 +19,8 @@ from tests.conftest import AGENT, USER, lifecycle_into
 from tests.store.evidence import KEYS, commands_seen, forget_commands
 
 MINUTE_MS = 60_000
+SCRIPTS: dict[Kind, int] = {"server": 8, "cluster": 256}
+"""How many count all shards: those of a cluster may each lie elsewhere."""
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ async def aged(redis: Redis, sessions: list[Session], minutes: int) -> None:
 
 
 async def test_where_there_is_nothing_nothing_is_counted(census: Census) -> None:
-    assert (await census.take()).total == Tally(0, 0, 0)
+    counted, near = await census.take_with_near()
+
+    assert (counted.total, near) == (Tally(0, 0), 0)
 
 
 async def test_those_that_live_are_near_or_not_and_those_that_have_ended_are_apart(
@@ -44,10 +49,12 @@ async def test_those_that_live_are_near_or_not_and_those_that_have_ended_are_apa
     await aged(real_redis, await create(store, 30), 26)
     await aged(real_redis, await create(store, 20), 31)
 
-    total = (await census.take()).total
+    counted, near = await census.take_with_near()
 
-    assert total == Tally(active=70, ended=20, near=30)
-    assert total.listed == 90
+    assert counted.total == Tally(active=70, ended=20)
+    assert counted.total.listed == 90
+    assert near == 30
+    assert (await census.take()).total == counted.total
 
 
 async def test_each_shard_has_a_tally_and_an_instant_of_its_own(
@@ -60,8 +67,8 @@ async def test_each_shard_has_a_tally_and_an_instant_of_its_own(
     assert session.created_at_ms <= min(counted.at_ms.values())
 
 
-async def test_a_shard_is_counted_by_one_script_and_all_in_one_ask(
-    census: Census, lane: Lane, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def test_shards_that_lie_together_are_counted_together_and_all_in_one_ask(
+    census: Census, lane: Lane, kind: Kind, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask, asked = type(lane).ask, list[tuple[Command, ...]]()
 
@@ -73,11 +80,12 @@ async def test_a_shard_is_counted_by_one_script_and_all_in_one_ask(
     await census.take()
 
     (commands,) = asked
-    assert [command[1] for command in commands] == [COUNT.sha] * 256
+    assert [command[1] for command in commands] == [COUNT.sha] * SCRIPTS[kind]
+    assert [len(command) for command in commands] == [512 // SCRIPTS[kind] + 4] * SCRIPTS[kind]
 
 
 async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
-    census: Census, store: Store, real_redis: Redis
+    census: Census, store: Store, kind: Kind, real_redis: Redis
 ) -> None:
     await create(store, 30)
     await census.take()
@@ -87,9 +95,9 @@ async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
 
     seen = await commands_seen(real_redis)
     assert {name: seen[name] for name in ("evalsha", "zcard", "zcount")} == {
-        "evalsha": 256,
+        "evalsha": SCRIPTS[kind],
         "zcard": 256,
-        "zcount": 512,
+        "zcount": 256,
     }
     assert seen.keys() <= {"evalsha", "time", "zcard", "zcount", "hello", "auth", "select"}
 
@@ -110,8 +118,11 @@ async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
 
     monkeypatch.setattr(lane, "ask", then_sweep)
 
-    assert (await census.take()).total == Tally(active=30, ended=30, near=10)
-    assert (await census.take()).total == Tally(active=30, ended=0, near=10)
+    before, near = await census.take_with_near()
+    after, near_after = await census.take_with_near()
+
+    assert (before.total, near) == (Tally(active=30, ended=30), 10)
+    assert (after.total, near_after) == (Tally(active=30, ended=0), 10)
 
 
 async def test_the_longest_unswept_is_found(census: Census, store: Store, real_redis: Redis) -> None:
@@ -128,7 +139,7 @@ async def test_an_index_that_is_none_is_a_fault(census: Census, real_redis: Redi
     await real_redis.set(KEYS.warning("ab"), "no index", px=MINUTE_MS)
 
     with pytest.raises(ScriptFault):
-        await census.take()
+        await census.take_with_near()
 
 
 async def test_an_answer_in_another_word_is_said_aloud(

@@ -72,7 +72,7 @@ async def created_at_once(redis: Redis, sessions: Iterable[Session], instant_ms:
 
 
 async def test_nothing_is_listed_where_there_is_nothing(directory: Directory) -> None:
-    assert await directory.page(ANYONE, 100) == Page(ANYONE, [], 0, Tally(0, 0, 0), None)
+    assert await directory.page(ANYONE, 100) == Page(ANYONE, [], 0, Tally(0, 0), None)
 
 
 async def test_a_session_is_listed_whole(directory: Directory, store: Store, session: Session) -> None:
@@ -232,13 +232,13 @@ async def test_a_warning_has_begun_by_the_clock_of_its_own_shard(
     monkeypatch.setattr("service.life.creation.new_session_id", lambda: next(coming))
     near, behind = await create(store, 2)
     await asyncio.gather(*(age(real_redis, session.id, 26 * MINUTE_MS) for session in (near, behind)))
-    take = Census.take
+    take = Census.take_with_near
 
-    async def with_a_slow_server(census: Census) -> Counted:
-        counted = await take(census)
-        return counted._replace(at_ms={**counted.at_ms, behind.id[:2]: behind.created_at_ms - 5 * MINUTE_MS})
+    async def with_a_slow_server(census: Census) -> tuple[Counted, int]:
+        counted, near = await take(census)
+        return counted._replace(at_ms={**counted.at_ms, behind.id[:2]: behind.created_at_ms - 5 * MINUTE_MS}), near
 
-    monkeypatch.setattr(Census, "take", with_a_slow_server)
+    monkeypatch.setattr(Census, "take_with_near", with_a_slow_server)
 
     assert shown(await walk(directory, Wanted(near_expiration=True))) == [near.id]
 
@@ -266,7 +266,7 @@ async def test_all_that_live_are_counted(directory: Directory, store: Store, rea
 
     page = await directory.page(ANYONE, 2)
 
-    assert page.stats == Tally(8, 1, 1)
+    assert page.stats == Tally(8, 1)
     assert page.stats.listed == 9
     assert page.total == 8
 

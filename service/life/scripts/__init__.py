@@ -38,6 +38,10 @@ class Script(NamedTuple):
         """The EVALSHA of this script: keys are attributes of `keys`, by name. An argument left out is a KeyError."""
         return self.head + self.keys_of(keys) + self.arguments_of(arguments)
 
+    def command_over(self, keys: Sequence[str], **arguments: Argument) -> Command:
+        """The same of a script that takes as many keys as it is given, and so names none of them."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *self.arguments_of(arguments))
+
 
 def with_text(command: Command) -> Command:
     """The EVAL that does what an EVALSHA asked of a server that did not know the script."""
