@@ -15,10 +15,11 @@ test: $(VENV)/installed     ## every test but the long forms of fault tests, tho
 test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some seven minutes
 	$(BIN)/pytest -m faults
 
-check: $(VENV)/installed    ## lint, format and types
+check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities where the index can be reached
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.dependencies
 
 bench: $(VENV)/installed    ## measure it, beside bare aiohttp and three peers; some ten minutes (BENCH=--short for less)
 	$(BIN)/python -m benchmarks $(BENCH)
