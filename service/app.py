@@ -11,7 +11,8 @@ from service.checks.degradation import Degradation
 from service.checks.health import Health
 from service.checks.layout import Layout
 from service.http import api, documentation, probes
-from service.http.app_keys import DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
+from service.http.addresses import Addresses
+from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.http.watch import Watch
 from service.keeping.delisting import ROUND_SECONDS as DELIST_SECONDS
 from service.keeping.delisting import Delisting
@@ -89,6 +90,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
+    app[ADDRESSES] = Addresses(settings.trusted_networks)
     app[HEALTH] = health
     app[WATCH] = watch
     app[POLICIES] = policies

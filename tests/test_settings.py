@@ -218,6 +218,12 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_WAIT_REPLICAS", "17", "less than or equal to 16"),
         ("SESSION_WORKERS", "all", "must be a whole number"),
         ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8 balancer", "'balancer' is neither an address nor a network"),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.1/8",
+            "'10.0.0.1/8' is neither an address nor a network (10.0.0.1/8 has host bits set)",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line_with_what_it_may_be(

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from service.checks.health import Health
+from service.http.addresses import Addresses
 from service.http.watch import Watch
 from service.life.policies import Policies
 from service.life.store import Store
@@ -17,3 +18,4 @@ POLICIES = web.AppKey("policies", Policies)
 HEALTH = web.AppKey("health", Health)
 DIRECTORY = web.AppKey("directory", Directory)
 REVOCATION = web.AppKey("revocation", Revocation)
+ADDRESSES = web.AppKey("addresses", Addresses)
