@@ -13,6 +13,7 @@ from service.checks.layout import Layout
 from service.http import api, documentation, probes
 from service.http.addresses import Addresses
 from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
+from service.http.safe_headers import make_safe
 from service.http.watch import Watch
 from service.keeping.delisting import ROUND_SECONDS as DELIST_SECONDS
 from service.keeping.delisting import Delisting
@@ -106,6 +107,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
+    app.on_response_prepare.append(make_safe)
     guard = guard_of(settings, clients.lane, keys)
     if guard is not None:
         app.on_cleanup.append(lambda _: guard.aclose())

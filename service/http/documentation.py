@@ -31,8 +31,8 @@ _PAGE_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_REVALIDATED = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-_KEPT_FOR_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+_REVALIDATED = {"Cache-Control": "no-cache"}
+_KEPT_FOR_A_DAY = {"Cache-Control": "public, max-age=86400"}
 _SWAGGER_FILES = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "swagger-ui.css": "text/css; charset=utf-8",

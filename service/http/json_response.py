@@ -9,7 +9,9 @@ from time import time
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+from service.http.safe_headers import SAFE
+
+_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", **SAFE}
 
 
 class JsonResponse(web.Response):
@@ -30,6 +32,11 @@ class JsonResponse(web.Response):
         writer = request.writer
         await writer.write_eof(self._whole())
         return writer
+
+    async def _prepare_headers(self) -> None:
+        """aiohttp's, but for its own name and version: it gives them to what no handler answered, too."""
+        await super()._prepare_headers()
+        del self.headers["Server"]
 
     async def write_eof(self, data: bytes = b"") -> None:
         if not self._left:
