@@ -20,25 +20,25 @@ routes = web.RouteTableDef()
 
 
 @routes.get(SESSION, needs=READ)
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].get(_session_id_of(request))
     return wire.session_response(session)
 
 
 @routes.post(SESSION + "/heartbeat", needs=WRITE)
-async def heartbeat(request: web.Request) -> web.Response:
+async def heartbeat(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].touch(_session_id_of(request))
     return wire.session_response(session)
 
 
 @routes.post(SESSION + "/renew", needs=WRITE)
-async def renew(request: web.Request) -> web.Response:
+async def renew(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].renew(_session_id_of(request))
     return wire.session_response(session)
 
 
 @routes.post(SESSIONS, needs=WRITE)
-async def create(request: web.Request) -> web.Response:
+async def create(request: web.Request) -> web.StreamResponse:
     asked = await read_body(request, NewSession, request.app[SETTINGS])
     require_own(request, asked.user_id)
     session = await request.app[STORE].create(
@@ -48,7 +48,7 @@ async def create(request: web.Request) -> web.Response:
 
 
 @routes.get(SESSIONS, needs=LIST)
-async def page(request: web.Request) -> web.Response:
+async def page(request: web.Request) -> web.StreamResponse:
     asked = read_query(request, Listing, user_of(request))
     require_own(request, asked.user_id)
     page = await request.app[DIRECTORY].page(asked.wanted, asked.limit, asked.cursor)
@@ -57,7 +57,7 @@ async def page(request: web.Request) -> web.Response:
 
 
 @routes.delete(SESSIONS, needs=END_ALL)
-async def revoke(request: web.Request) -> web.Response:
+async def revoke(request: web.Request) -> web.StreamResponse:
     asked = read_query(request, Revocation)
     require_own(request, asked.user_id)
     revoked = await request.app[REVOCATION].revoke(asked.whose, asked.cursor)
@@ -65,28 +65,28 @@ async def revoke(request: web.Request) -> web.Response:
 
 
 @routes.patch(SESSION + "/timeout", needs=WRITE)
-async def configure(request: web.Request) -> web.Response:
+async def configure(request: web.Request) -> web.StreamResponse:
     changes = await read_body(request, PartialTimeout, request.app[SETTINGS])
     session = await request.app[STORE].configure(_session_id_of(request), changes.changes())
     return wire.session_response(session)
 
 
 @routes.patch(SESSION + "/metadata", needs=WRITE)
-async def annotate(request: web.Request) -> web.Response:
+async def annotate(request: web.Request) -> web.StreamResponse:
     patch = await read_merge_patch(request)
     session = await request.app[STORE].annotate(_session_id_of(request), patch)
     return wire.session_response(session)
 
 
 @routes.delete(SESSION, needs=WRITE)
-async def delete(request: web.Request) -> web.Response:
+async def delete(request: web.Request) -> web.StreamResponse:
     session_id = _session_id_of(request)
     await request.app[STORE].delete(session_id)
     return wire.deleted_response(session_id)
 
 
 @routes.put(AGENT_TIMEOUT, needs=ADMIN)
-async def put_policy(request: web.Request) -> web.Response:
+async def put_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     timeout = await read_body(request, PartialTimeout, request.app[SETTINGS])
     policy = await request.app[POLICIES].put(agent_id, timeout.changes())
@@ -94,14 +94,14 @@ async def put_policy(request: web.Request) -> web.Response:
 
 
 @routes.get(AGENT_TIMEOUT, needs=ADMIN)
-async def get_policy(request: web.Request) -> web.Response:
+async def get_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     policy = await request.app[POLICIES].get(agent_id)
     return wire.policy_response(agent_id, policy)
 
 
 @routes.delete(AGENT_TIMEOUT, needs=ADMIN)
-async def delete_policy(request: web.Request) -> web.Response:
+async def delete_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)
     return wire.policy_deleted_response(agent_id)

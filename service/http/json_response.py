@@ -14,47 +14,55 @@ from service.http.safe_headers import SAFE
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", **SAFE}
 
 
-class JsonResponse(web.Response):
-    """JSON that no cache may keep. HTTP/1.0, HEAD, and connections about to close are left to aiohttp."""
+class JsonResponse(web.StreamResponse):
+    """JSON that no cache may keep. HTTP/1.0, HEAD, and connections about to close are left to aiohttp.
+
+    It is one of aiohttp's responses by name; of what these have it has what the service uses, as plain attributes.
+    """
+
+    __slots__ = ("_is_last", "_slow", "body", "code", "headers", "status")
+
+    status: int
+    headers: dict[str, str]  # type: ignore[assignment]  # whoever sets one spells it as everybody does
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(body=body, status=status, headers=headers)
+        self.body = body
+        self.status = status
+        self.headers = {} if headers is None else {**headers}
         self.code: str | None = None
         """The code of the refusal that it tells of."""
-        self._bytes = body
-        self._left = False
+        self._is_last = False
+        self._slow: _Slow | None = None
+
+    def force_close(self) -> None:
+        self._is_last = True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        if not request.keep_alive or request.version != HttpVersion11 or request.method == "HEAD" or self._will_close:
-            self.headers.update(_HEADERS)
-            return await super().prepare(request)
-        self._left = True
+        if self._is_last or not request.keep_alive or request.version != HttpVersion11 or request.method == "HEAD":
+            return await self._left_to_aiohttp().prepare(request)
         writer = request.writer
         await writer.write_eof(self._whole())
         return writer
 
-    async def _prepare_headers(self) -> None:
-        """aiohttp's, but for its own name and version: it gives them to what no handler answered, too."""
-        await super()._prepare_headers()
-        del self.headers["Server"]
-
     async def write_eof(self, data: bytes = b"") -> None:
-        if not self._left:
-            await super().write_eof(data)
+        if self._slow is not None:
+            await self._slow.write_eof(data)
 
     @property
     def keep_alive(self) -> bool | None:
-        return self._left or super().keep_alive
+        return self._slow is None or self._slow.keep_alive
 
-    @property
-    def _will_close(self) -> bool:
-        return super().keep_alive is False
+    def _left_to_aiohttp(self) -> "_Slow":
+        self._slow = _Slow(body=self.body, status=self.status, headers={**self.headers, **_HEADERS})
+        if self._is_last:
+            self._slow.force_close()
+        return self._slow
 
     def _whole(self) -> bytes:
         own = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if own.count("\n") != len(self.headers):
             raise ValueError("a header holds a line break")
-        body = self._bytes
+        body = self.body
         return b"%b%bContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (
             _opening(self.status),
             own.encode(),
@@ -62,6 +70,13 @@ class JsonResponse(web.Response):
             _date(int(time())),
             body,
         )
+
+
+class _Slow(web.Response):
+    async def _prepare_headers(self) -> None:
+        """aiohttp's, but for its own name and version: it gives them to what no handler answered, too."""
+        await super()._prepare_headers()
+        del self.headers["Server"]
 
 
 @lru_cache

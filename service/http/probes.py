@@ -19,12 +19,12 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/livez", needs=OPEN)
-async def livez(_: web.Request) -> web.Response:
+async def livez(_: web.Request) -> web.StreamResponse:
     return json_response({"status": "alive"})
 
 
 @routes.get("/readyz", needs=OPEN)
-async def readyz(request: web.Request) -> web.Response:
+async def readyz(request: web.Request) -> web.StreamResponse:
     obstacle = await request.app[HEALTH].why_not_ready()
     if obstacle is None:
         return json_response({"status": "ready"})
@@ -32,7 +32,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 @routes.get(SESSIONS + "/health", needs=COUNT)
-async def health(request: web.Request) -> web.Response:
+async def health(request: web.Request) -> web.StreamResponse:
     health = request.app[HEALTH]
     try:
         counts, reasons = await health.counts(), await health.degradation()
@@ -42,7 +42,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics", needs=ADMIN)
-async def metrics(request: web.Request) -> web.Response:
+async def metrics(request: web.Request) -> web.StreamResponse:
     """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
     metrics = request.app[WATCH].metrics
     try:

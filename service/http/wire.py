@@ -43,22 +43,22 @@ def session_json(session: Session) -> bytes:
     )
 
 
-def session_response(session: Session) -> web.Response:
+def session_response(session: Session) -> JsonResponse:
     return JsonResponse(session_json(session))
 
 
-def created_response(session: Session, location: str) -> web.Response:
+def created_response(session: Session, location: str) -> JsonResponse:
     response = session_response(session)
-    response.set_status(201)
+    response.status = 201
     response.headers["Location"] = location
     return response
 
 
-def deleted_response(session_id: str) -> web.Response:
+def deleted_response(session_id: str) -> JsonResponse:
     return json_response({"success": True, "message": f"Session {session_id} deleted successfully"})
 
 
-def page_response(page: Page, next_cursor: str | None) -> web.Response:
+def page_response(page: Page, next_cursor: str | None) -> JsonResponse:
     sessions = b",".join([session_json(session) for session in page.sessions])
     stats = {
         "totalSessions": page.stats.listed,
@@ -69,12 +69,12 @@ def page_response(page: Page, next_cursor: str | None) -> web.Response:
     return JsonResponse(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
 
 
-def revoked_response(revoked: Revoked, next_cursor: str | None) -> web.Response:
+def revoked_response(revoked: Revoked, next_cursor: str | None) -> JsonResponse:
     more = next_cursor is not None
     return json_response({"revoked": revoked.number, "more": more, "nextCursor": next_cursor})
 
 
-def policy_response(agent_id: str, policy: Policy) -> web.Response:
+def policy_response(agent_id: str, policy: Policy) -> JsonResponse:
     return json_response(policy_document(agent_id, policy))
 
 
@@ -85,7 +85,7 @@ def policy_document(agent_id: str, policy: Policy) -> dict[str, object]:
     return {"agentId": agent_id, "timeoutConfig": timeout, "updatedAt": updated_at}
 
 
-def policy_deleted_response(agent_id: str) -> web.Response:
+def policy_deleted_response(agent_id: str) -> JsonResponse:
     return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
@@ -102,5 +102,5 @@ def refusal_response(refusal: Refusal, error_format: str) -> JsonResponse:
     return response
 
 
-def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> JsonResponse:
     return JsonResponse(orjson.dumps(body), status, headers)

@@ -62,7 +62,7 @@ async def test_a_connection_that_is_to_be_closed_is_closed(client: HttpClient, a
     assert answers.endswith(b'{"status":"alive"}')
 
 
-async def last_response(_: web.Request) -> web.Response:
+async def last_response(_: web.Request) -> JsonResponse:
     response = JsonResponse(b"{}")
     response.force_close()
     return response
