@@ -128,6 +128,21 @@ class SessionExpired(Refusal):
         )
 
 
+class PreconditionFailed(Refusal):
+    """The session is at another revision than those over which it was to be changed; nothing was changed."""
+
+    status, code, message = 412, "PRECONDITION_FAILED", "Session was changed meanwhile"
+
+    def __init__(self, session_id: str, revision: int) -> None:
+        etag = f'"{revision}"'
+        super().__init__(
+            f"The session is at {etag}, which If-Match does not name; nothing was changed.",
+            sessionId=session_id,
+            etag=etag,
+        )
+        self.headers = {"ETag": etag}
+
+
 class PayloadTooLarge(Refusal):
     status, code, message = 413, "PAYLOAD_TOO_LARGE", "The request body is too large"
 

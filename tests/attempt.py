@@ -3,7 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.errors import RenewalFailed, SessionExpired, SessionNotFound, SessionRevoked, TimeoutInThePast
+from service.errors import (
+    PreconditionFailed,
+    RenewalFailed,
+    SessionExpired,
+    SessionNotFound,
+    SessionRevoked,
+    TimeoutInThePast,
+)
 from service.lanes.lane import UnknownAnswer
 from service.life.sessions import Session
 
@@ -13,6 +20,7 @@ _WORDS: dict[type[Exception], str] = {
     SessionRevoked: "revoked",
     RenewalFailed: "at_maximum",
     TimeoutInThePast: "in_the_past",
+    PreconditionFailed: "other_revision",
     UnknownAnswer: "unknown",
 }
 

@@ -16,8 +16,8 @@ from tests.replica import Replica
 
 Case = schemathesis.Case[Any]
 
-REFUSALS_OF_A_STATE = ["410", "422"]
-"""No request is at fault where the session has ended, or has nothing left to extend."""
+REFUSALS_OF_A_STATE = ["410", "412", "422"]
+"""No request is at fault where the session has ended, was changed, or has nothing left to extend."""
 
 documented = schemathesis.openapi.from_dict(document(Settings()))
 documented.config.checks.positive_data_acceptance.expected_statuses += REFUSALS_OF_A_STATE
@@ -73,6 +73,8 @@ def filter_failure(
     """
     if not isinstance(failure, RejectedPositiveData):
         return True
+    if case.headers.get("If-Match") == "0":  # a tag that lost its quotes: schemathesis took it for JSON
+        return False
     if case.path == "/api/messaging/sessions" and case.method != "POST":
         return not ("cursor" in case.query or (case.method == "DELETE" and not case.query))
     return not (_holds_too_long_a_number(case.body) or _ends_before_its_timeout(case.body))

@@ -8,6 +8,7 @@ from aiohttp import web
 from service.access.callers import ADMIN, END_ALL, LIST, READ, WRITE, require_own, user_of
 from service.http import wire
 from service.http.app_keys import DIRECTORY, POLICIES, REVOCATION, SETTINGS, STORE
+from service.http.preconditions import revisions_of
 from service.http.queries import Listing, Revocation, read_query
 from service.http.requests import NewSession, PartialTimeout, agent_id_of, read_body, read_merge_patch
 from service.listing import cursor
@@ -67,14 +68,14 @@ async def revoke(request: web.Request) -> web.StreamResponse:
 @routes.patch(SESSION + "/timeout", needs=WRITE)
 async def configure(request: web.Request) -> web.StreamResponse:
     changes = await read_body(request, PartialTimeout, request.app[SETTINGS])
-    session = await request.app[STORE].configure(_session_id_of(request), changes.changes())
+    session = await request.app[STORE].configure(_session_id_of(request), changes.changes(), revisions_of(request))
     return wire.session_response(session)
 
 
 @routes.patch(SESSION + "/metadata", needs=WRITE)
 async def annotate(request: web.Request) -> web.StreamResponse:
     patch = await read_merge_patch(request)
-    session = await request.app[STORE].annotate(_session_id_of(request), patch)
+    session = await request.app[STORE].annotate(_session_id_of(request), patch, revisions_of(request))
     return wire.session_response(session)
 
 

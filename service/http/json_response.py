@@ -15,22 +15,27 @@ _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", **S
 
 
 class JsonResponse(web.StreamResponse):
-    """JSON that no cache may keep. HTTP/1.0, HEAD, and connections about to close are left to aiohttp.
+    """JSON that no cache may keep; with a `tag` it has that as its ETag.
+
+    HTTP/1.0, HEAD, and connections about to close are left to aiohttp.
 
     It is one of aiohttp's responses by name; of what these have it has what the service uses, as plain attributes.
     """
 
-    __slots__ = ("_is_last", "_slow", "body", "code", "headers", "status")
+    __slots__ = ("_is_last", "_slow", "_tag", "body", "code", "headers", "status")
 
     status: int
     headers: dict[str, str]  # type: ignore[assignment]  # whoever sets one spells it as everybody does
 
-    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, tag: bytes = b""
+    ) -> None:
         self.body = body
         self.status = status
         self.headers = {} if headers is None else {**headers}
         self.code: str | None = None
         """The code of the refusal that it tells of."""
+        self._tag = tag
         self._is_last = False
         self._slow: _Slow | None = None
 
@@ -53,7 +58,7 @@ class JsonResponse(web.StreamResponse):
         return self._slow is None or self._slow.keep_alive
 
     def _left_to_aiohttp(self) -> "_Slow":
-        self._slow = _Slow(body=self.body, status=self.status, headers={**self.headers, **_HEADERS})
+        self._slow = _Slow(body=self.body, status=self.status, headers={**self.headers, **_headers(self._tag)})
         if self._is_last:
             self._slow.force_close()
         return self._slow
@@ -64,7 +69,7 @@ class JsonResponse(web.StreamResponse):
             raise ValueError("a header holds a line break")
         body = self.body
         return b"%b%bContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (
-            _opening(self.status),
+            _opening(self.status, self._tag),
             own.encode(),
             len(body),
             _date(int(time())),
@@ -80,9 +85,13 @@ class _Slow(web.Response):
 
 
 @lru_cache
-def _opening(status: int) -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items())
+def _opening(status: int, tag: bytes) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in _headers(tag).items())
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}".encode()
+
+
+def _headers(tag: bytes) -> dict[str, str]:
+    return {**_HEADERS, "ETag": f'"{tag.decode()}"'} if tag else _HEADERS
 
 
 @lru_cache(maxsize=1)

@@ -44,7 +44,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> JsonResponse:
-    return JsonResponse(session_json(session))
+    return JsonResponse(session_json(session), tag=session.stored.revision)
 
 
 def created_response(session: Session, location: str) -> JsonResponse:

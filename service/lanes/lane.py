@@ -21,6 +21,7 @@ _WROTE_NOTHING = {
     b"at_maximum",
     b"in_the_past",
     b"changed_meanwhile",
+    b"other_revision",
     b"other",
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.errors import PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
 from service.lanes.lane import Reply, UnknownAnswer
 from service.life.sessions import minutes_from
 
@@ -37,6 +37,8 @@ def refusal_of(session_id: str, answer: Sequence[Reply]) -> Exception:
                 max_duration_minutes=minutes_from(max_duration_minutes),
                 expires_at_ms=int(expires_at_ms),
             )
+        case [b"other_revision", revision]:
+            return PreconditionFailed(session_id, int(revision))
         case [b"in_the_past", expires_at_ms]:
             return TimeoutInThePast(session_id, int(expires_at_ms))
         case _:

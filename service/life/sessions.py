@@ -8,6 +8,10 @@ from typing import NamedTuple
 _ISSUED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
+Revisions = frozenset[bytes]
+"""Those at one of which a session must be to be changed, as they are stored."""
+
+
 class TimeoutConfig(NamedTuple):
     """The timeout configuration in force for a session; minutes are whole unless the settings allow fractions."""
 

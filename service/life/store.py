@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from service.errors import Contention, SessionNotFound
+from service.errors import Contention, PreconditionFailed, SessionNotFound
 from service.lanes.lane import Lane, Reply, Unreplicated
 from service.life import scripts
 from service.life.answers import LOST, answer_of_tombstone, refusal_of
@@ -14,7 +14,7 @@ from service.life.lookups import Lookups
 from service.life.metadata import Patch, patched
 from service.life.policies import Policies
 from service.life.scripts import Argument
-from service.life.sessions import Session, TimeoutConfig, as_stored, is_issued_id, session_from
+from service.life.sessions import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.life.turns import Turns
 
 MOST_TRIES = 64
@@ -27,7 +27,8 @@ _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 class Store:
     """Sessions in Redis. Every method raises StoreUnavailable when Redis does not do what is asked.
 
-    Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired.
+    Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired. Those that
+    take `revisions` raise PreconditionFailed where the session, at the moment of the change, is at none of them.
     """
 
     def __init__(
@@ -83,26 +84,33 @@ class Store:
         self._lifecycle.renewed_by_hand(session_id)
         return session
 
-    async def configure(self, session_id: str, changes: dict[str, float | bool]) -> Session:
+    async def configure(
+        self, session_id: str, changes: dict[str, float | bool], revisions: Revisions | None = None
+    ) -> Session:
         """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
         session = await self._change(
-            scripts.CONFIGURE, session_id, retention_ms=self._retention_ms, **unchanged | as_stored(changes)
+            scripts.CONFIGURE,
+            session_id,
+            retention_ms=self._retention_ms,
+            revisions=b"" if revisions is None else b" %b " % b" ".join(revisions),
+            **unchanged | as_stored(changes),
         )
         self._lifecycle.changed(session_id, "timeout")
         if "max_duration_minutes" in changes:
             await self._lookups.prolong(session)
         return session
 
-    async def annotate(self, session_id: str, patch: Patch) -> Session:
+    async def annotate(self, session_id: str, patch: Patch, revisions: Revisions | None = None) -> Session:
         """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
 
-        Where another change comes between, it is merged anew over that. Raises Contention where that has no end.
+        Where another change comes between, it is merged anew over that, if `revisions` let it. Raises Contention where
+        that has no end.
         """
         session = await self.get(session_id)
         try:
             async with self._turns.at(session_id):
-                return await self._annotate(session, patch)
+                return await self._annotate(session, patch, revisions)
         except TimeoutError:
             raise Contention(session_id) from None
 
@@ -123,9 +131,11 @@ class Store:
             case _:
                 raise self._refusal(session_id, answer)
 
-    async def _annotate(self, session: Session, patch: Patch) -> Session:
+    async def _annotate(self, session: Session, patch: Patch, revisions: Revisions | None) -> Session:
         keys = self._keys.of(session.id)
         for _ in range(MOST_TRIES):
+            if revisions is not None and session.stored.revision not in revisions:
+                raise PreconditionFailed(session.id, int(session.stored.revision))
             metadata = patched(session.metadata, patch)
             command = scripts.ANNOTATE.command(keys, revision=session.stored.revision, metadata=metadata)
             (answer,) = await self._lane.change(command)

@@ -99,3 +99,12 @@ async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_ses
         await store.delete(session.id)
 
     assert await attempt(store.delete, session.id) == "missing"
+
+
+async def test_a_change_that_is_refused_for_the_revision_waits_for_no_replica(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+
+    assert await attempt(store.configure, session.id, {}, frozenset([b"2"])) == "other_revision"

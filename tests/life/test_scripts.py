@@ -54,6 +54,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "retention_ms": 60 * MINUTE_MS,
     "mark_life_ms": 10 * MINUTE_MS,
     "revision": "1",
+    "revisions": "",
 }
 SCRIPTS = [
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
@@ -128,6 +129,7 @@ def test_names_are_read_in_the_order_of_their_numbers() -> None:
         "max_duration_minutes",
         "warning_threshold_minutes",
         "retention_ms",
+        "revisions",
     )
 
 

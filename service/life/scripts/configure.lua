@@ -1,5 +1,5 @@
 -- Merge a partial timeout configuration into a live session's own; its end is counted anew from the last renewal.
--- returns {"live", now_ms, session} | {"in_the_past", expires_at_ms}
+-- returns {"live", now_ms, session} | {"other_revision", revision} | {"in_the_past", expires_at_ms}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- hash of the session
@@ -14,11 +14,15 @@ local args = {
     max_duration_minutes      = ARGV[4],
     warning_threshold_minutes = ARGV[5],
     retention_ms              = ARGV[6],
+    revisions                 = ARGV[7],   -- at one of which it must be, a blank around each; empty: at any
 }
 
 local now_ms = clock()
 local session, ended = living(keys, now_ms)
 if ended then return ended end
+if args.revisions ~= '' and not args.revisions:find(' ' .. session[revision] .. ' ', 1, true) then
+    return {'other_revision', session[revision]}
+end
 
 local function merge(field, value)
     if value ~= '' then session[field] = value end
