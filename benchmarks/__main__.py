@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import report, runs
 from benchmarks.machine import MissingTool, redis_server, require
+from service.secret import Secret
 from service.telemetry import log
 
 _RESULTS = Path(__file__).parent / "results"
@@ -16,7 +17,7 @@ _RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     options = _options()
-    log.configure("json", "error", sys.stderr)
+    log.configure("json", "error", sys.stderr, Secret())
     try:
         require("wrk", "apt-get install wrk")
         require("taskset", "apt-get install util-linux")

@@ -13,6 +13,7 @@ from service.lanes.connect import client_for
 from service.lanes.store_watch import StoreWatch
 from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
+from service.secret import Secret
 from service.settings import Settings
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
@@ -65,7 +66,7 @@ async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
     client = client_for(url, 10)
     metrics = Metrics()
-    lane, lifecycle = SingleCalls(client, 10, StoreWatch(metrics)), Lifecycle(metrics, EventLog(), Later())
+    lane, lifecycle = SingleCalls(client, 10, StoreWatch(metrics)), Lifecycle(metrics, EventLog(Secret()), Later())
     sweeper = Sweeper(lane, Keys(""), lifecycle, metrics, retention_ms=Settings().retention_ms)
     await sweeper.round()
     while sweeper.lag_ms:

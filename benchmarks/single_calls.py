@@ -14,8 +14,7 @@ from service.lanes.clients import Clients
 from service.lanes.connect import client_for
 from service.lanes.store_watch import StoreWatch
 from service.settings import Settings
-from service.telemetry import log
-from service.telemetry.event_log import EventLog
+from service.telemetry.event_log import event_log_on
 from service.telemetry.later import Later
 from service.telemetry.metrics import Metrics
 from tests.single_calls import SingleCalls
@@ -29,7 +28,7 @@ async def serve() -> None:
     app = create_app(
         Settings(),
         Clients(calls, calls, calls, watch, calls.aclose),
-        Watch(metrics, EventLog(log.configure("json", "info", sys.stderr)), Later()),
+        Watch(metrics, event_log_on(sys.stderr, "json", "info"), Later()),
     )
     runner = Runner(app, "schema")
     await runner.setup()

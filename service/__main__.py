@@ -11,6 +11,7 @@ from service.access.configured import require_guarded
 from service.process import command_line
 from service.process.serve import serve
 from service.process.workers import serve_by_workers
+from service.secret import Secret
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
 from service.telemetry import log
 from service.telemetry.event_log import event_log_on
@@ -50,10 +51,10 @@ def _make_key(asked: command_line.MakeKey) -> int:
     return 0
 
 
-def _command(asked: command_line.Inspect | command_line.Revoke, settings: Settings) -> int:
+def _command(asked: command_line.Inspect | command_line.Revoke | command_line.TellHashes, settings: Settings) -> int:
     from service.terminal import commands  # only here: serving needs none of it
 
-    log.configure("console", "error", sys.stderr)  # of what it meets, a command speaks itself
+    log.configure("console", "error", sys.stderr, Secret())  # of what it meets, a command speaks itself
     here = commands.here()
     for name in unknown_variables(os.environ):
         here.complain(f"{name} is not a setting of this service")

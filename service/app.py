@@ -10,6 +10,7 @@ from service.access.guard import guarded
 from service.checks.degradation import Degradation
 from service.checks.health import Health
 from service.checks.layout import Layout
+from service.checks.shared_secret import SharedSecret
 from service.http import api, documentation, probes
 from service.http.addresses import Addresses
 from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
@@ -59,7 +60,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     degradation = Degradation(
         beside, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
     )
-    layout = Layout(beside, keys)
+    layout = Layout(beside, keys, SharedSecret(beside, keys, watch.log.secret, timeout_seconds / 4))
     health = Health(beside, layout, census, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ from service.life.lifecycle import Lifecycle
 from service.life.policies import Policies
 from service.life.sessions import Session
 from service.life.store import Store
+from service.secret import Secret
 from service.settings import Settings
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
@@ -48,6 +49,7 @@ KEYS_WITHOUT_END = (
     "sessions:{??}:created",
     "sessions:agent:{*}:policy",
     "sessions:layout",
+    "sessions:secret",
 )
 
 HttpClient = TestClient[Any, Any]
@@ -68,7 +70,7 @@ class ServiceServer(TestServer):
     def __init__(self, settings: Settings, redis: Redis, on: Callable[[Lane], Lane] = lambda lane: lane) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        watch = Watch(metrics, EventLog(), Later())
+        watch = Watch(metrics, EventLog(Secret()), Later())
         clients = clients._replace(lane=on(clients.lane), wide=on(clients.wide))
         super().__init__(create_app(settings, clients, watch))
         self._settings = settings
@@ -111,7 +113,7 @@ def policies_on(lane: Lane, settings: Settings) -> Policies:
 
 
 def lifecycle_into(metrics: Metrics) -> Lifecycle:
-    return Lifecycle(metrics, EventLog(), Later())
+    return Lifecycle(metrics, EventLog(Secret()), Later())
 
 
 def store_on(lane: Lane, settings: Settings) -> Store:

@@ -62,7 +62,7 @@ class Health:
 
     async def _look_at_layout(self) -> StoreUnavailable | None:
         try:
-            await self._look(self._layout.look())
+            await self._look(self._layout.look_only())
         except StoreUnavailable as error:
             return error
         return None

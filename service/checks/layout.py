@@ -8,6 +8,7 @@ from functools import wraps
 
 from aiohttp import web
 
+from service.checks.shared_secret import SharedSecret
 from service.errors import StoreUnavailable
 from service.http.middleware import Handle
 from service.lanes.lane import Lane, ScriptFault
@@ -23,9 +24,11 @@ class LayoutUnknown(StoreUnavailable):
 class Layout:
     """What was found when it was last looked at, over a lane not the requests' own. Until then nothing may be done."""
 
-    def __init__(self, lane: Lane, keys: Keys) -> None:
+    def __init__(self, lane: Lane, keys: Keys, shared_secret: SharedSecret) -> None:
+        """The secret is learnt with each look that finds this version: it is there before anything is served."""
         self._lane = lane
         self._keys = keys
+        self._shared_secret = shared_secret
         self._looking: asyncio.Task[StoreUnavailable | None] | None = None
         self.was_found = False
         """Whether a look has ever succeeded."""
@@ -34,15 +37,20 @@ class Layout:
 
     async def look(self) -> None:
         """Raises StoreUnavailable; what was found before it holds on."""
-        trouble = await self._found()
-        if trouble is not None and trouble != self.trouble:
-            Context().run(_log.warning, "no session is served: %s", trouble)  # of no request in particular
-        self.trouble = trouble
-        self.was_found = True
+        await self._look(self._shared_secret.learn)
+
+    async def look_only(self) -> None:
+        """The same, and nothing is written: a secret that nobody has made stays unmade."""
+        await self._look(self._shared_secret.learn_if_made)
 
     async def heed(self) -> None:
         """Look. Raises StoreUnavailable, LayoutUnknown where the data is of another layout."""
         await self.look()
+        self._require_known()
+
+    async def heed_only(self) -> None:
+        """The same, and nothing is written."""
+        await self.look_only()
         self._require_known()
 
     async def heed_what_was_found(self) -> None:
@@ -77,6 +85,15 @@ class Layout:
             return await handle(request)
 
         return heeding
+
+    async def _look(self, learn_secret: Callable[[], Awaitable[None]]) -> None:
+        trouble = await self._found()
+        if trouble is not None and trouble != self.trouble:
+            Context().run(_log.warning, "no session is served: %s", trouble)  # of no request in particular
+        if trouble is None:
+            await learn_secret()
+        self.trouble = trouble
+        self.was_found = True
 
     async def _found(self) -> str | None:
         try:

@@ -15,6 +15,7 @@ own clock.
 | `sessions:agent:{<agentId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
+| `sessions:secret` | string | 64 random hex digits that all replicas share | never |
 
 A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone
 keeps only what a 410 needs: expiresAt and reason. Where a session was found lost (its hash is gone before its end) its
@@ -68,6 +69,7 @@ class Keys:
         self._session = f"{prefix}session:{{"
         self._sessions = f"{prefix}sessions:"
         self.layout = f"{prefix}sessions:layout"
+        self.secret = f"{prefix}sessions:secret"
         self._indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
 
     def session(self, session_id: str) -> str:

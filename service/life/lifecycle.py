@@ -7,18 +7,19 @@ import structlog
 
 from service.telemetry.event_log import Event, EventLog, Write
 from service.telemetry.later import Later
-from service.telemetry.log import REQUEST_ID, hashed
+from service.telemetry.log import REQUEST_ID
 from service.telemetry.metrics import REASONS, TRIGGERS, Metrics
 
 _log = structlog.get_logger("service.life.lifecycle")
 
 
 class Lifecycle:
-    """Told of every turn in a session's life. Ids reach the log only as a short hash, metadata never."""
+    """Told of every turn in a session's life. Ids reach the log only as a keyed hash, metadata never."""
 
     def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
         self._metrics = metrics
         self._later = later
+        self._hashed = log.secret.hashed
         self._created = log.of("info", "session created")
         self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
@@ -73,7 +74,7 @@ class Lifecycle:
 
     def left_behind(self, session_id: str, agent_id: str, user_id: str, why: str) -> None:
         """A session has ended, and it is not known whether its lookups list it still."""
-        _log.info("an ended session may stay in its lookups for now", **_hashes(session=session_id), why=why)
+        _log.info("an ended session may stay in its lookups for now", **self._hashes(session=session_id), why=why)
         self.when_left_behind(session_id, agent_id, user_id)
 
     def all_lost(self) -> None:
@@ -83,15 +84,18 @@ class Lifecycle:
 
     def revoked(self, agent_id: str | None, user_id: str | None, number: int, *, more: bool) -> None:
         """A call ended so many sessions of an agent, of a user, or between the two; more may be left."""
-        _log.info("sessions revoked", **_hashes(agent=agent_id, user=user_id), number=number, more=more)
+        _log.info("sessions revoked", **self._hashes(agent=agent_id, user=user_id), number=number, more=more)
 
     def policy_changed(self, agent_id: str, how: str) -> None:
         """`how` is `put` or `deleted`."""
-        _log.info("policy changed", **_hashes(agent=agent_id), how=how)
+        _log.info("policy changed", **self._hashes(agent=agent_id), how=how)
 
     def _count_renewals(self) -> None:
         self._renewals["activity"].inc(self._uncounted)
         self._uncounted = 0
+
+    def _hashes(self, **ids: str | None) -> dict[str, str]:
+        return {name: self._hashed(given) for name, given in ids.items() if given is not None}
 
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:
@@ -104,7 +108,3 @@ def _leave_it(*_: str) -> None:
 
 def _level(reason: str) -> str:
     return "warning" if reason == "lost" else "info"
-
-
-def _hashes(**ids: str | None) -> dict[str, str]:
-    return {name: hashed(given) for name, given in ids.items() if given is not None}

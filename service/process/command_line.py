@@ -45,6 +45,12 @@ class Revoke(NamedTuple):
     confirmed: bool
 
 
+class TellHashes(NamedTuple):
+    """Say what stands for these ids, of sessions, users or agents, in logs and traces."""
+
+    ids: tuple[str, ...]
+
+
 class MakeKey(NamedTuple):
     """Make a key of this name, with these scopes."""
 
@@ -52,7 +58,7 @@ class MakeKey(NamedTuple):
     scopes: tuple[Scope, ...]
 
 
-Asked = Serve | Inspect | Revoke | MakeKey
+Asked = Serve | Inspect | Revoke | TellHashes | MakeKey
 
 
 def parse(words: Sequence[str]) -> Asked:
@@ -70,6 +76,8 @@ def parse(words: Sequence[str]) -> Asked:
             if given.id is None and given.agent is None and given.user is None:
                 given.parser.error("name what is to end: an ID, --user, --agent, or the last two together")
             return Revoke(given.id, Whose(given.agent, given.user), given.yes)
+        case "hash":
+            return TellHashes(tuple(id_.lower() for id_ in given.ids))
         case "key":
             return MakeKey(given.name, given.scopes)
         case _:
@@ -86,6 +94,7 @@ def _parser() -> ArgumentParser:
     _add_workers(serve, default=SUPPRESS)  # or what stands before the verb would be forgotten
     _add_inspect(verbs.add_parser("inspect", help="look at sessions", description=_INSPECT, epilog=_NO_SERVICE_NEEDED))
     _add_revoke(verbs.add_parser("revoke", help="end sessions", description=_REVOKE, epilog=_NO_SERVICE_NEEDED))
+    _add_hash(verbs.add_parser("hash", help="find ids in the log", description=_HASH, epilog=_NO_SERVICE_NEEDED))
     _add_key(verbs.add_parser("key", help="make a key for callers of the API", description=_KEY))
     return parser
 
@@ -99,6 +108,11 @@ _REVOKE = (
     "End sessions: one by its ID, or all of a user, of an agent, or between the two, those included whose creation is "
     "under way. They are unknown (404) at once, on every replica. It asks first. Exit code: 0; 1 where nothing was "
     "ended or Redis does not answer; 2 where it may not ask and --yes is missing."
+)
+_HASH = (
+    "Say what stands for ids of sessions, users and agents in logs and traces: a hash, keyed by a secret that the "
+    "replicas keep in Redis. A line for each: the hash, two blanks, the id. Exit code: 0; 1 where there is no secret "
+    "yet or Redis does not answer."
 )
 _KEY = (
     "Make a random key and show it, this once, with its entry for SESSION_API_KEYS, which holds its hash alone. "
@@ -139,6 +153,10 @@ def _add_inspect(parser: ArgumentParser) -> None:
 def _add_revoke(parser: ArgumentParser) -> None:
     _add_whose(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on")
+
+
+def _add_hash(parser: ArgumentParser) -> None:
+    parser.add_argument("ids", nargs="+", metavar="ID", help="an id of a session, a user or an agent")
 
 
 def _add_key(parser: ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from service.lanes.clients import clients_for
 from service.process.banner import announce
 from service.process.embedded import embedded_server
 from service.process.listening import cannot_listen, url_of
+from service.secret import Secret
 from service.settings import CannotStart, Settings, unknown_variables
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
@@ -94,7 +95,7 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     clients = clients_for(url, settings, metrics)
     around = as_it_is
     if settings.session_tracing:
-        tracing = _tracing()
+        tracing = _tracing(event_log.secret)
         stack.push_async_callback(tracing.aclose)
         clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
         around = tracing.over
@@ -109,14 +110,14 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     return runner
 
 
-def _tracing() -> "Tracing":
+def _tracing(secret: Secret) -> "Tracing":
     try:
         from service.telemetry.tracing import otlp_tracing
     except ImportError:
         raise CannotStart(
             "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
         ) from None
-    return otlp_tracing()
+    return otlp_tracing(secret)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

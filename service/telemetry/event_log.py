@@ -10,8 +10,9 @@ import orjson
 import structlog
 
 from service.instants import iso
+from service.secret import Secret
 from service.telemetry.lines import Lines
-from service.telemetry.log import Format, Level, configure, hashed, is_readable, number_of
+from service.telemetry.log import Format, Level, configure, is_readable, number_of
 
 
 class Event(NamedTuple):
@@ -28,9 +29,13 @@ Write = Callable[[Event], None]
 
 
 class EventLog:
-    """Where events go: as JSON into `lines`, with the `worker` if there is one; without them through structlog."""
+    """Where events go: as JSON into `lines`, with the `worker` if there is one; without them through structlog.
 
-    def __init__(self, lines: Lines | None = None, worker: int | None = None) -> None:
+    Ids are hashed by the `secret`, which is there for whoever else tells of them.
+    """
+
+    def __init__(self, secret: Secret, lines: Lines | None = None, worker: int | None = None) -> None:
+        self.secret = secret
         self._lines = lines
         self._facts = {} if worker is None else {"worker": worker}
 
@@ -40,21 +45,23 @@ class EventLog:
         if not logger.is_enabled_for(number_of(level)):
             return None
         if self._lines is None:
-            return _through_structlog(logger.bind(**facts), level, event)
-        return _by_template(self._lines.at(number_of(level)), {"level": level, "event": event, **self._facts, **facts})
+            return _through_structlog(logger.bind(**facts), level, event, self.secret)
+        facts = {"level": level, "event": event, **self._facts, **facts}
+        return _by_template(self._lines.at(number_of(level)), facts, self.secret)
 
 
 def event_log_on(stream: TextIO, format_: Format, level: Level, worker: int | None = None) -> EventLog:
-    """All logging is set up to go into the stream, and the events with it."""
-    lines = configure(format_, level, stream, worker)
-    return EventLog(None if is_readable(format_, stream) else lines, worker)
+    """All logging is set up to go into the stream, and the events with it. Its secret is not known yet."""
+    secret = Secret()
+    lines = configure(format_, level, stream, secret, worker)
+    return EventLog(secret, None if is_readable(format_, stream) else lines, worker)
 
 
-def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str, kind: str) -> Write:
+def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str, kind: str, secret: Secret) -> Write:
     def write(event: Event) -> None:
         told = {
             "ms": None if event.took_seconds is None else round(event.took_seconds * 1000, 3),
-            "session": event.session_id and hashed(event.session_id),
+            "session": event.session_id and secret.hashed(event.session_id),
             "request_id": event.request_id,
         }
         said = {name: value for name, value in told.items() if value is not None}
@@ -63,9 +70,10 @@ def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str
     return write
 
 
-def _by_template(leave: Callable[[str], None], facts: dict[str, str | int]) -> Write:
+def _by_template(leave: Callable[[str], None], facts: dict[str, str | int], secret: Secret) -> Write:
     """What varies is numbers, hex digits and an id of a few safe characters: no need to escape it."""
     known = orjson.dumps(facts).decode()[1:-1]
+    hashed = secret.hashed
 
     def write(event: Event) -> None:
         _, request_id, session_id, seconds = event

@@ -1,7 +1,6 @@
 """The log, on stderr: JSON, a line for each event, or readable on a terminal."""
 
 import atexit
-import hashlib
 import logging
 import re
 import time
@@ -14,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.instants import iso
+from service.secret import Secret
 from service.telemetry.lines import Lines
 
 Format = Literal["auto", "json", "console"]
@@ -31,13 +31,14 @@ def is_readable(format_: Format, stream: TextIO) -> bool:
     return format_ == "console" or (format_ == "auto" and stream.isatty())
 
 
-def configure(format_: Format, level: Level, stream: TextIO, worker: int | None = None) -> Lines:
+def configure(format_: Format, level: Level, stream: TextIO, secret: Secret, worker: int | None = None) -> Lines:
     """Set up structlog, and the standard library's logging to look alike; both write into the lines returned.
 
-    Where several processes share the stream, each line names the `worker`, and leaves whole.
+    Ids are told as the secret hashes them. Where several processes share the stream, each line names the `worker`, and
+    leaves whole.
     """
     readable = is_readable(format_, stream)
-    rendering: list[Processor] = [_with_exception, _without_ids, _console(stream) if readable else _JSON]
+    rendering: list[Processor] = [_with_exception, _without_ids(secret), _console(stream) if readable else _JSON]
     threshold = number_of(level)
     lines = Lines(stream, None if worker is None else PIPE_BUF)
     facts = _FACTS if worker is None else [*_FACTS, _with_worker(worker)]
@@ -64,11 +65,6 @@ def number_of(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
 
 
-def hashed(session_id: str) -> str:
-    """Twelve hex digits that stand for an id in logs and traces: their readers must not be able to use it."""
-    return hashlib.blake2b(session_id.encode(), digest_size=6).hexdigest()
-
-
 class _Logger:
     """What structlog writes with: it calls what is named like the level."""
 
@@ -91,11 +87,15 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _without_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _without_ids(secret: Secret) -> Processor:
     """What a library or a failure says may hold a session's key, or what a client sent."""
-    for told in event.keys() & {"event", "exception"}:
-        event[told] = _ID.sub(lambda found: hashed(found[0].lower()), str(event[told]))
-    return event
+
+    def hash_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        for told in event.keys() & {"event", "exception"}:
+            event[told] = _ID.sub(lambda found: secret.hashed(found[0].lower()), str(event[told]))
+        return event
+
+    return hash_ids
 
 
 def _console(stream: TextIO) -> Processor:

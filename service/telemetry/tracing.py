@@ -1,7 +1,7 @@
 """OpenTelemetry traces, where they are asked for: a span for each request, and within it one for each call to Redis.
 
 What OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, …) holds. Spans carry no
-path, for it holds the session's id: a short hash stands for it.
+path, for it holds the session's id: a keyed hash stands for it.
 """
 
 import asyncio
@@ -22,23 +22,25 @@ from service.http.middleware import PROBES, Handle, route_of
 from service.lanes.lane import Fields, Lane, Read, Reply
 from service.life import scripts
 from service.life.scripts import Command
-from service.telemetry.log import REQUEST_ID, hashed
+from service.secret import Secret
+from service.telemetry.log import REQUEST_ID
 
 
-def otlp_tracing() -> "Tracing":
+def otlp_tracing(secret: Secret) -> "Tracing":
     """Traces that are sent over OTLP/HTTP, in batches, from a thread of their own."""
     resource = Resource({SERVICE_NAME: "session-service"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracing(provider)
+    return Tracing(provider, secret)
 
 
 class Tracing:
-    """Makes spans with a provider, which it shuts down when it is closed."""
+    """Makes spans with a provider, which it shuts down when it is closed. Ids are told as the secret hashes them."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, secret: Secret) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("session-service")
+        self._secret = secret
 
     def over(self, handle: Handle) -> Handle:
         """The same, with a span for each request but the probes', within the trace that its `traceparent` names."""
@@ -49,7 +51,7 @@ class Tracing:
             context = extract(request.headers)
             with self._tracer.start_as_current_span(request.method, context, SpanKind.SERVER) as span:
                 response = await handle(request)
-                _tell(span, request, response.status)
+                _tell(span, request, response.status, self._secret)
             return response
 
         return answer
@@ -119,7 +121,7 @@ def _names_of(commands: Sequence[Command]) -> str:
     return " ".join(dict.fromkeys(scripts.name_of(command) for command in commands))
 
 
-def _tell(span: Span, request: web.Request, status: int) -> None:
+def _tell(span: Span, request: web.Request, status: int, secret: Secret) -> None:
     route = route_of(request)
     span.set_attributes(
         {
@@ -132,7 +134,7 @@ def _tell(span: Span, request: web.Request, status: int) -> None:
         span.update_name(f"{request.method} {route}")
         span.set_attribute("http.route", route)
     if "session_id" in request.match_info:
-        span.set_attribute("session.hash", hashed(request.match_info["session_id"]))
+        span.set_attribute("session.hash", secret.hashed(request.match_info["session_id"]))
     if status >= 500:
         span.set_status(StatusCode.ERROR)
         span.set_attribute("error.type", str(status))

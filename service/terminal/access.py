@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from service.checks.layout import Layout
+from service.checks.shared_secret import SharedSecret
 from service.lanes.clients import clients_for
 from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
@@ -13,6 +14,7 @@ from service.listing.census import Census
 from service.listing.directory import Directory
 from service.listing.revocation import Revocation
 from service.process.embedded import url_of_the_running
+from service.secret import Secret
 from service.settings import Settings
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
@@ -26,6 +28,7 @@ class Access(NamedTuple):
     url: str
     aclose: Callable[[], Coroutine[Any, Any, None]]
     layout: Layout
+    secret: Secret
     store: Store
     directory: Directory
     revocation: Revocation
@@ -35,10 +38,10 @@ class Access(NamedTuple):
 async def opened(settings: Settings) -> Access:
     """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
     url = await _redis_url(settings)
-    metrics, keys = Metrics(), Keys(settings.session_key_prefix)
+    metrics, keys, secret = Metrics(), Keys(settings.session_key_prefix), Secret()
     clients = clients_for(url, settings, metrics)
     lane = clients.wide
-    lifecycle = Lifecycle(metrics, EventLog(), Later())
+    lifecycle = Lifecycle(metrics, EventLog(secret), Later())
     policies, census = Policies(lane, keys, lifecycle, settings), Census(lane, keys)
     directory = Directory(lane, keys, census)
     store = Store(
@@ -50,9 +53,11 @@ async def opened(settings: Settings) -> Access:
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
     )
-    inspection = Inspection(lane, keys, store, directory, census, policies)
-    layout = Layout(lane, keys)
-    return Access(url, clients.aclose, layout, store, directory, Revocation(lane, keys, lifecycle), inspection)
+    inspection = Inspection(lane, keys, store, directory, census, policies, secret)
+    shared_secret = SharedSecret(lane, keys, secret, settings.session_store_timeout_seconds)
+    layout = Layout(lane, keys, shared_secret)
+    revocation = Revocation(lane, keys, lifecycle)
+    return Access(url, clients.aclose, layout, secret, store, directory, revocation, inspection)
 
 
 async def _redis_url(settings: Settings) -> str:

@@ -17,7 +17,7 @@ from service.errors import Refusal, StoreUnavailable
 from service.lanes.lane import ScriptFault
 from service.listing.directory import Wanted
 from service.listing.revocation import Whose
-from service.process.command_line import Inspect, Revoke
+from service.process.command_line import Inspect, Revoke, TellHashes
 from service.settings import CannotStart, Settings
 from service.terminal import access, tables
 from service.terminal.documents import document
@@ -26,6 +26,7 @@ from service.terminal.inspection import Found, Looked
 
 DONE, NOT_DONE, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
+_NO_SECRET = "Redis holds no secret to hash ids by: no replica of this release has served over it yet"
 _WIDTH_OF_A_PIPE = 240
 
 
@@ -48,7 +49,7 @@ def here() -> Terminal:
     return Terminal(out, err, input if sys.stdin.isatty() else None)
 
 
-def run(asked: Inspect | Revoke, settings: Settings, terminal: Terminal) -> int:
+def run(asked: Inspect | Revoke | TellHashes, settings: Settings, terminal: Terminal) -> int:
     """Do what is asked; the exit code."""
     if isinstance(asked, Revoke) and not asked.confirmed and terminal.ask is None:
         terminal.complain("revoke: there is no terminal to ask on, so --yes is needed")
@@ -72,7 +73,7 @@ class _Command:
         self._terminal = terminal
         self._access = runner.run(access.opened(settings))
 
-    def run(self, asked: Inspect | Revoke) -> int:
+    def run(self, asked: Inspect | Revoke | TellHashes) -> int:
         try:
             match asked:
                 case Revoke():
@@ -81,6 +82,8 @@ class _Command:
                     self._watch(asked, seconds)
                 case Inspect():
                     return self._inspect(asked)
+                case TellHashes():
+                    return self._tell_hashes(asked)
         finally:
             self._wait_for(self._access.aclose())
 
@@ -110,7 +113,7 @@ class _Command:
             time.sleep(every_seconds)
 
     def _look(self, asked: Inspect) -> Looked:
-        self._wait_for(self._access.layout.heed())
+        self._wait_for(self._access.layout.heed_only())
         inspection = self._access.inspection
         if asked.session_id is not None:
             return self._wait_for(inspection.session(asked.session_id))
@@ -135,13 +138,22 @@ class _Command:
     def _lines(self, looked: Looked) -> list[Text]:
         return [Text(line, "dim", overflow="fold") for line in looked.redis_cli_lines(self._access.url)]
 
+    def _tell_hashes(self, asked: TellHashes) -> int:
+        self._wait_for(self._access.layout.heed_only())
+        if not self._access.secret.is_known:
+            self._terminal.complain(_NO_SECRET)
+            return NOT_DONE
+        for id_ in asked.ids:
+            self._say(f"{self._access.secret.hashed(id_)}  {tables.printable(id_)}")
+        return DONE
+
     def _revoke(self, asked: Revoke) -> int:
-        self._wait_for(self._access.layout.heed())
+        self._wait_for(self._access.layout.heed_only())
         self._say(self._about(asked))
         if not asked.confirmed and not self._is_confirmed():
             self._say("Nothing was ended.")
             return NOT_DONE
-        self._wait_for(self._access.layout.heed())  # a person may have taken time to answer
+        self._wait_for(self._access.layout.heed_only())  # a person may have taken time to answer
         if asked.session_id is not None:
             self._wait_for(self._access.store.delete(asked.session_id))
             self._say("The session has ended.")

@@ -59,6 +59,7 @@ def _session(session: Session) -> dict[str, Any]:
 def _found(found: Found) -> dict[str, Any]:
     return {
         "sessionId": found.session_id,
+        "logHash": found.log_hash,
         "state": found.state,
         "message": found.sentence,
         "session": _hash(found.session),

@@ -14,6 +14,7 @@ from service.life.sessions import Session, is_issued_id
 from service.life.store import Store
 from service.listing.census import Census, Tally
 from service.listing.directory import Directory, Wanted
+from service.secret import Secret
 from service.terminal.durations import human
 
 INSTANTS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
@@ -43,9 +44,13 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All that Redis holds under one session's id. `sentence` says for a person what `state` it is in."""
+    """All that Redis holds under one session's id. `sentence` says for a person what `state` it is in.
+
+    `log_hash` is what stands for the id in logs; None where no replica has made the secret for that yet.
+    """
 
     session_id: str
+    log_hash: str | None
     state: State
     sentence: str
     session: Hash
@@ -98,7 +103,14 @@ class Inspection:
     """Looks, and changes nothing. Raises StoreUnavailable and ScriptFault."""
 
     def __init__(
-        self, lane: Lane, keys: Keys, store: Store, directory: Directory, census: Census, policies: Policies
+        self,
+        lane: Lane,
+        keys: Keys,
+        store: Store,
+        directory: Directory,
+        census: Census,
+        policies: Policies,
+        secret: Secret,
     ) -> None:
         self._lane = lane
         self._keys = keys
@@ -106,6 +118,7 @@ class Inspection:
         self._directory = directory
         self._census = census
         self._policies = policies
+        self._secret = secret
 
     async def overview(self, limit: int) -> Overview:
         counted, near = await self._census.take_with_near()
@@ -130,7 +143,7 @@ class Inspection:
     async def session(self, session_id: str) -> Found:
         """Judged by the store; the traces are read after that, and may be some milliseconds younger."""
         if not is_issued_id(session_id):
-            return Found(session_id, "unknown", _UNKNOWN, _NOTHING, _NOTHING, [], 0)
+            return Found(session_id, self._log_hash(session_id), "unknown", _UNKNOWN, _NOTHING, _NOTHING, [], 0)
         ending = await self._ending(session_id)
         keys = self._keys.of(session_id)
         fields, fields_left, ttl_ms, ttl_left_ms, *scores, time = await self._lane.ask(
@@ -146,7 +159,12 @@ class Inspection:
         indexes = [_place(*found) for found in zip(("expiry", "warning", "created"), keys[2:], scores, strict=True)]
         lookups = await self._lookups(session_id, {**tombstone.fields, **session.fields})
         state, sentence = _judged(ending, tombstone)
-        return Found(session_id, state, sentence, session, tombstone, [*indexes, *lookups], instant_of(time))
+        places = [*indexes, *lookups]
+        log_hash = self._log_hash(session_id)
+        return Found(session_id, log_hash, state, sentence, session, tombstone, places, instant_of(time))
+
+    def _log_hash(self, session_id: str) -> str | None:
+        return self._secret.hashed(session_id) if self._secret.is_known else None
 
     async def _ending(self, session_id: str) -> Session | SessionExpired | SessionNotFound:
         try:

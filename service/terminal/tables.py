@@ -100,6 +100,8 @@ def _cells(session: Session) -> tuple[list[Text], ...]:
 
 def _found(found: Found) -> Group:
     verdict = Text(f"{printable(found.session_id)}\n", "bold").append(found.sentence, _STYLES[found.state])
+    if found.log_hash:
+        verdict.append(f"\nIn logs it is {found.log_hash}.", "dim")
     hashes = [("session", found.session), ("tombstone", found.tombstone)]
     parts = [_hash(name, hash_, found.at_ms) for name, hash_ in hashes if hash_.key]
     places = [_places(found)] if found.places else []

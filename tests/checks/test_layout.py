@@ -9,14 +9,16 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.checks.layout import Layout, LayoutUnknown
+from service.checks.shared_secret import SharedSecret
 from service.errors import StoreUnavailable
 from service.lanes.connect import client_for
 from service.lanes.lane import Lane
 from service.life.keys import Keys
+from service.secret import Secret
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import RedisServer
-from tests.store.evidence import KEYS, commands_seen, forget_commands
+from tests.store.evidence import KEYS, commands_seen, contents, forget_commands
 from tests.test_walkthrough import SESSIONS
 
 OPENING = {"agentId": AGENT, "userId": USER}
@@ -34,7 +36,7 @@ class Rounds:
 
 @pytest.fixture
 def layout(lane: Lane, real_redis: Redis) -> Layout:
-    return Layout(lane, Keys(""))
+    return Layout(lane, Keys(""), SharedSecret(lane, Keys(""), Secret(), 2))
 
 
 @pytest.fixture
@@ -122,7 +124,14 @@ async def test_those_who_come_before_the_first_look_share_one(layout: Layout, la
     await asyncio.gather(*(layout.heed_what_was_found() for _ in range(20)))
     await layout.heed_what_was_found()
 
-    assert (await commands_seen(real_redis))["get"] == 1
+    seen = await commands_seen(real_redis)
+    assert (seen["get"], seen["set"]) == (3, 1)  # of the layout once, and of the secret that was not there
+
+
+async def test_who_only_looks_writes_nothing(layout: Layout, real_redis: Redis) -> None:
+    await layout.look_only()
+
+    assert (layout.was_found, await contents(real_redis)) == (True, {})
 
 
 # Work beside the requests

@@ -12,7 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.process.command_line import Inspect, Revoke, parse
+from service.process.command_line import Inspect, Revoke, TellHashes, parse
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers
 from tests.conftest import AGENT, USER, HttpClient
@@ -210,7 +210,7 @@ async def test_the_metrics_that_it_names_are_served(client: HttpClient) -> None:
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^python -m service (.+?)(?: +#.*)?$", PAGE, re.MULTILINE))))
 def test_the_terminal_understands(line: str) -> None:
-    assert isinstance(parse(shlex.split(line)), Inspect | Revoke)
+    assert isinstance(parse(shlex.split(line)), Inspect | Revoke | TellHashes)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)", PAGE))))

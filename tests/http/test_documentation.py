@@ -41,6 +41,7 @@ from service.http import api, probes
 from service.http.documentation import Document, document
 from service.http.watch import Watch
 from service.http.wire import refusal_response
+from service.secret import Secret
 from service.settings import MAX_BODY_BYTES, Settings
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
@@ -149,7 +150,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
     metrics = Metrics()
-    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, EventLog(), Later()))
+    return create_app(settings, clients_of(fake_redis, 2, metrics), Watch(metrics, EventLog(Secret()), Later()))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from service.lanes.connect import client_for
 from service.settings import Settings
-from service.telemetry.log import hashed
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
+from tests.hashes import hashed_at, hashed_in
 from tests.http.test_json_response import answers_to
 from tests.redis_server import RedisServer
 from tests.single_calls import SingleCalls
@@ -144,7 +144,7 @@ async def test_what_is_cut_off_is_measured_and_told_of(
 
     assert found[requests_of(SESSIONS + "/{session_id}", "GET", 499)] == 1
     (line,) = [line for line in told if line.get("status") == 499]
-    assert (line["log_level"], line["session"]) == ("warning", hashed(UNKNOWN))
+    assert (line["log_level"], line["session"]) == ("warning", await hashed_in(fake_redis, UNKNOWN))
 
 
 async def test_what_waits_to_be_told_is_told_before_the_service_ends(
@@ -210,13 +210,14 @@ async def test_without_redis_the_metrics_say_what_fails(aiohttp_client: AiohttpC
     assert found[requests_of(SESSIONS + "/{session_id}", "GET", 503)] == 1
 
 
-async def test_a_turn_in_a_life_is_told_with_the_request_that_made_it(client: HttpClient) -> None:
+async def test_a_turn_in_a_life_is_told_with_the_request_that_made_it(client: HttpClient, redis: Redis) -> None:
     with capture_logs() as told:
         session_id = await opened(client, **{"X-Request-ID": "mine"})
         await client.get("/metrics")
 
     (created,) = [line for line in told if line["event"] == "session created"]
-    assert (created["session"], created["log_level"], created["request_id"]) == (hashed(session_id), "info", "mine")
+    assert created["session"] == await hashed_in(redis, session_id)
+    assert (created["log_level"], created["request_id"]) == ("info", "mine")
 
 
 def test_the_log_is_json_with_a_line_for_each_request(start_replica: StartReplica, redis_server: RedisServer) -> None:
@@ -234,7 +235,7 @@ def test_the_log_is_json_with_a_line_for_each_request(start_replica: StartReplic
         "method": "GET",
         "route": SESSIONS + "/{session_id}",
         "status": 200,
-        "session": hashed(session["sessionId"]),
+        "session": hashed_at(redis_server.url, session["sessionId"]),
     }
     assert read["ms"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", read["timestamp"])
@@ -259,8 +260,8 @@ def test_ends_in_bulk_and_changes_of_policy_are_told(start_replica: StartReplica
 
     put, deleted = json.loads(replica.line_with('"how":"put"')), json.loads(replica.line_with('"how":"deleted"'))
     revoked = json.loads(replica.line_with('"sessions revoked"'))
-    assert put["agent"] == deleted["agent"] == hashed(AGENT)
-    assert (revoked["user"], revoked["more"]) == (hashed(USER), False)
+    assert put["agent"] == deleted["agent"] == hashed_at(redis_server.url, AGENT)
+    assert (revoked["user"], revoked["more"]) == (hashed_at(redis_server.url, USER), False)
     assert revoked["number"] >= 1
 
 
@@ -320,7 +321,8 @@ def test_nor_do_ids_where_a_request_fails_with_one_in_its_words(
     replica.stop()
 
     assert status == 500
-    assert f"LookupError: session:{{47}}:{hashed(UNKNOWN)} of {hashed(USER)}" in replica.banner
+    session, user = (hashed_at(redis_server.url, id_) for id_ in (UNKNOWN, USER))
+    assert f"LookupError: session:{{47}}:{session} of {user}" in replica.banner
     assert UNKNOWN not in replica.banner
     assert USER not in replica.banner.lower()
 
@@ -355,4 +357,4 @@ def test_the_log_can_be_made_readable(start_replica: StartReplica, redis_server:
     line = replica.line_with("status=404")
 
     assert "[info     ] request" in line
-    assert f"session={hashed(UNKNOWN)}" in line
+    assert f"session={hashed_at(redis_server.url, UNKNOWN)}" in line

@@ -336,3 +336,16 @@ def test_a_replica_that_knew_the_layout_stays_ready(servers: ClusterServers, sta
     lose(servers, owner_of(servers, KEYS.layout))
 
     assert (before, replica.call("GET", "/readyz")[0]) == (200, 200)
+
+
+def test_a_replica_started_while_the_secret_is_away_serves_what_lies_elsewhere_and_tells_no_ids(
+    servers: ClusterServers, start_replica: StartReplica
+) -> None:
+    lose(servers, owner_of(servers, KEYS.secret))
+    replica = start_replica(REDIS_URL=servers.url, SESSION_STORE_TIMEOUT_SECONDS="1")
+    here = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)).runs)
+
+    asked = replica.call("GET", f"{SESSIONS}/{here}16d2ea-673d-47d0-b1bd-33202db7411b")[0]
+
+    assert (asked, replica.call("GET", "/readyz")[0]) == (404, 200)
+    assert '"session":"hidden"' in replica.line_with('"status":404')

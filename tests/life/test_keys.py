@@ -85,7 +85,11 @@ def rows_of(names: set[str]) -> dict[str, Row]:
 
 
 def test_the_table_has_a_row_for_every_kind_of_key() -> None:
-    assert set(documented()) >= OF_A_SESSION | {"sessions:agent:{<agentId>}:policy", "sessions:layout"}
+    assert set(documented()) >= OF_A_SESSION | {
+        "sessions:agent:{<agentId>}:policy",
+        "sessions:layout",
+        "sessions:secret",
+    }
 
 
 async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:

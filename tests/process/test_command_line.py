@@ -22,6 +22,7 @@ UNKNOWN = "00000000-0000-4000-8000-00000000000c"
         ("--workers 0", "argument --workers: must be a whole number from 1 to 64"),
         ("serve --workers 65", "argument --workers: must be a whole number from 1 to 64"),
         ("--workers 2 inspect", "--workers: only what serves has workers"),
+        ("hash", "the following arguments are required: ID"),
         ("key", "the following arguments are required: NAME, --scopes"),
         ("key web --scopes reed", "argument --scopes: must be of read, write, admin, with commas between them"),
         ("key web: --scopes read", "argument NAME: must be up to 64 letters, digits and ._-"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from service.secret import Secret
 from service.telemetry.event_log import Event, EventLog
 from service.telemetry.log import REQUEST_ID, Format, Level, configure
 
@@ -25,7 +26,7 @@ def logging_as(tmp_path: Path) -> Iterator[Logging]:
     log = tmp_path / "log"
 
     def set_up(format_: Format, level: Level) -> Callable[[], str]:
-        lines = configure(format_, level, stream)
+        lines = configure(format_, level, stream, Secret())
 
         def written() -> str:
             lines.close()
@@ -108,8 +109,8 @@ def test_below_its_level_nothing_is_written(logging_as: Logging) -> None:
 def test_each_line_says_which_worker_wrote_it(tmp_path: Path, logging_as: Logging, format_: Format) -> None:
     logging_as(format_, "info")()  # and afterwards logging is as it was
     with (tmp_path / "shared").open("w") as stream:
-        lines = configure(format_, "info", stream, worker=7)
-        event_log = EventLog(None if format_ == "console" else lines, worker=7)
+        lines = configure(format_, "info", stream, Secret(), worker=7)
+        event_log = EventLog(Secret(), None if format_ == "console" else lines, worker=7)
 
         logging.getLogger("here").warning("of the standard library")
         structlog.get_logger().warning("of structlog")

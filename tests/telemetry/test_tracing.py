@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from service.http.runner import Runner
 from service.lanes.connect import client_for
+from service.secret import Secret
 from service.settings import Settings
-from service.telemetry.log import hashed
 from service.telemetry.tracing import Tracing
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.redis_server import RedisServer
@@ -36,10 +36,15 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-async def tracing(exporter: InMemorySpanExporter) -> AsyncIterator[Tracing]:
+def secret() -> Secret:
+    return Secret()
+
+
+@pytest.fixture
+async def tracing(exporter: InMemorySpanExporter, secret: Secret) -> AsyncIterator[Tracing]:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing = Tracing(provider)
+    tracing = Tracing(provider, secret)
     yield tracing
     await tracing.aclose()
 
@@ -66,8 +71,11 @@ def of_redis(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
     return [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
 
 
-async def test_a_request_is_a_span_named_by_its_route(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+async def test_a_request_is_a_span_named_by_its_route(
+    client: HttpClient, exporter: InMemorySpanExporter, secret: Secret
+) -> None:
     session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
+    secret.learn("0f" * 32)
     await client.get(f"{SESSIONS}/{session_id}", headers={"X-Request-ID": "mine"})
 
     _, read = of_requests(exporter)
@@ -78,7 +86,7 @@ async def test_a_request_is_a_span_named_by_its_route(client: HttpClient, export
         "http.response.status_code": 200,
         "http.request.header.x-request-id": ("mine",),
         "http.route": SESSIONS + "/{session_id}",
-        "session.hash": hashed(session_id),
+        "session.hash": secret.hashed(session_id),
     }
 
 

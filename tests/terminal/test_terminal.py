@@ -28,6 +28,7 @@ from service.terminal import commands as terminal
 from service.terminal.commands import Terminal
 from tests.aging import age
 from tests.conftest import AGENT, USER, lifecycle_into
+from tests.hashes import hashed_in
 from tests.redis_server import RedisServer
 from tests.single_calls import SingleCalls
 from tests.store.evidence import KEYS, contents
@@ -67,7 +68,7 @@ def console(stream: io.StringIO, width: int) -> Console:
 def commanded(settings: Settings, words: str, width: int, ask: Ask | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     asked = command_line.parse(words.split())
-    assert isinstance(asked, command_line.Inspect | command_line.Revoke)
+    assert isinstance(asked, command_line.Inspect | command_line.Revoke | command_line.TellHashes)
     code = terminal.run(asked, settings, Terminal(console(out, width), console(err, width), ask))
     return Outcome(code, out.getvalue(), err.getvalue())
 
@@ -287,6 +288,18 @@ async def test_of_one_it_shows_every_field(operator: Operator, session: Session)
     assert re.fullmatch(rf"{INSTANT} \(\d+(ms|s) ago\)", row_of(outcome, "createdAt"))
     assert re.fullmatch(rf"{INSTANT} \(in 29m \d+s\)", row_of(outcome, "expiresAt"))
     assert row_of(outcome, "reason") == "inactivity"
+
+
+async def test_of_one_it_shows_what_it_is_called_in_logs(
+    operator: Operator, session: Session, real_redis: Redis
+) -> None:
+    await real_redis.set(KEYS.secret, "0f" * 32)
+
+    outcome = await operator.types(f"inspect {session.id}")
+    document = (await operator.types(f"inspect {session.id} --json")).document
+
+    hashed = await hashed_in(real_redis, session.id)
+    assert (outcome.lines[2], document["logHash"]) == (f"In logs it is {hashed}.", hashed)
 
 
 async def test_of_one_it_shows_when_its_keys_die_and_where_it_is_listed(operator: Operator, session: Session) -> None:
@@ -566,3 +579,23 @@ async def test_data_that_is_moved_while_a_person_thinks_is_not_touched(
 
     assert (outcome.code, outcome.err) == (1, "The data in Redis is of layout 2; this version reads 1.\n")
     assert await real_redis.exists(KEYS.session(session.id)) == 1
+
+
+# What ids are called in logs
+
+
+async def test_each_id_has_a_line_with_what_it_is_called_in_logs(operator: Operator, real_redis: Redis) -> None:
+    await real_redis.set(KEYS.secret, "0f" * 32)
+
+    outcome = await operator.types(f"hash {UNKNOWN} {USER.upper()}")
+
+    session, user = await hashed_in(real_redis, UNKNOWN), await hashed_in(real_redis, USER)
+    assert (outcome.code, outcome.lines) == (0, [f"{session}  {UNKNOWN}", f"{user}  {USER}"])
+
+
+async def test_where_nobody_has_made_the_secret_it_makes_none(operator: Operator, real_redis: Redis) -> None:
+    outcome = await operator.types(f"hash {UNKNOWN}")
+
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("Redis holds no secret to hash ids by")
+    assert await contents(real_redis) == {}

@@ -1,0 +1,26 @@
+"""What stands for an id in logs and traces, by the secret that lies in a Redis."""
+
+from typing import cast
+
+import redis
+from redis.asyncio import Redis
+
+from service.secret import Secret
+from tests.store.evidence import KEYS
+
+
+async def hashed_in(client: Redis, id_: str) -> str:
+    return _hashed(id_, cast(bytes | None, await client.get(KEYS.secret)))
+
+
+def hashed_at(url: str, id_: str) -> str:
+    """The same, asked for by a connection of its own."""
+    with redis.Redis.from_url(url) as client:
+        return _hashed(id_, cast(bytes | None, client.get(KEYS.secret)))
+
+
+def _hashed(id_: str, digits: bytes | None) -> str:
+    assert digits is not None
+    secret = Secret()
+    secret.learn(digits.decode())
+    return secret.hashed(id_)
