@@ -104,6 +104,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=timeout_seconds,
+        id_format=settings.session_id_format,
     )
     app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)

@@ -125,6 +125,7 @@ def store_on(lane: Lane, settings: Settings) -> Store:
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
+        id_format=settings.session_id_format,
     )
 
 

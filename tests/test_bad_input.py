@@ -73,6 +73,7 @@ ID_SHAPES = {
     "unknown": UNKNOWN,
     "not a UUID": "nonsense",
     "another version of UUID": "00000000-0000-1000-8000-000000000000",
+    "one hyphen less": UNKNOWN.replace("-", "", 1),
     "no hyphens": UNKNOWN.replace("-", ""),
     "braces": "%7B" + UNKNOWN + "%7D",
     "NUL": "%00",

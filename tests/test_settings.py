@@ -38,6 +38,7 @@ def test_without_any_variable_the_service_starts(load: Load) -> None:
     assert settings.session_error_format == "schema"
     assert settings.session_out_of_range == "refuse"
     assert settings.session_key_prefix == ""
+    assert settings.session_id_format == "uuid"
     assert settings.session_workers == 1
 
 
@@ -66,6 +67,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
         SESSION_STORE_TIMEOUT_SECONDS="0.5",
         SESSION_DRAIN_TIMEOUT_SECONDS="0",
         SESSION_WORKERS="4",
+        SESSION_ID_FORMAT="hex256",
     )
 
     assert (settings.host, settings.port) == ("0.0.0.0", 8080)
@@ -78,6 +80,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
     assert settings.session_out_of_range == "clamp"
     assert settings.session_error_format == "flat"
     assert settings.session_key_prefix == "app:"
+    assert settings.session_id_format == "hex256"
     assert settings.session_data_dir == Path("/data")
     assert settings.session_store_timeout_seconds == 0.5
     assert settings.session_drain_timeout_seconds == 0

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
 from pydantic.alias_generators import to_camel
 
 from service.errors import Refusal

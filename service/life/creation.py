@@ -11,7 +11,7 @@ from service.life.lifecycle import Lifecycle
 from service.life.lookups import Lookups
 from service.life.policies import Policies, Policy, policy_from
 from service.life.scripts import Argument
-from service.life.sessions import Session, as_stored, new_session_id, session_from
+from service.life.sessions import IdFormat, Session, as_stored, new_session_id, session_from
 
 MOST_TRIES = 64
 """How often a creation is begun anew where its agent's policy, or Redis's scripts, keep changing under it."""
@@ -19,7 +19,15 @@ MOST_TRIES = 64
 
 class Creation:
     def __init__(
-        self, lane: Lane, keys: Keys, lifecycle: Lifecycle, policies: Policies, lookups: Lookups, *, retention_ms: int
+        self,
+        lane: Lane,
+        keys: Keys,
+        lifecycle: Lifecycle,
+        policies: Policies,
+        lookups: Lookups,
+        *,
+        retention_ms: int,
+        id_format: IdFormat,
     ) -> None:
         self._lane = lane
         self._keys = keys
@@ -27,6 +35,7 @@ class Creation:
         self._policies = policies
         self._lookups = lookups
         self._retention_ms = retention_ms
+        self._id_format: IdFormat = id_format
 
     async def create(
         self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
@@ -54,7 +63,7 @@ class Creation:
 
         Where Redis refuses any of it, none of it stays: a session that its lookups do not know must not live.
         """
-        session_id = new_session_id()
+        session_id = new_session_id(self._id_format)
         creation = scripts.CREATE.command(
             self._keys.of(session_id),
             id=session_id,

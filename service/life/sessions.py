@@ -3,9 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-_ISSUED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+IdFormat = Literal["uuid", "hex128", "hex256"]
+"""A UUIDv4, which has 122 random bits, or so many bits as hex digits."""
+
+_ISSUED_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{64}"
+)
 
 
 Revisions = frozenset[bytes]
@@ -113,7 +118,18 @@ def as_stored(members: Mapping[str, float | bool]) -> dict[str, str]:
     return {name: str(value).lower() for name, value in members.items()}
 
 
-def new_session_id() -> str:
+def new_session_id(id_format: IdFormat = "uuid") -> str:
+    """From the system's generator."""
+    match id_format:
+        case "uuid":
+            return _new_uuid()
+        case "hex128":
+            return os.urandom(16).hex()
+        case "hex256":
+            return os.urandom(32).hex()
+
+
+def _new_uuid() -> str:
     """A UUIDv4. The library's own way to one costs a creation three times as much."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
@@ -121,5 +137,8 @@ def new_session_id() -> str:
 
 
 def is_issued_id(candidate: str) -> bool:
-    """Whether this service could have issued the id; what it could not have issued is unknown without asking."""
+    """Whether this service could have issued the id; what it could not have issued is unknown without asking.
+
+    Replicas may differ in their settings, and settings change: each format is known to all.
+    """
     return _ISSUED_ID.fullmatch(candidate) is not None

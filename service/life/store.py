@@ -14,7 +14,7 @@ from service.life.lookups import Lookups
 from service.life.metadata import Patch, patched
 from service.life.policies import Policies
 from service.life.scripts import Argument
-from service.life.sessions import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
+from service.life.sessions import IdFormat, Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.life.turns import Turns
 
 MOST_TRIES = 64
@@ -41,13 +41,16 @@ class Store:
         retention_ms: int,
         lookup_life_ms: int,
         patience_seconds: float,
+        id_format: IdFormat = "uuid",
     ) -> None:
         self._lane = lane
         self._keys = keys
         self._lifecycle = lifecycle
         self._retention_ms = retention_ms
         self._lookups = Lookups(lane, keys, lifecycle, life_ms=lookup_life_ms)
-        self._creation = Creation(lane, keys, lifecycle, policies, self._lookups, retention_ms=retention_ms)
+        self._creation = Creation(
+            lane, keys, lifecycle, policies, self._lookups, retention_ms=retention_ms, id_format=id_format
+        )
         self._turns = Turns(patience_seconds)
 
     async def create(

@@ -23,7 +23,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 """Of the request that is being answered: every line written on its behalf carries it."""
 
 
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE)
+"""What may be one, in any form that is issued; where digits stand before or behind it, it is hashed with them."""
 
 
 def is_readable(format_: Format, stream: TextIO) -> bool:

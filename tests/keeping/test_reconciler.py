@@ -169,7 +169,8 @@ async def test_many_of_one_millisecond_are_all_put_back(
     store: Store, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(3 * PAGE + 1)]
-    monkeypatch.setattr("service.life.creation.new_session_id", iter(ids).__next__)
+    coming = iter(ids)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: next(coming))
     monkeypatch.setattr("service.keeping.reconciler.SHARDS", ("ab",))
     await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in ids))
     await real_redis.zadd(KEYS.created("ab"), dict.fromkeys(ids, 1))
@@ -192,7 +193,7 @@ async def test_every_shard_has_its_turn(store: Store, real_redis: Redis, metrics
 async def test_the_service_reconciles(
     real_redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: AN_ID)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: AN_ID)
     monkeypatch.setattr("service.keeping.reconciler.SHARDS", ("ab",))
     settings = Settings(session_reconcile_interval_seconds=0.01)
     client: HttpClient = await aiohttp_client(ServiceServer(settings, real_redis))

@@ -246,7 +246,7 @@ async def test_more_than_a_batch_is_swept_round_by_round(
     sweeper: Sweeper, store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = iter(f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(BATCH_PER_SHARD + 1))
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: next(ids))
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: next(ids))
     sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(BATCH_PER_SHARD + 1)]
     await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
 

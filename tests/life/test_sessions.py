@@ -1,5 +1,6 @@
 """The session as a value: the ids it goes by, how it is read from its hash, and its words about time."""
 
+from typing import get_args
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic.alias_generators import to_camel
 from service.instants import iso
 from service.life.scripts import FIELDS
 from service.life.sessions import (
+    IdFormat,
     Session,
     Stored,
     TimeoutConfig,
@@ -42,8 +44,18 @@ def seen_with(remaining_ms: int) -> Session:
     return session_from(AN_ID, [*HASH.values()], int(HASH[b"expiresAt"]) - remaining_ms)
 
 
-def test_an_id_that_is_issued_is_known_as_issued() -> None:
-    assert is_issued_id(new_session_id())
+@pytest.mark.parametrize("id_format", get_args(IdFormat))
+def test_an_id_that_is_issued_is_known_as_issued(id_format: IdFormat) -> None:
+    assert is_issued_id(new_session_id(id_format))
+
+
+@pytest.mark.parametrize(("id_format", "bits"), [("hex128", 128), ("hex256", 256)])
+def test_ids_of_digits_have_all_their_bits_from_the_systems_generator(
+    monkeypatch: pytest.MonkeyPatch, id_format: IdFormat, bits: int
+) -> None:
+    monkeypatch.setattr("os.urandom", lambda number: bytes(range(number)))
+
+    assert new_session_id(id_format) == bytes(range(bits // 8)).hex()
 
 
 def test_ids_are_random_uuids_of_every_variant() -> None:
@@ -53,8 +65,9 @@ def test_ids_are_random_uuids_of_every_variant() -> None:
     assert {str(one)[19] for one in ids} == set("89ab")
 
 
-def test_ids_are_issued_once() -> None:
-    assert new_session_id() != new_session_id()
+@pytest.mark.parametrize("id_format", get_args(IdFormat))
+def test_ids_are_issued_once(id_format: IdFormat) -> None:
+    assert new_session_id(id_format) != new_session_id(id_format)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +76,11 @@ def test_ids_are_issued_once() -> None:
         AN_ID,
         "00000000-0000-4000-8000-000000000000",
         "ffffffff-ffff-4fff-bfff-ffffffffffff",
+        "0" * 32,
+        "f" * 64,
     ],
 )
-def test_random_uuids_in_lower_case_may_have_been_issued(candidate: str) -> None:
+def test_random_uuids_and_digits_in_lower_case_may_have_been_issued(candidate: str) -> None:
     assert is_issued_id(candidate)
 
 
@@ -85,7 +100,14 @@ def test_random_uuids_in_lower_case_may_have_been_issued(candidate: str) -> None
         "ab}0c3cc-0d44-4b50-8888-8dd25736052a",
         AN_ID[:-1],
         AN_ID + "0",
-        AN_ID.replace("-", ""),
+        AN_ID.replace("-", "", 1),
+        "a" * 31,
+        "a" * 33,
+        "a" * 36,
+        "a" * 63,
+        "a" * 65,
+        "A" * 32,
+        "g" * 64,
         AN_ID.replace("a", "\N{FULLWIDTH LATIN SMALL LETTER A}"),
         AN_ID.replace("0", "\N{ARABIC-INDIC DIGIT ZERO}"),
         AN_ID.replace("-4b50-", "-1b50-"),

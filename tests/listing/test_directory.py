@@ -58,7 +58,7 @@ def in_order(sessions: Iterable[Session]) -> list[Session]:
 
 
 def in_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: "ab" + new_session_id()[2:])
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: "ab" + new_session_id()[2:])
 
 
 async def created_at_once(redis: Redis, sessions: Iterable[Session], instant_ms: int) -> None:
@@ -229,7 +229,7 @@ async def test_a_warning_has_begun_by_the_clock_of_its_own_shard(
 ) -> None:
     """On a cluster clocks differ: here that of one shard is behind, and those of the others are not asked."""
     coming = iter([f"{shard}{new_session_id()[2:]}" for shard in ("aa", "ab")])
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: next(coming))
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: next(coming))
     near, behind = await create(store, 2)
     await asyncio.gather(*(age(real_redis, session.id, 26 * MINUTE_MS) for session in (near, behind)))
     take = Census.take_with_near
@@ -376,7 +376,7 @@ async def test_ids_follow_by_their_bytes_whatever_the_servers_language(
     """In Danish `aa` comes after `z`; here it comes before `ab`, and after `a9`."""
     ids_of_one_instant = [f"abaa{end}-0d44-4b50-8888-8dd25736052a" for end in ("99ff", "9aff", "a9ff", "aaff", "abff")]
     coming = iter(ids_of_one_instant)
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: next(coming))
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: next(coming))
     await created_at_once(real_redis, await create(store, 5), 2_000_000)
 
     assert shown(await walk(directory, limit=1)) == ids_of_one_instant
@@ -444,7 +444,7 @@ async def test_a_walk_shows_once_what_lives_throughout_and_nothing_that_has_ende
     wanted: Wanted,
 ) -> None:
     shards = random.Random(seed).sample(SHARDS, 3)
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: random.choice(shards) + new_session_id()[2:])
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: random.choice(shards) + new_session_id()[2:])
     turmoil = Turmoil(store, real_redis, seed)
     await turmoil.create(60)
     there_at_first = set(turmoil.alive)

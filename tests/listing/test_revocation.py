@@ -490,7 +490,7 @@ async def test_one_that_comes_to_life_before_it_is_marked_is_ended(
 async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
     store: Store, revocation: Revocation, under_way: Birth, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: under_way.id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: under_way.id)
     await revocation.revoke(OF_BOTH)
 
     with pytest.raises(SessionRevoked):
@@ -626,7 +626,7 @@ async def test_a_creation_that_met_a_revocation_is_a_conflict(
     client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = new_session_id()
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: session_id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: session_id)
     await redis.zadd(KEYS.user(USER), {session_id: 1})
     await client.delete(SESSIONS, params={"userId": USER})
 

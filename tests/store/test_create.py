@@ -241,7 +241,7 @@ def given_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that are given to sessions from now on."""
     ids: list[str] = []
 
-    def new_id_on_record() -> str:
+    def new_id_on_record(*_: str) -> str:
         ids.append(new_session_id())
         return ids[-1]
 
@@ -252,7 +252,7 @@ def given_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_an_id_that_lives_is_not_given_again(
     store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: session.id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: session.id)
     before = await fields_of(real_redis, session)
 
     answer = await attempt(store.create, AGENT, SOMEONE_ELSE, {}, b"{}")
@@ -264,7 +264,7 @@ async def test_an_id_that_lives_is_not_given_again(
 async def test_an_id_that_left_a_tombstone_is_not_given_again(
     store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: session.id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: session.id)
     await real_redis.delete(KEYS.session(session.id))
 
     assert await attempt(store.create, AGENT, USER, {}, b"{}") == "unknown"
@@ -273,7 +273,7 @@ async def test_an_id_that_left_a_tombstone_is_not_given_again(
 async def test_an_id_enlisted_twice_keeps_its_first_time(
     store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: session.id)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: session.id)
     await real_redis.zadd(KEYS.user(USER), {session.id: session.created_at_ms - MINUTE_MS})
 
     await attempt(store.create, AGENT, USER, {}, b"{}")
@@ -284,7 +284,7 @@ async def test_an_id_enlisted_twice_keeps_its_first_time(
 async def test_of_twenty_creations_with_one_id_one_wins(
     store: Store, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.life.creation.new_session_id", lambda: AN_ID)
+    monkeypatch.setattr("service.life.creation.new_session_id", lambda *_: AN_ID)
 
     answers = await asyncio.gather(*(attempt(store.create, AGENT, USER, {}, b"{}") for _ in range(20)))
 

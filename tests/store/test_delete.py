@@ -52,7 +52,7 @@ async def test_others_in_its_shard_keep_their_place_in_the_indexes(
     store: Store, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "service.life.creation.new_session_id", lambda: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a"
+        "service.life.creation.new_session_id", lambda *_: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a"
     )
     neighbour = await store.create(AGENT, USER, {}, b"{}")
     before = await scores_of(real_redis, neighbour)

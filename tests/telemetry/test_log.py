@@ -6,15 +6,20 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import structlog
 
+from service.life.sessions import IdFormat, new_session_id
 from service.secret import Secret
 from service.telemetry.event_log import Event, EventLog
 from service.telemetry.log import REQUEST_ID, Format, Level, configure
 
 Logging = Callable[[Format, Level], Callable[[], str]]
+
+SECRET = Secret()
+SECRET.learn("5e" * 32)
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def logging_as(tmp_path: Path) -> Iterator[Logging]:
     log = tmp_path / "log"
 
     def set_up(format_: Format, level: Level) -> Callable[[], str]:
-        lines = configure(format_, level, stream, Secret())
+        lines = configure(format_, level, stream, SECRET)
 
         def written() -> str:
             lines.close()
@@ -121,3 +126,23 @@ def test_each_line_says_which_worker_wrote_it(tmp_path: Path, logging_as: Loggin
 
     written = (tmp_path / "shared").read_text()
     assert [re.findall(r"worker\W+(\d+)", line) for line in written.splitlines()] == [["7"]] * 3
+
+
+@pytest.mark.parametrize("id_format", get_args(IdFormat))
+def test_an_id_of_any_format_is_hashed_in_what_others_say(logging_as: Logging, id_format: IdFormat) -> None:
+    written = logging_as("json", "info")
+    session_id = new_session_id(id_format)
+
+    logging.getLogger("here").error("WRONGTYPE session:{%s}:%s:tombstone", session_id[:2], session_id)
+
+    assert SECRET.hashed(session_id) in written()
+    assert session_id not in written()
+
+
+def test_digits_around_an_id_do_not_bring_it_into_the_log(logging_as: Logging) -> None:
+    written = logging_as("json", "info")
+    session_id = new_session_id("hex128")
+
+    logging.getLogger("here").error("nothing at /%%7B%s7", session_id)
+
+    assert session_id not in written()
