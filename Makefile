@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-faults check bench format clean
+.PHONY: run test test-faults fuzz check bench format clean
 
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service
@@ -14,6 +14,10 @@ test: $(VENV)/installed     ## every test but the long forms of fault tests, tho
 
 test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some seven minutes
 	$(BIN)/pytest -m faults
+
+fuzz: $(VENV)/installed     ## whatever may arrive at its port, much of it; the same again with the FUZZ_SEED that it says
+	@seed=$${FUZZ_SEED:-$$(date +%s)}; echo "FUZZ_SEED=$$seed"; \
+	FUZZ_SEED=$$seed FUZZ_INPUTS=$${FUZZ_INPUTS:-20000} $(BIN)/pytest tests/fuzz
 
 check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities where the index can be reached
 	$(BIN)/ruff check .

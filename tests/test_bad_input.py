@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -862,6 +863,8 @@ HARDLY_HTTP = {
     "bytes of no meaning": b"\x00\x01\xfe\xff\r\n\r\n",
     "the beginning of TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a version that has no headers": b"GET /livez HTTP/0.9\r\nHost: a\r\n\r\n",
+    "a version that has other bytes": b"GET /livez HTTP/2.0\r\nHost: a\r\n\r\n",
     "an unknown version": b"GET /livez HTTP/9.9\r\nHost: a\r\n\r\n",
     "an unknown method": b"NONSENSE /livez HTTP/1.1\r\nHost: a\r\n\r\n",
     "a raw byte in the path": b"GET " + SESSIONS.encode() + b"/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -947,6 +950,23 @@ def test_a_client_that_leaves_before_its_body_is_whole_harms_nobody(replica: Rep
     assert alive.status == 200
 
 
+def test_a_client_that_leaves_before_it_is_told_to_go_on_is_no_fault(
+    start_replica: StartReplica, redis_server: RedisServer
+) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url)
+    address = urlsplit(replica.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(
+            b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n" + posting(b"Expect: 100-continue\r\nContent-Length: 9", b"")
+        )
+
+    answer_to(replica, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+    replica.stop()
+
+    assert '"level":"error"' not in replica.banner
+
+
 def test_a_content_type_outside_ascii_is_refused_as_any_other(replica: Replica) -> None:
     answer = answer_to(replica, posting(b"Content-Length: 2", b"{}", content_type=b"text/\xff"))
 
@@ -954,10 +974,15 @@ def test_a_content_type_outside_ascii_is_refused_as_any_other(replica: Replica) 
     assert json.loads(answer.body)["code"] == "UNSUPPORTED_MEDIA_TYPE"
 
 
-def test_an_expectation_that_nobody_can_meet_is_refused(replica: Replica) -> None:
-    answer = answer_to(replica, posting(b"Expect: nonsense\r\nContent-Length: 2", b"{}"))
+@pytest.mark.parametrize("path", [SESSIONS, "/nowhere"])
+@pytest.mark.parametrize("expectation", [b"nonsense", b"\xff", b"100-continue, \xff"])
+def test_an_expectation_that_nobody_can_meet_is_refused(replica: Replica, expectation: bytes, path: str) -> None:
+    sent = posting(b"Content-Length: 2\r\nExpect: " + expectation, b"{}").replace(SESSIONS.encode(), path.encode())
+
+    answer = answer_to(replica, sent)
 
     assert answer.status == 417
+    assert json.loads(answer.body)["code"] == "EXPECTATION_FAILED"
 
 
 @pytest.mark.parametrize("target", [b"/nowhere}", SESSIONS.encode() + b"/}x", b"//[x", b"/%"])

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, HttpVersion10, HttpVersion11, web
+from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.errors import (
     InternalError,
+    MalformedRequest,
     MethodNotAllowed,
     OtherHTTPError,
     PayloadTooLarge,
@@ -26,6 +28,9 @@ Handle = Callable[[Any], Awaitable[web.StreamResponse]]
 PROBES = frozenset(("/livez", "/readyz", "/metrics"))
 """What machines ask every few seconds: worth no line of the log and no trace."""
 
+_EXPECTATION_FAILED = OtherHTTPError(417, "Expectation Failed")
+_LEFT = MalformedRequest("The client left before it was told to go on.")
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,12 +39,18 @@ def refusals(handle: Handle, error_format: str) -> Handle:
 
     async def answer(request: Any) -> web.StreamResponse:
         try:
+            if request._version is not HttpVersion11:
+                _require_spoken(request)
             return await handle(request)
         except Refusal as refusal:
             return refusal_response(refusal, error_format)
         except web.HTTPException as error:
             return refusal_response(_refusal_of(request, error), error_format)
+        except ClientConnectionResetError:
+            return refusal_response(_LEFT, error_format)  # to nobody, but in the log
         except Exception:
+            if not request.headers.get("Expect", "").isascii():
+                return refusal_response(_EXPECTATION_FAILED, error_format)  # aiohttp, before it asked a handler
             _log.exception("a request failed")  # its line, which has the same request_id, says which
             return refusal_response(InternalError(), error_format)
 
@@ -50,6 +61,15 @@ def route_of(request: web.Request) -> str | None:
     """The template of the route that a request took; None where there was none."""
     resource = request.match_info.route.resource
     return resource.canonical if resource else None
+
+
+def _require_spoken(request: Any) -> None:
+    """Raises MalformedRequest for HTTP/0.9 and HTTP/2.0, which aiohttp's parser lets pass as if they were HTTP/1."""
+    major, minor = request._version
+    if (major, minor) not in (HttpVersion10, HttpVersion11):
+        request._version = HttpVersion10  # of the answer
+        request._match_info = MatchInfoError(web.HTTPBadRequest())  # no route is looked for any more
+        raise MalformedRequest(f"HTTP/{major}.{minor} is not spoken here; HTTP/1.1 is.")
 
 
 def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> Refusal:
