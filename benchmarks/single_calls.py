@@ -27,7 +27,7 @@ async def serve() -> None:
     calls = SingleCalls(client, 2, watch)
     app = create_app(
         Settings(),
-        Clients(calls, calls, calls, watch, calls.aclose),
+        Clients(calls, calls, calls, calls, watch, calls.aclose),
         Watch(metrics, event_log_on(sys.stderr, "json", "info"), Later()),
     )
     runner = Runner(app, "schema")

@@ -30,6 +30,8 @@ from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
 from service.life.policies import Policies
 from service.life.store import Store
+from service.limits.configured import door_of
+from service.limits.door import beside_limits, limited
 from service.listing.census import Census
 from service.listing.directory import Directory
 from service.listing.revocation import Revocation
@@ -92,7 +94,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
-    app[ADDRESSES] = Addresses(settings.trusted_networks)
+    app[ADDRESSES] = addresses = Addresses(settings.trusted_networks)
     app[HEALTH] = health
     app[WATCH] = watch
     app[POLICIES] = policies
@@ -110,11 +112,12 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
     app.cleanup_ctx.append(store_in_use)
     app.on_response_prepare.append(make_safe)
-    guard = guard_of(settings, clients.lane, keys)
+    door = door_of(settings, addresses, clients.prompt, keys, metrics)
+    guard = guard_of(settings, clients.lane, keys, None if door is None else door.admit)
     if guard is not None:
         app.on_cleanup.append(lambda _: guard.aclose())
-    about_sessions = cast(Iterable[web.RouteDef], api.routes)
-    heeding = [web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions]
-    routes = [*cast(Iterable[web.RouteDef], probes.routes), *heeding, *documentation.routes(settings)]
-    app.add_routes(guarded(routes, guard))
+    about_sessions = limited(guarded(cast(Iterable[web.RouteDef], api.routes), guard), door)
+    others = [*cast(Iterable[web.RouteDef], probes.routes), *documentation.routes(settings)]
+    app.add_routes(beside_limits(guarded(others, guard), door))
+    app.add_routes([web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions])
     return app

@@ -44,6 +44,11 @@ class Unauthorized(Refusal):
         super().__init__(sentence, reason=reason)
         self.headers = {"WWW-Authenticate": "Bearer" if reason == "missing" else 'Bearer error="invalid_token"'}
 
+    @property
+    def is_of_a_guess(self) -> bool:
+        """Whether what came may have been made up: not where nothing came, or what was good once."""
+        return bool(self.details["reason"] == "unknown")
+
     @classmethod
     def unknown(cls) -> Self:
         return cls("The key or token is not one that this service takes.", reason="unknown")
@@ -185,6 +190,17 @@ class TimeoutInThePast(Refusal):
             sessionId=session_id,
             expiresAt=expires_at,
         )
+
+
+class RateLimited(Refusal):
+    """None is left of what may be asked, or guessed, from one address or by one caller. Nothing was done."""
+
+    status, code, message = 429, "RATE_LIMITED", "Too many requests"
+
+    def __init__(self, limit: str, seconds: int) -> None:
+        super().__init__(f"Nothing is left of the limit {limit!r}; try again in {seconds} s.", limit=limit)
+        self.limit = limit
+        self.headers = {"Retry-After": str(seconds)}
 
 
 class InternalError(Refusal):

@@ -71,7 +71,7 @@ class ServiceServer(TestServer):
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
         watch = Watch(metrics, EventLog(Secret()), Later())
-        clients = clients._replace(lane=on(clients.lane), wide=on(clients.wide))
+        clients = clients._replace(lane=on(clients.lane), prompt=on(clients.prompt), wide=on(clients.wide))
         super().__init__(create_app(settings, clients, watch))
         self._settings = settings
 
@@ -89,7 +89,7 @@ def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Client
             await lane.aclose()
 
     lane, wide, beside = lanes
-    return Clients(lane, wide, beside, watch, aclose)
+    return Clients(lane, lane, wide, beside, watch, aclose)
 
 
 def lane_to(redis: Redis) -> Lane:

@@ -299,6 +299,21 @@ async def test_an_agent_that_cannot_be_looked_for_is_not_said_to_be_unknown(
 
 
 @GONE
+async def test_what_cannot_be_counted_is_let_through_and_fails_by_itself(
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Trouble
+) -> None:
+    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
+    session_id = await open_session(service)
+
+    with gone(own_redis):
+        statuses = [(await call(service, session_id)).status for _ in range(3)]
+
+    assert statuses == [503] * 3
+    async with watched(service, session_id) as watch:
+        await watch.sees(429)
+
+
+@GONE
 async def test_creations_are_told_to_try_again(service: HttpClient, own_redis: RedisServer, gone: Trouble) -> None:
     with gone(own_redis):
         response = await create(service)
@@ -616,6 +631,19 @@ async def test_out_of_memory_a_session_can_still_be_deleted(service: HttpClient,
         response = await call(service, session_id, "DELETE")
 
     assert response.status == 200
+
+
+@UNCHANGEABLE
+async def test_reads_that_cannot_be_counted_go_on(
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Trouble
+) -> None:
+    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="2/hour"))
+    session_id = await open_session(service)
+
+    with unchangeable(own_redis):
+        statuses = [(await call(service, session_id)).status for _ in range(5)]
+
+    assert statuses == [200] * 5
 
 
 @UNCHANGEABLE

@@ -9,6 +9,7 @@ import pytest
 from service.lanes.batch import Replication
 from service.lanes.clients import replication_of
 from service.life.sessions import TimeoutConfig
+from service.limits.rates import Rate
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
 
 Load = Callable[..., Settings]
@@ -150,6 +151,26 @@ def test_an_issuer_on_this_machine_may_do_without_tls(load: Load) -> None:
     assert load(**JWT, SESSION_JWT_JWKS_URL="http://127.0.0.1:8080/keys").session_jwt_jwks_url
 
 
+def test_nothing_is_limited_by_default(load: Load) -> None:
+    settings = load()
+
+    assert (settings.rate_per_address, settings.rate_per_caller) == (None, None)
+    assert (settings.guesses_per_address, settings.guesses_per_caller) == (None, None)
+
+
+def test_a_tenth_of_what_may_be_asked_may_be_guessed(load: Load) -> None:
+    settings = load(SESSION_RATE_PER_ADDRESS="100/minute", SESSION_RATE_PER_CALLER="5/day")
+
+    assert (settings.guesses_per_address, settings.guesses_per_caller) == (Rate(10, 60), Rate(1, 86_400))
+
+
+@pytest.mark.parametrize(("guesses", "rate"), [("off", None), ("7/hour", Rate(7, 3600))])
+def test_unless_something_else_is_said_of_guesses(load: Load, guesses: str, rate: Rate | None) -> None:
+    settings = load(SESSION_RATE_PER_ADDRESS="100/minute", SESSION_GUESSES_PER_ADDRESS=guesses)
+
+    assert settings.guesses_per_address == rate
+
+
 def test_a_password_is_not_shown_with_the_settings(load: Load) -> None:
     settings = load(REDIS_URL="redis://user:hunter2@h:6379", **JWT, **SECRET)
 
@@ -221,6 +242,10 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_WAIT_REPLICAS", "17", "less than or equal to 16"),
         ("SESSION_WORKERS", "all", "must be a whole number"),
         ("SESSION_DRAIN_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
+        ("SESSION_RATE_PER_ADDRESS", "100", "must be like 100/minute (second, minute, hour, day)"),
+        ("SESSION_RATE_PER_CALLER", "0/minute", "must be like 100/minute"),
+        ("SESSION_GUESSES_PER_ADDRESS", "", "must be like 100/minute"),
+        ("SESSION_GUESSES_PER_CALLER", "ten/minute", "must be like 100/minute"),
         ("TRUSTED_PROXIES", "10.0.0.0/8 balancer", "'balancer' is neither an address nor a network"),
         (
             "TRUSTED_PROXIES",

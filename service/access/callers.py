@@ -19,6 +19,8 @@ class Caller(NamedTuple):
     name: str
     scopes: frozenset[Scope]
     user_id: str | None = None
+    by: Literal["key", "token"] = "key"
+    """What shows it: names of keys and subjects of tokens may be alike."""
 
 
 class Need(NamedTuple):

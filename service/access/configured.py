@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from service.access.api_keys import ApiKeys, read_entries
-from service.access.guard import Guard, KeyRing
+from service.access.guard import Admit, Guard, KeyRing
 from service.access.key_file import KeyFile, why
 from service.access.owners import Owners
 from service.lanes.lane import Lane
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from service.access.tokens import Tokens
 
 
-def guard_of(settings: Settings, lane: Lane, keys: Keys) -> Guard | None:
+def guard_of(settings: Settings, lane: Lane, keys: Keys, admit: Admit | None = None) -> Guard | None:
     """None where there are neither keys nor tokens. Raises CannotStart."""
     if not settings.is_guarded:
         return None
-    return Guard(_key_ring(settings), _tokens(settings), Owners(lane, keys))
+    return Guard(_key_ring(settings), _tokens(settings), Owners(lane, keys), admit)
 
 
 def require_guarded(settings: Settings) -> None:

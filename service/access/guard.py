@@ -1,6 +1,6 @@
 """The check at the door of each route: who calls, whether they may, and whether the session is one of theirs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,8 @@ from service.http.middleware import Handle
 if TYPE_CHECKING:
     from service.access.tokens import Tokens
 
+Admit = Callable[[web.Request, Caller], Awaitable[None]]
+
 _BEARER = "bearer"
 
 
@@ -22,12 +24,18 @@ class KeyRing(Protocol):
 
 
 class Guard:
-    """Lets in those who have a key, where there are keys, or bear a token, where there are tokens."""
+    """Lets in those who have a key, where there are keys, or bear a token, where there are tokens.
 
-    def __init__(self, keys: KeyRing | None, tokens: "Tokens | None", owners: Owners) -> None:
+    Who is known has to be admitted too, where that is asked for: before any session is looked at.
+    """
+
+    def __init__(
+        self, keys: KeyRing | None, tokens: "Tokens | None", owners: Owners, admit: Admit | None = None
+    ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._owners = owners
+        self._admit = admit
 
     def before(self, handle: Handle, need: Need) -> Handle:
         """The handler, for those who meet the need; of sessions, users meet their own alone."""
@@ -38,6 +46,8 @@ class Guard:
             caller = self._caller_by_key(presented) or await self._caller_by_token(presented)
             need.require_met_by(caller)
             request[CALLER] = caller
+            if self._admit is not None:
+                await self._admit(request, caller)
             if caller.user_id is not None and "session_id" in request.match_info:
                 await self._owners.require(request.match_info["session_id"], caller.user_id)
             return await handle(request)

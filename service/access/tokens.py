@@ -103,8 +103,8 @@ def caller_of(claims: Mapping[str, Any]) -> Caller:
     try:
         user_id = _UUID.validate_python(subject)
     except ValidationError:
-        return Caller(subject, named or frozenset())
-    return Caller(user_id, _USERS_OWN if named is None else named & _USERS_OWN, user_id)
+        return Caller(subject, named or frozenset(), by="token")
+    return Caller(user_id, _USERS_OWN if named is None else named & _USERS_OWN, user_id, by="token")
 
 
 def _scopes_of(claims: Mapping[str, Any]) -> frozenset[Scope] | None:

@@ -21,6 +21,7 @@ from service.errors import (
     RouteNotFound,
 )
 from service.http.wire import refusal_response
+from service.limits.told import TOLD
 from service.settings import MAX_BODY_BYTES
 
 Handle = Callable[[Any], Awaitable[web.StreamResponse]]
@@ -43,16 +44,23 @@ def refusals(handle: Handle, error_format: str) -> Handle:
                 _require_spoken(request)
             return await handle(request)
         except Refusal as refusal:
-            return refusal_response(refusal, error_format)
+            return _response(request, refusal)
         except web.HTTPException as error:
-            return refusal_response(_refusal_of(request, error), error_format)
+            return _response(request, _refusal_of(request, error))
         except ClientConnectionResetError:
             return refusal_response(_LEFT, error_format)  # to nobody, but in the log
         except Exception:
             if not request.headers.get("Expect", "").isascii():
                 return refusal_response(_EXPECTATION_FAILED, error_format)  # aiohttp, before it asked a handler
             _log.exception("a request failed")  # its line, which has the same request_id, says which
-            return refusal_response(InternalError(), error_format)
+            return _response(request, InternalError())
+
+    def _response(request: Any, refusal: Refusal) -> web.StreamResponse:
+        response = refusal_response(refusal, error_format)
+        told = request.get(TOLD)
+        if told is not None:
+            response.headers.update(told.fields())
+        return response
 
     return answer
 

@@ -16,10 +16,17 @@ own clock.
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
 | `sessions:secret` | string | 64 random hex digits that all replicas share | never |
+| `sessions:address:{<address>}:requests` | string | when its bucket is full again, in microseconds | then |
+| `sessions:address:{<address>}:guesses` | string | likewise | then |
+| `sessions:caller:{<caller>}:requests` | string | likewise | then |
+| `sessions:caller:{<caller>}:guesses` | string | likewise | then |
 
 A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone
 keeps only what a 410 needs: expiresAt and reason. Where a session was found lost (its hash is gone before its end) its
 tombstone holds lostAt too, the instant when that was counted, until it is swept.
+
+Buckets are there only while something is missing in them, and only where requests are limited. An address is one of IPv4, or
+an IPv6 network of 64 bits; a caller is `key:` and its name, or `token:` and its `sub` (where that is long or odd, `#` and a hash).
 
 A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
 creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
@@ -39,7 +46,7 @@ So there are two kinds of change to this table, and the version tells them apart
   on with what it knew: hence "stop all" comes first.
 """  # noqa: E501  (a table's row is one line)
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 LAYOUT_VERSION = "1"
 
@@ -60,6 +67,13 @@ class LookupKeys(NamedTuple):
     """The key of one user's or one agent's lookup, which lies in a slot of its own."""
 
     lookup: str
+
+
+class BucketKeys(NamedTuple):
+    """The key of a bucket, and of one of the same subject's that may bar the way to it; both share one slot."""
+
+    bucket: str
+    bar: str
 
 
 class Keys:
@@ -107,6 +121,16 @@ class Keys:
 
     def policy(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}:policy"
+
+    def requests(self, kind: Literal["address", "caller"], subject: str) -> BucketKeys:
+        """Of what an address or a caller may ask, barred by guesses."""
+        bucket = f"{self._sessions}{kind}:{{{subject}}}:"
+        return BucketKeys(f"{bucket}requests", f"{bucket}guesses")
+
+    def guesses(self, kind: Literal["address", "caller"], subject: str) -> BucketKeys:
+        """Of how often one of them may guess; nothing else bars that."""
+        bucket = f"{self._sessions}{kind}:{{{subject}}}:guesses"
+        return BucketKeys(bucket, bucket)
 
     def _indexes_of(self, shard: str) -> tuple[str, str, str]:
         return self.expiry(shard), self.warning(shard), self.created(shard)

@@ -97,7 +97,8 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     if settings.session_tracing:
         tracing = _tracing(event_log.secret)
         stack.push_async_callback(tracing.aclose)
-        clients = clients._replace(lane=tracing.on(clients.lane), wide=tracing.on(clients.wide))
+        lane, prompt, wide = (tracing.on(lane) for lane in (clients.lane, clients.prompt, clients.wide))
+        clients = clients._replace(lane=lane, prompt=prompt, wide=wide)
         around = tracing.over
     runner = Runner(
         create_app(settings, clients, Watch(metrics, event_log, Later())),

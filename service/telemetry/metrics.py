@@ -24,6 +24,7 @@ _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
 
 TRIGGERS = ("activity", "manual")
 REASONS = ("inactivity", "max_duration", "deleted", "revoked", "lost", "unknown")
+LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
 ERRORS = ("timeout", "connection", "refused", "demoted", "other")
 
 
@@ -87,8 +88,14 @@ class Metrics:
         self.batch_requests = histogram(
             "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
         )
+        self.requests_limited = counter("requests_limited", "Requests refused by limit", ["limit"])
         self.store_errors = counter("store_errors", "Failures of Redis by kind", ["kind"])
-        for instrument, values in ((self.renewed, TRIGGERS), (self.ended, REASONS), (self.store_errors, ERRORS)):
+        for instrument, values in (
+            (self.renewed, TRIGGERS),
+            (self.ended, REASONS),
+            (self.requests_limited, LIMITS),
+            (self.store_errors, ERRORS),
+        ):
             for value in values:  # what has not happened yet reads 0
                 instrument.labels(value)
 

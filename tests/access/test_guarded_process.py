@@ -77,8 +77,10 @@ def test_workers_ask_for_keys_too(redis_server: RedisServer, start_replica: Star
         ({"SESSION_API_KEYS": f"web:read:sha256:{WRONG}"}, "SESSION_API_KEYS: entry 1 (web): its hash must be"),
         ({"SESSION_API_KEYS_FILE": "/nowhere"}, "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
         ({"SESSION_API_KEYS_FILE": "/dev/null"}, "SESSION_API_KEYS_FILE=/dev/null: holds no key"),
+        ({"SESSION_RATE_PER_CALLER": "9/day"}, "SESSION_RATE_PER_CALLER: limits callers, who are known only where"),
+        ({"SESSION_GUESSES_PER_CALLER": "9/day"}, "SESSION_GUESSES_PER_CALLER: limits callers, who are known only"),
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_what_is_wrong_stops_the_start_in_one_line(
     start_replica: StartReplica, words: list[str], settings: dict[str, str], said: str

@@ -27,6 +27,7 @@ from service.errors import (
     IssuerUnavailable,
     PayloadTooLarge,
     PreconditionFailed,
+    RateLimited,
     Refusal,
     RenewalFailed,
     SessionExpired,
@@ -87,12 +88,15 @@ GUARDED = Settings(
     session_jwt_audience="sessions",
     session_jwt_jwks_url="https://issuer.example/keys",
 )
+LIMITED = Settings(session_rate_per_address="100/minute")
 SETTINGS = {
     "default": Settings(),
     "flat": Settings(session_error_format="flat"),
     "clamp": Settings(session_out_of_range="clamp"),
     "fractions": FRACTIONS,
     "guarded": GUARDED,
+    "limited": LIMITED,
+    "guarded and limited": GUARDED.model_copy(update={"session_rate_per_address": "100/minute"}),
     "guarded, flat": GUARDED.model_copy(update={"session_error_format": "flat"}),
 }
 
@@ -132,6 +136,12 @@ REFUSALS_OF_A_GUARD = {
     "Forbidden": Forbidden("This needs the scope 'admin', which the key or token has not.", scope="admin"),
     "IssuerUnavailable": IssuerUnavailable(),
 }
+
+REFUSALS_OF_LIMITS = {
+    "RateLimited": RateLimited("address", 18),
+    "GuessesSpent": RateLimited("address-guesses", 360),
+}
+ALL_REFUSALS = REFUSALS | REFUSALS_OF_A_GUARD | REFUSALS_OF_LIMITS
 
 
 class Content(NamedTuple):
@@ -292,17 +302,23 @@ def test_every_session_and_every_refusal_is_kept_from_caches() -> None:
 
 
 @pytest.mark.parametrize("error_format", ["schema", "flat"])
-@pytest.mark.parametrize("name", REFUSALS | REFUSALS_OF_A_GUARD)
+@pytest.mark.parametrize("name", ALL_REFUSALS)
 def test_an_example_of_a_refusal_is_what_the_service_answers(name: str, error_format: Any) -> None:
-    components = document(GUARDED.model_copy(update={"session_error_format": error_format}))["components"]
+    everything = SETTINGS["guarded and limited"].model_copy(update={"session_error_format": error_format})
+    components = document(everything)["components"]
 
-    assert components["examples"][name]["value"] == _answered((REFUSALS | REFUSALS_OF_A_GUARD)[name], error_format)
+    assert components["examples"][name]["value"] == _answered(ALL_REFUSALS[name], error_format)
 
 
 @pytest.mark.parametrize(
     ("settings", "refusals"),
-    [(Settings(), REFUSALS), (GUARDED, REFUSALS | REFUSALS_OF_A_GUARD)],
-    ids=["open", "guarded"],
+    [
+        (Settings(), REFUSALS),
+        (GUARDED, REFUSALS | REFUSALS_OF_A_GUARD),
+        (LIMITED, REFUSALS | REFUSALS_OF_LIMITS),
+        (SETTINGS["guarded and limited"], ALL_REFUSALS),
+    ],
+    ids=["open", "guarded", "limited", "guarded and limited"],
 )
 def test_every_refusal_has_its_example_under_its_status(settings: Settings, refusals: dict[str, Refusal]) -> None:
     described = document(settings)
@@ -386,6 +402,44 @@ def test_a_call_needs_what_its_route_needs(route: web.RouteDef) -> None:
     need = route.kwargs["needs"]
 
     assert security == [{"key": [need.scope]}, {"bearer": [need.of_users or need.scope]}]
+
+
+def test_where_nothing_is_limited_nothing_is_said_of_limits() -> None:
+    said = str(document(Settings())).lower()
+
+    assert [word for word in ("'429'", "ratelimit", "rate_limited", "guess") if word in said] == []
+
+
+def _limited_in(settings: Settings) -> set[str]:
+    return {where for where, operation in _operations(document(settings)) if "429" in operation["responses"]}
+
+
+def test_where_requests_are_limited_each_call_about_sessions_may_meet_it() -> None:
+    about_sessions = {route.path for route in cast(Iterable[web.RouteDef], api.routes)}
+
+    assert len(_limited_in(LIMITED)) == len(list(api.routes))
+    assert {
+        where.split()[1].replace("sessionId", r"session_id:(?!health$)[^/]+") for where in _limited_in(LIMITED)
+    } == {path.replace("agent_id", "agentId") for path in about_sessions}
+
+
+def test_where_guesses_alone_are_limited_those_calls_may_that_name_a_session() -> None:
+    limited = _limited_in(Settings(session_guesses_per_address="10/hour"))
+
+    assert limited == {where for where in _limited_in(LIMITED) if "{sessionId}" in where}
+
+
+def test_where_keys_may_be_guessed_every_call_that_takes_one_may() -> None:
+    guarded = _limited_in(SETTINGS["guarded and limited"])
+
+    assert guarded == _limited_in(LIMITED) | {"GET /metrics", "GET /api/messaging/sessions/health"}
+
+
+def test_what_succeeds_tells_how_limits_stand() -> None:
+    read = document(LIMITED)["paths"]["/api/messaging/sessions/{sessionId}"]["get"]
+    headers = _resolved(document(LIMITED), read["responses"]["200"])["headers"]
+
+    assert headers.keys() >= {"RateLimit", "RateLimit-Policy"}
 
 
 async def test_the_page_is_served_under_a_strict_policy(client: HttpClient) -> None:

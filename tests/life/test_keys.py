@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +13,10 @@ from service.life.keys import SHARDS, Keys
 from service.life.scripts import LOSE
 from service.life.sessions import Session
 from service.life.store import Store
+from service.limits.buckets import Buckets
+from service.limits.limit import Limit
+from service.limits.rates import Rate
+from service.limits.told import Told
 from service.settings import Settings
 from tests.aging import age
 from tests.conftest import AGENT, USER, lane_to, policies_on
@@ -77,7 +81,9 @@ def _name_of(key: str) -> str:
 
 def _pattern_of(name: str) -> str:
     """A name of the table as a regular expression: `ab` is any shard, `<id>` and its like are any UUID."""
-    return re.sub(r"<\w+>", _UUID, re.escape(name).replace("{ab", "{[0-9a-f]{2}"))
+    pattern = re.escape(name).replace("{ab", "{[0-9a-f]{2}")
+    pattern = pattern.replace("<address>", "[0-9a-f.:/]+").replace("<caller>", "(key|token):[^{}]+")
+    return re.sub(r"<\w+>", _UUID, pattern)
 
 
 def rows_of(names: set[str]) -> dict[str, Row]:
@@ -121,6 +127,19 @@ async def test_a_policy_leaves_what_the_table_says(lane: Lane, settings: Setting
     assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
 
 
+@pytest.mark.parametrize(("of", "subject"), [("address", "2001:db8::/64"), ("caller", "key:web")])
+async def test_a_limit_leaves_what_the_table_says(
+    lane: Lane, real_redis: Redis, of: Literal["address", "caller"], subject: str
+) -> None:
+    buckets, limit = Buckets(lane), Limit(of, Rate(2, 60))
+
+    await buckets.take(Keys("").requests(of, subject), limit, None, Told())
+    await buckets.take(Keys("").guesses(of, subject), limit, None, Told())
+
+    names = {f"sessions:{of}:{{<{of}>}}:requests", f"sessions:{of}:{{<{of}>}}:guesses"}
+    assert await found_in(real_redis) == rows_of(names)
+
+
 async def test_a_deletion_leaves_nothing(store: Store, session: Session, real_redis: Redis) -> None:
     await store.delete(session.id)
 
@@ -155,6 +174,12 @@ def test_a_prefix_stands_in_front_of_every_name() -> None:
     assert prefixed.user(USER) == f"staging:{plain.user(USER)}"
     assert prefixed.agent(AGENT) == f"staging:{plain.agent(AGENT)}"
     assert prefixed.policy(AGENT) == f"staging:{plain.policy(AGENT)}"
+    assert prefixed.requests("address", "::/64") == tuple(
+        f"staging:{key}" for key in plain.requests("address", "::/64")
+    )
+    assert prefixed.guesses("caller", "key:web") == tuple(
+        f"staging:{key}" for key in plain.guesses("caller", "key:web")
+    )
     assert prefixed.layout == f"staging:{plain.layout}"
 
 

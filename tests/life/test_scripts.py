@@ -28,6 +28,7 @@ from service.life.scripts import (
     RENEW,
     REVOKE,
     SWEEP,
+    TAKE,
     TOUCH,
     Script,
 )
@@ -58,7 +59,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
 }
 SCRIPTS = [
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST),
+    *(DUE, JUDGE, DELIST, TAKE),
 ]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -178,6 +179,7 @@ def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
         PUT_POLICY,
         DUE,
         DELIST,
+        TAKE,
     }
 
 

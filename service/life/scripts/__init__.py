@@ -109,11 +109,12 @@ LOSE = load("lose")
 DUE = load("due")
 JUDGE = load("judge")
 DELIST = load("delist")
+TAKE = load("take")
 
 
 _ALL = (
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST),
+    *(DUE, JUDGE, DELIST, TAKE),
 )
 
 
