@@ -118,6 +118,11 @@ def _fill_in_bounds(schema: Document, bounds: Bounds, out_of_range: str) -> None
         schema |= {"minimum": bounds.least, "maximum": bounds.greatest}
         return
     del schema["minimum"], schema["maximum"]
+    kind, beyond = (
+        {"type": schema.pop("type")},
+        [{"exclusiveMaximum": bounds.least}, {"exclusiveMinimum": bounds.greatest}],
+    )
+    schema["anyOf"] = [kind, *({"type": "number", **side} for side in beyond)]
     schema["description"] += f" What is not {bounds} is brought there."
 
 

@@ -363,10 +363,13 @@ def test_minutes_are_bounded_as_the_settings_bound_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["TimeoutMinutes", "MaxDurationMinutes", "WarningThresholdMinutes"])
-def test_where_minutes_are_clamped_they_are_not_bounded(name: str) -> None:
+def test_where_minutes_are_clamped_they_are_whole_or_beyond_their_bounds(name: str) -> None:
     schema = document(SETTINGS["clamp"])["components"]["schemas"][name]
 
-    assert _bounds_of(schema) == ("integer", None, None)
+    whole, *beyond = schema["anyOf"]
+    assert whole == {"type": "integer"}
+    assert [sorted(side) for side in beyond] == [["exclusiveMaximum", "type"], ["exclusiveMinimum", "type"]]
+    assert not schema.keys() & {"type", "minimum", "maximum"}
     assert re.search(r"What is not from \d+ to \d+ is brought there\.$", schema["description"])
 
 
