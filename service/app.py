@@ -15,6 +15,7 @@ from service.http import api, documentation, probes
 from service.http.addresses import Addresses
 from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
 from service.http.safe_headers import make_safe
+from service.http.shortcut import Shortcut
 from service.http.watch import Watch
 from service.keeping.delisting import ROUND_SECONDS as DELIST_SECONDS
 from service.keeping.delisting import Delisting
@@ -116,6 +117,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     guard = guard_of(settings, clients.lane, keys, None if door is None else door.admit)
     if guard is not None:
         app.on_cleanup.append(lambda _: guard.aclose())
+    app.router.register_resource(Shortcut(api.SESSIONS, "session_id", app.router))
     about_sessions = limited(guarded(cast(Iterable[web.RouteDef], api.routes), guard), door)
     others = [*cast(Iterable[web.RouteDef], probes.routes), *documentation.routes(settings)]
     app.add_routes(beside_limits(guarded(others, guard), door))

@@ -7,7 +7,8 @@ from time import gmtime, strftime
 
 def iso(instant_ms: int) -> str:
     """`1705314600000` as `2024-01-15T10:30:00.000Z`."""
-    return stored_iso(b"%04d" % instant_ms).decode()
+    seconds, milliseconds = divmod(instant_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
 
 
 def stored_iso(instant_ms: bytes) -> bytes:
@@ -17,7 +18,12 @@ def stored_iso(instant_ms: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _to_the_second(seconds: bytes) -> bytes:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(int(seconds))).encode()
+    return _second(int(seconds)).encode()
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
 
 
 def instant_of(time: Sequence[bytes | int]) -> int:
