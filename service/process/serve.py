@@ -18,6 +18,7 @@ from service.http.watch import Watch
 from service.lanes.clients import clients_for
 from service.process.banner import announce
 from service.process.embedded import embedded_server
+from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
 from service.secret import Secret
 from service.settings import CannotStart, Settings, unknown_variables
@@ -108,6 +109,7 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     )
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
+    spare_what_stays()
     return runner
 
 
