@@ -26,6 +26,18 @@ _ASKED_FOR_OF_A_KIND = 300
 _BARE = Target(["/fixed"])
 _CREATION = ("create", Target([SESSIONS], method="POST", body=new_session_body()), USUAL_CONNECTIONS)
 
+_KEY, _ENTRY = new_key("benchmark", ["read"])
+_KEYED, _WITH_KEY = {"SESSION_API_KEYS": _ENTRY}, {"X-API-KEY": _KEY}
+_LIMITED = {"SESSION_RATE_PER_ADDRESS": "1000000/second"}
+_LIMITED_TWICE = {**_KEYED, **_LIMITED, "SESSION_RATE_PER_CALLER": "1000000/second"}
+_READ_OTHERWISE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "get 200, no line in the log": ({"SESSION_LOG_LEVEL": "warning"}, {}),
+    "get 200, with a key": (_KEYED, _WITH_KEY),
+    "get 200, limited by address": (_LIMITED, {}),
+    "get 200, with a key, limited by address and caller": (_LIMITED_TWICE, _WITH_KEY),
+}
+"""What is read from replicas that are set up otherwise: their settings, and the headers that they need."""
+
 Row = dict[str, Any]
 
 
@@ -50,9 +62,10 @@ def verbs(plan: Plan) -> list[Row]:
     with ExitStack() as stack:
         bare = stack.enter_context(_bare())
         url, pid = stack.enter_context(_replica(plan))
-        quiet, quiet_pid = stack.enter_context(_replica(plan, SESSION_LOG_LEVEL="warning"))
-        key, entry = new_key("benchmark", ["read"])
-        keyed, keyed_pid = stack.enter_context(_replica(plan, SESSION_API_KEYS=entry))
+        otherwise = {
+            name: (*stack.enter_context(_replica(plan, **settings)), headers)
+            for name, (settings, headers) in _READ_OTHERWISE.items()
+        }
         single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
@@ -64,11 +77,10 @@ def verbs(plan: Plan) -> list[Row]:
                     row = _costed(plan, url, pid, target, connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
                 reading = Target([f"{SESSIONS}/{opened(url)}"])
-                row = _costed(plan, quiet, quiet_pid, reading, connections, alone)
-                rounds.setdefault(("get 200, no line in the log", connections), []).append(row)
-                with_key = reading._replace(headers={"X-API-KEY": key})
-                row = _costed(plan, keyed, keyed_pid, with_key, connections, alone)
-                rounds.setdefault(("get 200, with a key", connections), []).append(row)
+                for name, (other_url, other_pid, headers) in otherwise.items():
+                    target = reading._replace(headers=headers)
+                    row = _costed(plan, other_url, other_pid, target, connections, alone)
+                    rounds.setdefault((name, connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
                 rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
         resident = resident_mib(pid)

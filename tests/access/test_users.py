@@ -225,3 +225,16 @@ async def test_a_token_of_no_user_does_what_its_scope_names(client: HttpClient) 
     nothing = await told(client, "GET", path, **bearing("reports"))
 
     assert [answer[0] for answer in (read, listed, administered, nothing)] == [200, 403, 200, 403]
+
+
+@pytest.mark.parametrize("redis", ["fake"], indirect=True)
+async def test_nobodys_session_is_looked_for_in_data_of_another_layout(
+    client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis.set(Keys("").layout, "2")
+    await client.get("/readyz")
+    monkeypatch.delattr(Owners, "require")
+
+    answer = await client.get(f"{SESSIONS}/{UNKNOWN}", headers=bearing(USER))
+
+    assert answer.status == 503

@@ -87,6 +87,18 @@ def test_requests_are_spread_over_the_replicas(balancer: Balancer, replicas: lis
     assert [replica.line_with("{session_id}") for replica in replicas]
 
 
+def test_what_a_client_says_of_its_address_does_not_reach_the_replicas(
+    balance: Balance, redis_server: RedisServer, start_replica: StartReplica
+) -> None:
+    limited = {"TRUSTED_PROXIES": "127.0.0.0/8", "SESSION_GUESSES_PER_ADDRESS": "5/hour", "SESSION_KEY_PREFIX": "b:"}
+    replicas = [start_replica(REDIS_URL=redis_server.url, **limited) for _ in range(2)]
+    balancer = balance(*(address_of(replica) for replica in replicas))
+
+    statuses = [balancer.call("GET", UNKNOWN, X_Forwarded_For=f"203.0.113.{number}").status for number in range(8)]
+
+    assert statuses == [404] * 5 + [429] * 3
+
+
 def test_a_killed_replica_costs_no_read(balancer: Balancer, replicas: list[Replica]) -> None:
     session = balancer.call("POST", SESSIONS, NEW).headers["Location"]
 
