@@ -47,7 +47,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
 
     Raises CannotStart where the keys of callers cannot be read.
     """
-    keys = Keys(settings.session_key_prefix)
+    keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
     lifecycle = Lifecycle(metrics, watch.log, watch.later)
@@ -107,6 +107,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=timeout_seconds,
+        caps=settings.caps,
         id_format=settings.session_id_format,
     )
     app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)

@@ -119,6 +119,21 @@ class SessionRevoked(Refusal):
         )
 
 
+class SessionLimitReached(Refusal):
+    """As many sessions of its user, or of its agent, live as may (SESSION_MAX_PER_USER, SESSION_MAX_PER_AGENT).
+
+    `limit` is `user` or `agent`.
+    """
+
+    status, code, message = 409, "SESSION_LIMIT_REACHED", "No more sessions may be open"
+
+    def __init__(self, limit: str, owner_id: str, most: int) -> None:
+        super().__init__(
+            f"The {limit} {owner_id!r} has as many sessions as may be open at once: {most}.",
+            **{"limit": limit, "max": most, f"{limit}Id": owner_id},
+        )
+
+
 class SessionExpired(Refusal):
     """The session lived and has ended; its tombstone says when and why."""
 
@@ -241,6 +256,19 @@ class Contention(Refusal):
 
     def __init__(self, session_id: str) -> None:
         super().__init__("Others kept changing this session; nothing was changed, try again.", sessionId=session_id)
+
+
+class CreationContention(Refusal):
+    """So many create sessions of one user or agent at once that one had no turn: it was not created. Redis is well."""
+
+    status, code, message = 503, "CONTENTION", "Too many create sessions at once"
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, limit: str, owner_id: str) -> None:
+        super().__init__(
+            f"Others kept creating sessions of this {limit}; none was created, try again.",
+            **{"limit": limit, f"{limit}Id": owner_id},
+        )
 
 
 class OtherHTTPError(Refusal):

@@ -23,3 +23,12 @@ async def age(redis: Redis, session_id: str, by_ms: int, *, keys: Keys | None = 
             if await redis.zscore(index, session_id) is not None:
                 pipeline.zincrby(index, -by_ms, session_id)
         await pipeline.execute()
+
+
+async def age_counted(redis: Redis, session_id: str, by_ms: int, *lookups: str) -> None:
+    """The same of one that is counted: also what lies beside its lookups is of as long ago."""
+    await age(redis, session_id, by_ms)
+    for lookup in lookups:
+        for key in Keys("").beside(lookup):
+            if await redis.zscore(key, session_id) is not None:
+                await redis.zincrby(key, -by_ms, session_id)

@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from service.errors import (
+    CreationContention,
     PreconditionFailed,
     RenewalFailed,
     SessionExpired,
+    SessionLimitReached,
     SessionNotFound,
     SessionRevoked,
     TimeoutInThePast,
@@ -18,6 +20,8 @@ _WORDS: dict[type[Exception], str] = {
     SessionNotFound: "missing",
     SessionExpired: "expired",
     SessionRevoked: "revoked",
+    SessionLimitReached: "full",
+    CreationContention: "contention",
     RenewalFailed: "at_maximum",
     TimeoutInThePast: "in_the_past",
     PreconditionFailed: "other_revision",

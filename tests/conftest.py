@@ -119,12 +119,13 @@ def lifecycle_into(metrics: Metrics) -> Lifecycle:
 def store_on(lane: Lane, settings: Settings) -> Store:
     return Store(
         lane,
-        Keys(""),
+        Keys("", capped=settings.caps is not None),
         lifecycle_into(Metrics()),
         policies_on(lane, settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
+        caps=settings.caps,
         id_format=settings.session_id_format,
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from service.lanes.batch import Replication
 from service.lanes.clients import replication_of
+from service.life.caps import NO_CAP, Caps
 from service.life.sessions import TimeoutConfig
 from service.limits.rates import Rate
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
@@ -96,6 +97,35 @@ def test_an_empty_redis_url_is_refused_for_it_is_most_likely_a_secret_that_is_mi
 @pytest.mark.parametrize("url", ["redis://h:6379/0", "rediss://u:p@h", "unix:///run/redis.sock"])
 def test_a_redis_url_may_be_of_these_kinds(load: Load, url: str) -> None:
     assert load(REDIS_URL=url).redis_url is not None
+
+
+def test_without_numbers_there_are_no_caps(load: Load) -> None:
+    assert load(SESSION_CAP_POLICY="evict").caps is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "caps"),
+    [
+        ({"SESSION_MAX_PER_USER": "5"}, Caps(5, NO_CAP, evicts=False)),
+        ({"SESSION_MAX_PER_AGENT": "1000000", "SESSION_CAP_POLICY": "evict"}, Caps(NO_CAP, 1_000_000, evicts=True)),
+        ({"SESSION_MAX_PER_USER": "1", "SESSION_MAX_PER_AGENT": "2", "SESSION_CAP_POLICY": "deny"}, Caps(1, 2, False)),
+    ],
+)
+def test_either_number_is_a_cap(load: Load, environment: dict[str, str], caps: Caps) -> None:
+    assert load(**environment).caps == caps
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SESSION_MAX_PER_USER": "0"}, "SESSION_MAX_PER_USER=0: must be greater than or equal to 1"),
+        ({"SESSION_MAX_PER_AGENT": "1000001"}, "SESSION_MAX_PER_AGENT=1000001: must be less than or equal to 1000000"),
+        ({"SESSION_CAP_POLICY": "forget"}, "SESSION_CAP_POLICY=forget: must be 'deny' or 'evict'"),
+    ],
+)
+def test_a_cap_that_cannot_be_is_refused_in_one_line(load: Load, environment: dict[str, str], said: str) -> None:
+    with pytest.raises(CannotStart, match=f"^{said}$"):
+        load(**environment)
 
 
 JWT = {"SESSION_JWT_ISSUER": "https://i.example", "SESSION_JWT_AUDIENCE": "sessions"}

@@ -40,7 +40,7 @@ def _fill_in_issuer(needy: Sequence[dict[str, Any]], components: dict[str, Any])
     """Each of these calls may meet an issuer that is away: where the store may be away too, beside that."""
     responses = components["responses"]
     also = responses["IssuerUnavailable"]["description"]
-    for name in ("StoreUnavailable", "ContentionOrStoreUnavailable"):
+    for name in [name for name in responses if name.endswith("StoreUnavailable")]:
         responses[name]["description"] += f" {also}"
         _content(responses[name])["examples"]["issuerAway"] = _ISSUER_AWAY
     for call in needy:

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 
 from service.access.callers import OPEN
 from service.access.documented import fill_in_access
+from service.http.documented_caps import fill_in_caps
 from service.limits.documented import fill_in_limits
 from service.settings import Settings
 from service.settings.lives import Bounds
@@ -64,6 +65,7 @@ def document(settings: Settings) -> Document:
     _fill_in_minutes(components["schemas"], settings)
     _fill_in_defaults(components, settings)
     _fill_in_errors(components, settings.session_error_format)
+    fill_in_caps(filled["paths"]["/api/messaging/sessions"]["post"], components, settings)
     fill_in_access(_operations(filled), components, settings)
     fill_in_limits(filled["paths"], components, settings)
     _fill_in_request_ids(filled)

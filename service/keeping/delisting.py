@@ -12,8 +12,7 @@ from typing import NamedTuple
 from service.lanes.lane import Lane, Reply, ScriptFault, UnknownAnswer
 from service.lanes.outages import Outages, answered
 from service.life import scripts
-from service.life.keys import Keys, LookupKeys
-from service.listing.revocation import MARK_LIFE_MS
+from service.life.keys import MARK_LIFE_MS, Keys
 
 MAX_SUSPECTS = 10_000
 """How many ids one replica keeps in mind; more are left to the readers that meet them again."""
@@ -95,7 +94,8 @@ class Delisting:
         ages_ms = [(suspect, _age_that_proves(suspect, answer)) for suspect, answer in judged]
         gone = [(suspect, age_ms) for suspect, age_ms in ages_ms if age_ms is not None]
         commands = [
-            scripts.DELIST.command(LookupKeys(suspect.lookup), id=suspect.id, age_ms=age_ms) for suspect, age_ms in gone
+            scripts.DELIST.command_over(self._keys.holding(suspect.lookup), id=suspect.id, age_ms=age_ms)
+            for suspect, age_ms in gone
         ]
         replies = await answered(self._lane.change, commands, outages)
         unjudged = [suspect for suspect, answer in zip(suspects, answers, strict=True) if answer is None]

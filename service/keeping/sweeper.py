@@ -17,6 +17,7 @@ from service.lanes.outages import Outages, all_of, answered
 from service.life import scripts
 from service.life.keys import SHARDS, Keys
 from service.life.lifecycle import Lifecycle
+from service.life.lookups import take_out
 from service.telemetry.metrics import Metrics
 
 BATCH_PER_SHARD = 100
@@ -158,10 +159,7 @@ class Sweeper:
         for session in sessions:
             for lookup in self._keys.lookups(session.agent_id, session.user_id):
                 leaving[lookup].append(session.id)
-        commands = [("ZREM", lookup, *session_ids) for lookup, session_ids in leaving.items()]
-        replies = await answered(self._lane.change, commands, outages)
-        undone = [ids for ids, reply in zip(leaving.values(), replies, strict=True) if reply is None]
-        return {session_id for session_ids in undone for session_id in session_ids}
+        return await take_out(self._lane, self._keys, leaving, outages)
 
     async def _take_out(self, session_ids: Sequence[str]) -> None:
         commands = [

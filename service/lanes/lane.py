@@ -23,6 +23,8 @@ _WROTE_NOTHING = {
     b"changed_meanwhile",
     b"other_revision",
     b"other",
+    b"active",
+    b"full",
 }
 
 Reply = Any

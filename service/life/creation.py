@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from service.errors import SessionRevoked, StoreUnavailable
 from service.lanes.lane import Lane, Reply, ScriptFault, ScriptsForgotten, StoreRefused
 from service.life import scripts
+from service.life.admission import Admission
 from service.life.answers import MISSING, refusal_of
 from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
@@ -25,6 +26,7 @@ class Creation:
         lifecycle: Lifecycle,
         policies: Policies,
         lookups: Lookups,
+        admission: Admission | None,
         *,
         retention_ms: int,
         id_format: IdFormat,
@@ -34,6 +36,7 @@ class Creation:
         self._lifecycle = lifecycle
         self._policies = policies
         self._lookups = lookups
+        self._admission = admission
         self._retention_ms = retention_ms
         self._id_format: IdFormat = id_format
 
@@ -59,7 +62,7 @@ class Creation:
     async def _create(
         self, agent_id: str, user_id: str, config: dict[str, Argument], metadata: bytes
     ) -> tuple[Policy, Session]:
-        """A session known to its lookups (an id in its user's is in its agent's), and the policy that was in force.
+        """A session known to its lookups, and the policy that was in force.
 
         Where Redis refuses any of it, none of it stays: a session that its lookups do not know must not live.
         """
@@ -73,13 +76,14 @@ class Creation:
             retention_ms=self._retention_ms,
             **config,
         )
+        enlisting: list[scripts.Command] = []
+        if self._admission is None:
+            lookups = (self._keys.agent(agent_id), self._keys.user(user_id))
+            enlisting = [self._lookups.enlisting(lookup, session_id) for lookup in lookups]
+        else:
+            await self._admission.admit(session_id, agent_id, user_id)
         try:
-            policy, *_, answer = await self._lane.in_order(
-                self._policies.reading(agent_id),
-                self._lookups.enlisting(self._keys.agent(agent_id), session_id),
-                self._lookups.enlisting(self._keys.user(user_id), session_id),
-                creation,
-            )
+            policy, *_, answer = await self._lane.in_order(self._policies.reading(agent_id), *enlisting, creation)
         except (ScriptsForgotten, StoreRefused, ScriptFault):
             await self._taken_back(session_id, agent_id, user_id)
             raise

@@ -13,6 +13,10 @@ own clock.
 | `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
 | `sessions:user:{<userId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
 | `sessions:agent:{<agentId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
+| `sessions:user:{<userId>}:ends` | zset | id by the end at which it was last seen to live | with the lookup beside it |
+| `sessions:user:{<userId>}:activity` | zset | id by the last activity that it was seen to have | with the lookup beside it |
+| `sessions:agent:{<agentId>}:ends` | zset | id by the end at which it was last seen to live | with the lookup beside it |
+| `sessions:agent:{<agentId>}:activity` | zset | id by the last activity that it was seen to have | with the lookup beside it |
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
 | `sessions:layout` | string | the version of this table | never |
 | `sessions:secret` | string | 64 random hex digits that all replicas share | never |
@@ -25,11 +29,17 @@ A policy holds those of its members that were given, and when that was. Once an 
 keeps only what a 410 needs: expiresAt and reason. Where a session was found lost (its hash is gone before its end) its
 tombstone holds lostAt too, the instant when that was counted, until it is swept.
 
+The `ends` and the `activity` of a user or an agent are there only where there is a cap on their sessions, `activity` only
+where it evicts. They hold what their lookup holds, and bounds: an id lives no longer than its end says, but for renewals
+since, and was active then or later. Where one holds another number of ids than its lookup, as when replicas without caps
+put some there or took some out, it is made to hold the same before it is relied on. So they may be deleted at any time.
+
 Buckets are there only while something is missing in them, and only where requests are limited. An address is one of IPv4, or
 an IPv6 network of 64 bits; a caller is `key:` and its name, or `token:` and its `sub` (where that is long or odd, `#` and a hash).
 
-A bulk revocation that meets an id before its session is there leaves a mark in the tombstone's place, which refuses the
-creation: a hash of `revokedAt` alone that dies ten minutes after it. To every reader it is no tombstone.
+A bulk revocation, or a creation under a cap, that meets an id before its session is there may leave a mark in the
+tombstone's place, which refuses the creation: a hash of `revokedAt` alone that dies ten minutes after it. To every
+reader it is no tombstone.
 
 Replicas of different versions work side by side on one layout, during a rolling update and for as long as you like.
 So there are two kinds of change to this table, and the version tells them apart:
@@ -49,6 +59,9 @@ So there are two kinds of change to this table, and the version tells them apart
 from typing import Literal, NamedTuple
 
 LAYOUT_VERSION = "1"
+
+MARK_LIFE_MS = 600_000
+"""How long a mark refuses the creation that it met; none is on its way for as long as that."""
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 
@@ -76,10 +89,19 @@ class BucketKeys(NamedTuple):
     bar: str
 
 
-class Keys:
-    """Spells every key, behind one prefix."""
+class CountedKeys(NamedTuple):
+    """The keys of a lookup under a cap and of what is known beside it, all in one slot; the lookup's comes last."""
 
-    def __init__(self, prefix: str) -> None:
+    ends: str
+    activity: str
+    lookup: str
+
+
+class Keys:
+    """Spells every key, behind one prefix. `capped`: there are caps, so lookups have other keys beside them."""
+
+    def __init__(self, prefix: str, *, capped: bool = False) -> None:
+        self.capped = capped
         self._session = f"{prefix}session:{{"
         self._sessions = f"{prefix}sessions:"
         self.layout = f"{prefix}sessions:layout"
@@ -118,6 +140,13 @@ class Keys:
 
     def agent(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}"
+
+    def beside(self, lookup: str) -> CountedKeys:
+        return CountedKeys(f"{lookup}:ends", f"{lookup}:activity", lookup)
+
+    def holding(self, lookup: str) -> tuple[str, ...]:
+        """The keys that an id leaves when it leaves a lookup, in the order in which it does."""
+        return self.beside(lookup) if self.capped else (lookup,)
 
     def policy(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}:policy"

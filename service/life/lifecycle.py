@@ -55,7 +55,7 @@ class Lifecycle:
         self._say(self._changed[what], session_id)
 
     def ended(self, session_id: str, reason: str) -> None:
-        """`reason`: inactivity, max_duration, deleted, revoked, lost, or unknown where its tombstone is gone.
+        """`reason`: inactivity, max_duration, deleted, revoked, evicted, lost, or unknown where its tombstone is gone.
 
         One that only a newer version beside this one knows counts as unknown too.
         """

@@ -6,7 +6,9 @@ from typing import cast
 from service.errors import Contention, PreconditionFailed, SessionNotFound
 from service.lanes.lane import Lane, Reply, Unreplicated
 from service.life import scripts
+from service.life.admission import Admission
 from service.life.answers import LOST, answer_of_tombstone, refusal_of
+from service.life.caps import Caps
 from service.life.creation import Creation
 from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
@@ -41,6 +43,7 @@ class Store:
         retention_ms: int,
         lookup_life_ms: int,
         patience_seconds: float,
+        caps: Caps | None = None,
         id_format: IdFormat = "uuid",
     ) -> None:
         self._lane = lane
@@ -48,8 +51,17 @@ class Store:
         self._lifecycle = lifecycle
         self._retention_ms = retention_ms
         self._lookups = Lookups(lane, keys, lifecycle, life_ms=lookup_life_ms)
+        admission = caps and Admission(
+            lane,
+            keys,
+            lifecycle,
+            self._lookups,
+            caps,
+            lookup_life_ms=lookup_life_ms,
+            patience_seconds=patience_seconds,
+        )
         self._creation = Creation(
-            lane, keys, lifecycle, policies, self._lookups, retention_ms=retention_ms, id_format=id_format
+            lane, keys, lifecycle, policies, self._lookups, admission, retention_ms=retention_ms, id_format=id_format
         )
         self._turns = Turns(patience_seconds)
 
@@ -59,8 +71,9 @@ class Store:
         """A new session: the defaults, over them its agent's policy, over that `changes` (members of TimeoutConfig).
 
         `metadata` is a JSON object. Where the policy is another than this replica supposed, or Redis had forgotten the
-        scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known, and
-        SessionRevoked where a bulk revocation came upon the session before its creation was done.
+        scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known,
+        SessionRevoked where a bulk revocation came upon the session before its creation was done, and where there are
+        caps SessionLimitReached and CreationContention.
         """
         return await self._creation.create(agent_id, user_id, changes, metadata)
 
@@ -102,6 +115,7 @@ class Store:
         self._lifecycle.changed(session_id, "timeout")
         if "max_duration_minutes" in changes:
             await self._lookups.prolong(session)
+        await self._lookups.tell_end(session)
         return session
 
     async def annotate(self, session_id: str, patch: Patch, revisions: Revisions | None = None) -> Session:

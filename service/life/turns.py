@@ -14,13 +14,14 @@ class Turns:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def at(self, name: str) -> AsyncIterator[None]:
-        """Raises TimeoutError where the turn does not come while there is patience."""
+    async def at(self, name: str) -> AsyncIterator[bool]:
+        """Whether others came first. Raises TimeoutError where the turn does not come while there is patience."""
         lock = self._locks.setdefault(name, asyncio.Lock())
+        waits = lock.locked()
         async with asyncio.timeout(self._patience_seconds):
             await lock.acquire()
         try:
-            yield
+            yield waits
         finally:
             lock.release()
 

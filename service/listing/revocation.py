@@ -1,11 +1,11 @@
 """Ending all sessions of a user, of an agent, or between the two: also those whose creation is under way.
 
-A creation puts its id into the agent's lookup, then into the user's, and brings the session to life last. So an id in a
-lookup without a session is of one that has ended, or of one that is on its way: a mark in its place refuses that.
+A creation puts its id into both lookups, and brings the session to life last. So an id in a lookup without a session is
+of one that has ended, or of one that is on its way: a mark in its place refuses that.
 
 Between a user and an agent the shorter of their lookups is walked, and only what the other holds too is asked for. What
-the other lacks at that moment is of others or has ended; or its creation has come to the agent's lookup and not yet to
-the user's: that one is listed after the call began, and is left alone like any other.
+the other lacks at that moment is of others or has ended; or its creation has come to one lookup and not yet to the
+other: that one is listed by both after the call began, and is left alone like any other.
 """
 
 from collections import defaultdict
@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.lanes.lane import Lane, Reply, UnknownAnswer
-from service.lanes.outages import Outages, all_of, answered, by_shard
+from service.lanes.outages import Outages, all_of, by_shard
 from service.life import scripts
-from service.life.keys import Keys
+from service.life.keys import MARK_LIFE_MS, Keys
 from service.life.lifecycle import Lifecycle
+from service.life.lookups import take_out
 from service.listing.indexes import BEGINNING, Entry, Stretch, entries_of, last_of
 
 MAX_REVOKED = 1000
@@ -24,9 +25,6 @@ MAX_REVOKED = 1000
 
 MAX_EXAMINED = 50_000
 """How many entries of a lookup one call looks at, at most."""
-
-MARK_LIFE_MS = 600_000
-"""How long a mark refuses the creation that it met; none is on its way for as long as that."""
 
 _NO_MARK = 0
 _PAGE = 1000
@@ -168,19 +166,12 @@ class Revocation:
         for session_id, answer in answers.items():
             for lookup in self._left(whose, answer):
                 leaving[lookup].append(session_id)
-        still_listed = await self._delist(leaving)
+        still_listed = await take_out(self._lane, self._keys, leaving, Outages())
         for session_id in still_listed & revoked.keys():
             agent_id, user_id = revoked[session_id]
             why = "a server that lists it is away"
             self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), why)
         return len(revoked)
-
-    async def _delist(self, leaving: Mapping[str, Sequence[str]]) -> set[str]:
-        """Take ids of what has ended out of lookups; those of which it is not known whether they have left."""
-        commands = [("ZREM", lookup, *session_ids) for lookup, session_ids in leaving.items()]
-        replies = await answered(self._lane.change, commands, Outages())
-        undone = [session_ids for session_ids, reply in zip(leaving.values(), replies, strict=True) if reply is None]
-        return {session_id for session_ids in undone for session_id in session_ids}
 
     def _left(self, whose: Whose, answer: Reply) -> list[str]:
         """The lookups that an id leaves, as far as they are known."""

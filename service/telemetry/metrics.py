@@ -23,7 +23,7 @@ _ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02
 _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
 
 TRIGGERS = ("activity", "manual")
-REASONS = ("inactivity", "max_duration", "deleted", "revoked", "lost", "unknown")
+REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
 LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
 ERRORS = ("timeout", "connection", "refused", "demoted", "other")
 

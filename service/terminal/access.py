@@ -38,7 +38,8 @@ class Access(NamedTuple):
 async def opened(settings: Settings) -> Access:
     """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
     url = await _redis_url(settings)
-    metrics, keys, secret = Metrics(), Keys(settings.session_key_prefix), Secret()
+    metrics, secret = Metrics(), Secret()
+    keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
     clients = clients_for(url, settings, metrics)
     lane = clients.wide
     lifecycle = Lifecycle(metrics, EventLog(secret), Later())
@@ -52,6 +53,7 @@ async def opened(settings: Settings) -> Access:
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
+        caps=settings.caps,
     )
     inspection = Inspection(lane, keys, store, directory, census, policies, secret)
     shared_secret = SharedSecret(lane, keys, secret, settings.session_store_timeout_seconds)

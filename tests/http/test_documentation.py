@@ -21,6 +21,7 @@ from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,
     Contention,
+    CreationContention,
     Forbidden,
     InternalError,
     InvalidRequest,
@@ -31,6 +32,7 @@ from service.errors import (
     Refusal,
     RenewalFailed,
     SessionExpired,
+    SessionLimitReached,
     SessionNotFound,
     SessionRevoked,
     StoreUnavailable,
@@ -89,6 +91,8 @@ GUARDED = Settings(
     session_jwt_jwks_url="https://issuer.example/keys",
 )
 LIMITED = Settings(session_rate_per_address="100/minute")
+DENYING = Settings(session_max_per_user=10)
+EVICTING = Settings(session_max_per_agent=10, session_cap_policy="evict")
 SETTINGS = {
     "default": Settings(),
     "flat": Settings(session_error_format="flat"),
@@ -97,8 +101,12 @@ SETTINGS = {
     "guarded": GUARDED,
     "limited": LIMITED,
     "guarded and limited": GUARDED.model_copy(update={"session_rate_per_address": "100/minute"}),
+    "denying": DENYING,
+    "evicting": EVICTING,
     "guarded, flat": GUARDED.model_copy(update={"session_error_format": "flat"}),
 }
+EVERYTHING = SETTINGS["guarded and limited"].model_copy(update={"session_max_per_user": 10})
+SETTINGS["everything"] = EVERYTHING
 
 ID = "4e3f1c52-8a57-4d0e-9b1f-2c6d0a7e5b93"
 TEN_MS = 1705312800000
@@ -127,6 +135,10 @@ REFUSALS = {
     "Contention": Contention(ID),
     "StoreUnavailable": StoreUnavailable("why"),
 }
+REFUSALS_AT_A_CAP = {
+    "SessionLimitReached": SessionLimitReached("user", "7d444840-9dc0-41d1-b245-5ffdce74fad2", 10),
+    "CreationContention": CreationContention("agent", AGENT),
+}
 REFUSALS_OF_A_GUARD = {
     "Unauthorized": Unauthorized(
         "Give a key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing"
@@ -141,7 +153,7 @@ REFUSALS_OF_LIMITS = {
     "RateLimited": RateLimited("address", 18),
     "GuessesSpent": RateLimited("address-guesses", 360),
 }
-ALL_REFUSALS = REFUSALS | REFUSALS_OF_A_GUARD | REFUSALS_OF_LIMITS
+ALL_REFUSALS = REFUSALS | REFUSALS_AT_A_CAP | REFUSALS_OF_A_GUARD | REFUSALS_OF_LIMITS
 
 
 class Content(NamedTuple):
@@ -304,7 +316,7 @@ def test_every_session_and_every_refusal_is_kept_from_caches() -> None:
 @pytest.mark.parametrize("error_format", ["schema", "flat"])
 @pytest.mark.parametrize("name", ALL_REFUSALS)
 def test_an_example_of_a_refusal_is_what_the_service_answers(name: str, error_format: Any) -> None:
-    everything = SETTINGS["guarded and limited"].model_copy(update={"session_error_format": error_format})
+    everything = EVERYTHING.model_copy(update={"session_error_format": error_format})
     components = document(everything)["components"]
 
     assert components["examples"][name]["value"] == _answered(ALL_REFUSALS[name], error_format)
@@ -316,9 +328,11 @@ def test_an_example_of_a_refusal_is_what_the_service_answers(name: str, error_fo
         (Settings(), REFUSALS),
         (GUARDED, REFUSALS | REFUSALS_OF_A_GUARD),
         (LIMITED, REFUSALS | REFUSALS_OF_LIMITS),
-        (SETTINGS["guarded and limited"], ALL_REFUSALS),
+        (DENYING, REFUSALS | REFUSALS_AT_A_CAP),
+        (EVICTING, REFUSALS),
+        (EVERYTHING, ALL_REFUSALS),
     ],
-    ids=["open", "guarded", "limited", "guarded and limited"],
+    ids=["open", "guarded", "limited", "denying", "evicting", "everything"],
 )
 def test_every_refusal_has_its_example_under_its_status(settings: Settings, refusals: dict[str, Refusal]) -> None:
     described = document(settings)
@@ -385,6 +399,22 @@ def test_where_nobody_is_asked_who_they_are_nothing_is_said_of_keys() -> None:
     said = str(document(Settings())).lower()
 
     assert [word for word in ("x-api-key", "bearer", "'401'", "'403'", "issuer") if word in said] == []
+
+
+def test_without_caps_nothing_is_said_of_them() -> None:
+    said = str(document(Settings()))
+
+    assert [
+        word for word in ("SESSION_LIMIT_REACHED", "may live at once", "many create sessions") if word in said
+    ] == []
+
+
+def test_a_creation_is_said_to_be_refused_at_a_cap_only_where_none_is_evicted() -> None:
+    denying, evicting = (str(document(settings)["paths"]) for settings in (DENYING, EVICTING))
+
+    assert "is refused another one" in denying
+    assert "the least recently active ends" in evicting
+    assert "SESSION_LIMIT_REACHED" not in str(document(EVICTING))
 
 
 def test_where_callers_are_asked_each_call_says_what_it_needs() -> None:

@@ -11,11 +11,11 @@ from service.errors import StoreUnavailable
 from service.keeping.delisting import Delisting
 from service.lanes.lane import Lane, Reply
 from service.lanes.pipeline import Pipeline
+from service.life.keys import MARK_LIFE_MS
 from service.life.scripts import Command
 from service.life.sessions import Session
 from service.listing.census import Census
 from service.listing.directory import Directory, Wanted
-from service.listing.revocation import MARK_LIFE_MS
 from service.settings import Settings
 from tests.aging import age
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer

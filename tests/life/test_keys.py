@@ -37,6 +37,11 @@ OF_A_SESSION = {
     "sessions:agent:{<agentId>}",
 }
 
+OF_ENDS = {"sessions:user:{<userId>}:ends", "sessions:agent:{<agentId>}:ends"}
+OF_ACTIVITY = {"sessions:user:{<userId>}:activity", "sessions:agent:{<agentId>}:activity"}
+DENYING = Settings(session_max_per_user=2, session_max_per_agent=2)
+EVICTING = Settings(session_max_per_user=2, session_max_per_agent=2, session_cap_policy="evict")
+
 Verb = Callable[[Store, str], Awaitable[Session | None]]
 
 
@@ -144,6 +149,31 @@ async def test_a_deletion_leaves_nothing(store: Store, session: Session, real_re
     await store.delete(session.id)
 
     assert await found_in(real_redis) == {}
+
+
+@pytest.mark.parametrize("settings", [EVICTING])
+async def test_at_a_cap_that_evicts_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS | OF_ACTIVITY)
+
+
+@pytest.mark.parametrize("settings", [DENYING])
+async def test_at_a_cap_that_denies_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS)
+
+
+@pytest.mark.parametrize("settings", [DENYING, EVICTING])
+async def test_at_a_cap_a_deletion_leaves_nothing(store: Store, session: Session, real_redis: Redis) -> None:
+    await store.delete(session.id)
+
+    assert await found_in(real_redis) == {}
+
+
+@pytest.mark.parametrize("settings", [EVICTING])
+async def test_what_lies_beside_a_lookup_dies_with_it(session: Session, real_redis: Redis) -> None:
+    of_a_user, of_an_agent = (Keys("").beside(lookup) for lookup in Keys("").lookups(AGENT, USER)[::-1])
+
+    assert len({await real_redis.pexpiretime(key) for key in of_a_user}) == 1
+    assert len({await real_redis.pexpiretime(key) for key in of_an_agent}) == 1
 
 
 async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redis) -> None:

@@ -13,6 +13,7 @@ from service.life import scripts
 from service.life.answers import CLOCK_TOLERANCE_MS
 from service.life.keys import Keys
 from service.life.scripts import (
+    ADMIT,
     ANNOTATE,
     CONFIGURE,
     COUNT,
@@ -21,6 +22,7 @@ from service.life.scripts import (
     DELIST,
     DUE,
     ENLIST,
+    EVICT,
     JUDGE,
     LIST,
     LOSE,
@@ -55,20 +57,22 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "retention_ms": 60 * MINUTE_MS,
     "mark_life_ms": 10 * MINUTE_MS,
     "revision": "1",
+    "owner_id": USER,
+    "last_activity": THEN_MS,
     "revisions": "",
 }
 SCRIPTS = [
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST, TAKE),
+    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT),
 ]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
-    "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, REVOKE], ids=lambda script: script.name
+    "script", [TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, REVOKE, EVICT], ids=lambda script: script.name
 )
 each_script_of_a_session = pytest.mark.parametrize(
     "script",
-    [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE, JUDGE],
+    [CREATE, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, REVOKE, LOSE, JUDGE, EVICT],
     ids=lambda script: script.name,
 )
 
@@ -164,7 +168,7 @@ def test_an_argument_left_out_is_a_key_error() -> None:
 def test_no_script_is_forgotten_here() -> None:
     files = {file.name for file in resources.files("service.life.scripts").iterdir() if file.name.endswith(".lua")}
 
-    assert files == {f"{script.name}.lua" for script in SCRIPTS} | {"clock.lua", "prelude.lua"}
+    assert files == {f"{script.name}.lua" for script in SCRIPTS} | {"clock.lua", "prelude.lua", "listing.lua"}
 
 
 def test_the_clock_is_tolerated_alike_in_lua_and_in_python() -> None:
@@ -180,7 +184,12 @@ def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
         DUE,
         DELIST,
         TAKE,
+        ADMIT,
     }
+
+
+def test_only_scripts_that_list_an_id_bring_along_how() -> None:
+    assert {script for script in SCRIPTS if "local function enlist" in script.text} == {ENLIST, ADMIT}
 
 
 @each_script
@@ -267,7 +276,7 @@ async def test_the_clock_has_milliseconds(redis: Redis) -> None:
 async def test_a_session_lives_in_its_last_millisecond(script: Script, redis: Redis) -> None:
     answer = await run_at(redis, END_MS - 1, script)
 
-    assert answer[0] in {b"live", b"deleted", b"revoked"}
+    assert answer[0] in {b"live", b"deleted", b"revoked", b"evicted"}
 
 
 @each_script_of_a_live_session

@@ -13,7 +13,7 @@ from service.errors import SessionRevoked, StoreUnavailable
 from service.instants import instant_of
 from service.lanes.lane import Lane, Reply
 from service.life import keys
-from service.life.keys import Keys
+from service.life.keys import MARK_LIFE_MS, Keys
 from service.life.scripts import CREATE, ENLIST, Command
 from service.life.sessions import Session, new_session_id
 from service.life.store import Store
@@ -21,7 +21,7 @@ from service.listing import cursor
 from service.listing import revocation as room
 from service.listing.directory import Position, Wanted
 from service.listing.indexes import Entry, last_of
-from service.listing.revocation import MARK_LIFE_MS, Rest, Revocation, Revoked, Whose
+from service.listing.revocation import Rest, Revocation, Revoked, Whose
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.aging import age

@@ -1,5 +1,5 @@
 """The Lua scripts: each verb is one file beside this one, run after the clock and, where it is of a session, the
-prelude.
+prelude; where it lists an id, after what says how.
 
 A script's binding block (`name = KEYS[n]`, `name = ARGV[n]`) is its signature: it is read from the file, and callers
 give keys and arguments by those names.
@@ -18,6 +18,7 @@ Command = tuple[Argument, ...]
 Pick = Callable[[Any], Command]
 
 _HMGET = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
+_LISTS = re.compile(r"\benlist\(")
 _OF_A_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
 _BINDING = re.compile(r"^\s*(?:local )?(\w+)\s*= (KEYS|ARGV)\[(\d+)\]", re.MULTILINE)
 
@@ -61,7 +62,8 @@ def name_of(command: Command) -> str:
 def load(name: str) -> Script:
     """The script of that name. What it does not need it does not bring along: a server makes it anew at each run."""
     own = _file(name)
-    text = "\n".join([_file("clock"), *([_file("prelude")] if _OF_A_SESSION.search(own) else []), own])
+    shared = [*(["prelude"] if _OF_A_SESSION.search(own) else []), *(["listing"] if _LISTS.search(own) else [])]
+    text = "\n".join([*map(_file, ["clock", *shared]), own])
     bound = sorted((kind, int(number), name) for name, kind, number in _BINDING.findall(text))
     keys = tuple(name for kind, _, name in bound if kind == "KEYS")
     arguments = tuple(name for kind, _, name in bound if kind == "ARGV")
@@ -110,11 +112,13 @@ DUE = load("due")
 JUDGE = load("judge")
 DELIST = load("delist")
 TAKE = load("take")
+ADMIT = load("admit")
+EVICT = load("evict")
 
 
 _ALL = (
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST, TAKE),
+    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT),
 )
 
 

@@ -1,0 +1,170 @@
+"""How a session gets a place among those of its user and its agent, where there are caps on them.
+
+A lookup lists an id before its session lives, and until that has ended. So whoever is listed only where there are fewer
+than the cap, in the script that counts them, is never one too many: whatever other replicas do meanwhile, and whatever
+becomes of them. What is listed and lives no more is found when a lookup is full, and leaves it there and then.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from service.errors import CreationContention, SessionLimitReached, StoreUnavailable
+from service.lanes.lane import Lane, ScriptFault, StoreRefused, UnknownAnswer
+from service.life import scripts
+from service.life.caps import NO_CAP, Caps, Owner, owners_of
+from service.life.eviction import Eviction
+from service.life.keys import Keys
+from service.life.lifecycle import Lifecycle
+from service.life.lookups import Lookups
+from service.life.occupancy import LOOK_AGAIN_MS, Living, Occupancy
+from service.life.turns import Turns
+
+_MOST_UNKNOWN = 250
+"""How many of those not known to live are looked at together."""
+
+_SAMPLE, _FRONT, _MOST_AT_ONCE = 16, 8, 250
+"""How many of those that are known to live are looked at before a session is refused, or some of them end for it.
+
+They may have been lost, and those in front of the queue may have been active since.
+"""
+
+
+class Full(NamedTuple):
+    """Whose lookup is full, how many it lists, which of them are not known to live, and some of those that are.
+
+    Where sessions are evicted, those are in front of the queue: each was active at its bound or later, and every one
+    behind them at the last bound or later.
+    """
+
+    owner: Owner
+    number: int
+    unknown: list[str]
+    others: list[str]
+    bounds_ms: list[float]
+    last_bound_ms: float
+
+    @property
+    def too_many(self) -> int:
+        return self.number - self.owner.cap + 1
+
+    def news_in(self, living: Sequence[Living]) -> list[Living]:
+        """Those of whom more is known now. Without eviction there are no bounds, and nothing is news of the others."""
+        unknown, bounds_ms = set(self.unknown), dict(zip(self.others, self.bounds_ms, strict=False))
+        return [
+            session
+            for session in living
+            if session.id in unknown or bounds_ms.get(session.id, session.last_activity_ms) < session.last_activity_ms
+        ]
+
+
+class Admission:
+    """Admits ids to lookups. One that is refused, or of which it is not known, is in none, or will soon be in none."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        keys: Keys,
+        lifecycle: Lifecycle,
+        lookups: Lookups,
+        caps: Caps,
+        *,
+        lookup_life_ms: int,
+        patience_seconds: float,
+    ) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._lifecycle = lifecycle
+        self._lookups = lookups
+        self._caps = caps
+        self._lookup_life_ms = lookup_life_ms
+        self._patience_seconds = patience_seconds
+        self._occupancy = Occupancy(lane, keys, patience_ms=round(patience_seconds * 1000))
+        self._eviction = Eviction(lane, keys, lifecycle, lookups, self._occupancy)
+        self._turns = Turns(patience_seconds)
+
+    async def admit(self, session_id: str, agent_id: str, user_id: str) -> None:
+        """List an id that is to come to life. Raises SessionLimitReached, CreationContention and StoreUnavailable."""
+        try:
+            for owners in self._together(owners_of(self._caps, self._keys, agent_id, user_id)):
+                await self._admit(session_id, owners)
+        except (SessionLimitReached, CreationContention, StoreRefused, ScriptFault):
+            await self._lookups.delist(session_id, agent_id, user_id)
+            raise
+        except StoreUnavailable as error:  # what was sent may be carried out yet
+            self._lifecycle.left_behind(session_id, agent_id, user_id, error.why)
+            raise
+
+    def _together(self, owners: Sequence[Owner]) -> list[Sequence[Owner]]:
+        """Those whose lookups one script may reach: then an id is put into all or none."""
+        return [owners] if self._lane.spans_slots else [[owner] for owner in owners]
+
+    async def _admit(self, session_id: str, owners: Sequence[Owner]) -> None:
+        full = await self._list(session_id, owners)
+        if full is not None and not full.unknown and not self._caps.evicts:
+            await self._find_room(full)
+            full = await self._list(session_id, owners)
+        if full is None:
+            return
+        try:
+            async with self._turns.at(full.owner.lookup) as others_came_first:
+                await self._admit_in_turn(session_id, owners, None if others_came_first else full)
+        except TimeoutError:
+            raise CreationContention(full.owner.kind, full.owner.id) from None
+
+    async def _admit_in_turn(self, session_id: str, owners: Sequence[Owner], full: Full | None) -> None:
+        """What many would look at, or end, one does for all in this replica; other replicas may come between."""
+        clock = asyncio.get_running_loop().time
+        patient_until = clock() + self._patience_seconds
+        full = full or await self._list(session_id, owners)
+        while full is not None:
+            if clock() > patient_until:
+                raise CreationContention(full.owner.kind, full.owner.id)
+            if not await self._find_room(full):
+                await asyncio.sleep(LOOK_AGAIN_MS / 1000)
+            full = await self._list(session_id, owners, front=min(max(full.too_many, _FRONT), _MOST_AT_ONCE))
+
+    async def _find_room(self, full: Full) -> bool:
+        """Look whether what is listed lives, then do as the policy says; whether it is worth trying again at once.
+
+        Raises SessionLimitReached where all places are taken and nobody has to leave.
+        """
+        owner = full.owner
+        seen = await self._occupancy.look(owner, {*full.unknown, *full.others})
+        await self._occupancy.keep(owner, full.news_in(seen.living))
+        if seen.left or len(full.unknown) == _MOST_UNKNOWN:
+            return True
+        if self._caps.evicts:
+            await self._eviction.end_idlest(owner, seen.living, full.too_many, full.last_bound_ms)
+            return bool(seen.living)
+        if not seen.some_are_coming:
+            raise SessionLimitReached(owner.kind, owner.id, owner.cap)
+        return False
+
+    async def _list(self, session_id: str, owners: Sequence[Owner], *, front: int = _FRONT) -> Full | None:
+        """List the id for all of them, or say who has no place, with so many in front of the queue."""
+        first_cap, second_cap = [*(owner.cap for owner in owners), NO_CAP][:2]
+        command = scripts.ADMIT.command_over(
+            [key for owner in owners for key in self._keys.beside(owner.lookup)],
+            id=session_id,
+            lookup_life_ms=self._lookup_life_ms,
+            first_cap=first_cap,
+            second_cap=second_cap,
+            evicts="true" if self._caps.evicts else "false",
+            most_unknown=_MOST_UNKNOWN,
+            most_others=front if self._caps.evicts else _SAMPLE,
+        )
+        (answer,) = await self._lane.change(command)
+        match answer:
+            case [b"listed"]:
+                return None
+            case [b"full", place, number, unknown, others]:
+                ids, texts = [session_id.decode() for session_id in unknown], [text.decode() for text in others]
+                if not self._caps.evicts:
+                    return Full(owners[place], number, ids, texts, [], inf)
+                bounds_ms = [float(bound) for bound in texts[1::2]]
+                last_bound_ms = bounds_ms[-1] if len(bounds_ms) == front else inf
+                return Full(owners[place], number, ids, texts[::2], bounds_ms, last_bound_ms)
+            case _:
+                raise UnknownAnswer(repr(answer))
