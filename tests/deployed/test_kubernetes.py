@@ -176,7 +176,7 @@ async def test_the_page_watches_what_the_service_serves(client: HttpClient) -> N
     served = await (await client.get("/metrics")).text()
     samples = {sample.name for family in text_string_to_metric_families(served) for sample in family.samples}
 
-    assert len(QUERIES) == 7
+    assert len(QUERIES) == 8
     assert {name for query in QUERIES for name in re.findall(r"\bsessions_\w+", query)} <= samples
 
 
