@@ -647,6 +647,19 @@ async def test_reads_that_cannot_be_counted_go_on(
 
 
 @UNCHANGEABLE
+async def test_a_limit_that_is_used_up_holds(
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Trouble
+) -> None:
+    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
+    session_id = await open_session(service)
+
+    with unchangeable(own_redis):
+        statuses = [(await call(service, session_id)).status for _ in range(3)]
+
+    assert statuses == [429] * 3
+
+
+@UNCHANGEABLE
 async def test_reads_go_on(service: HttpClient, own_redis: RedisServer, unchangeable: Trouble) -> None:
     session_id = await open_session(service)
 

@@ -1,11 +1,12 @@
 """Where a request comes from, by its peer and by what proxies say."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, UnixConnector, web
 from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
@@ -14,9 +15,11 @@ from service.http.addresses import UNKNOWN, Addresses, read_networks
 from service.http.app_keys import ADDRESSES
 from service.settings import Settings
 from tests.conftest import HttpClient, ServiceServer
+from tests.test_walkthrough import SESSIONS
 
 CLIENT = "203.0.113.7"
 PROXY = "10.0.0.1"
+FORGED = {"X-Forwarded-For": CLIENT}
 BEHIND_PROXIES = Addresses([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 
 
@@ -119,3 +122,17 @@ async def test_the_service_trusts_whom_it_was_told(
     await client.get("/seen", headers={"X-Forwarded-For": CLIENT})
 
     assert seen == [address]
+
+
+async def test_what_comes_by_a_unix_socket_is_answered(fake_redis: Redis, data_dir: Path) -> None:
+    settings = Settings(trusted_proxies="127.0.0.1", session_rate_per_address="1/hour")
+    server = ServiceServer(settings, fake_redis)
+    await server.start_server()
+    assert server.runner is not None
+    await web.UnixSite(server.runner, str(data_dir / "service.sock")).start()
+
+    async with ClientSession(connector=UnixConnector(str(data_dir / "service.sock"))) as http:
+        statuses = [(await http.get("http://here" + SESSIONS, headers=FORGED)).status for _ in range(2)]
+    await server.close()
+
+    assert statuses == [200, 429]

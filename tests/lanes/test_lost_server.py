@@ -1,5 +1,6 @@
 """A Cluster one of whose servers is gone, with nobody to take its place: what lies on the others goes on."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
@@ -22,6 +23,10 @@ from service.lanes.store_watch import StoreWatch
 from service.life.keys import SHARDS
 from service.life.lifecycle import Lifecycle
 from service.life.scripts import Command
+from service.limits.buckets import Buckets
+from service.limits.limit import Limit
+from service.limits.rates import Rate
+from service.limits.told import Told
 from service.listing.revocation import Revocation, Whose
 from service.telemetry.metrics import Metrics
 from tests.cluster_servers import ClusterServers, Node
@@ -310,6 +315,33 @@ async def test_a_bulk_end_succeeds_where_only_another_lookup_is_away_and_that_is
 
     assert (revoked.number, revoked.rest) == (1, None)
     assert await listed_by(lane, KEYS.agent(lost.agent)) == []
+
+
+# Limits
+
+
+async def test_addresses_whose_buckets_are_away_are_let_through_and_the_others_counted(
+    servers: ClusterServers, lane: Lane, lost: Place, left: Place
+) -> None:
+    buckets, limit = Buckets(lane), Limit("address", Rate(3, 3600))
+    lose(servers, lost.node)
+
+    there, here = [await let_through(buckets, limit, address_on(servers, place.node), 5) for place in (lost, left)]
+
+    assert (there, here) == (5, 3)
+
+
+async def let_through(buckets: Buckets, limit: Limit, address: str, requests: int) -> int:
+    """How many of so many requests at once."""
+    taking = (buckets.take(KEYS.requests("address", address), limit, None, Told()) for _ in range(requests))
+    answers = await asyncio.gather(*taking, return_exceptions=True)
+    return answers.count(None)
+
+
+def address_on(servers: ClusterServers, node: Node) -> str:
+    """One whose buckets lie there."""
+    addresses = (f"203.0.113.{number}" for number in range(256))
+    return next(found for found in addresses if owner_of(servers, KEYS.requests("address", found).bucket) is node)
 
 
 # Replicas
