@@ -178,6 +178,19 @@ class UnsupportedMediaType(Refusal):
         super().__init__(f"Send Content-Type: {accepted}, not {content_type}.", contentType=content_type)
 
 
+class UnsupportedEncoding(Refusal):
+    """The body is compressed in a way that this service does not open."""
+
+    status, code, message = 415, "UNSUPPORTED_ENCODING", "The request body cannot be opened"
+    headers: Mapping[str, str] = {"Accept-Encoding": "gzip, deflate"}
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"Send the body as it is, or with Content-Encoding: gzip or deflate, not {encoding}.",
+            contentEncoding=encoding,
+        )
+
+
 class RenewalFailed(Refusal):
     """The session already ends at its maximum duration: nothing is left to extend."""
 

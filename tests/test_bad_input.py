@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 JSON = {"Content-Type": "application/json"}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 LONG_UNKNOWN = "a" * 3000
+
+NEW = json.dumps({"agentId": AGENT, "userId": USER}).encode()
 
 MALFORMED = {
     "empty": b"",
@@ -673,12 +676,44 @@ async def test_a_longer_body_is_too_large(client: HttpClient, body: bytes) -> No
     assert refusal["details"] == {"maxBytes": 65_536}
 
 
-async def test_a_compressed_body_is_read(client: HttpClient) -> None:
-    body = json.dumps({"agentId": AGENT, "userId": USER}).encode()
-
-    response = await send(client, gzip.compress(body), **{"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    ("encoding", "compressed"),
+    [
+        ("gzip", gzip.compress(NEW)),
+        ("GZip", gzip.compress(NEW)),
+        ("deflate", zlib.compress(NEW)),
+        ("deflate", zlib.compress(NEW, wbits=-15)),
+        ("identity", NEW),
+        ("", NEW),
+    ],
+    ids=["gzip", "in capitals", "deflate", "deflate, bare", "identity", "none"],
+)
+async def test_a_compressed_body_is_read(client: HttpClient, encoding: str, compressed: bytes) -> None:
+    response = await send(client, compressed, **{"Content-Encoding": encoding})
 
     assert response.status == 201
+
+
+@pytest.mark.parametrize(
+    "compressed",
+    [NEW, b"", gzip.compress(NEW)[:-1], gzip.compress(NEW) + b"x", gzip.compress(NEW) * 2],
+    ids=["none", "empty", "cut short", "more behind it", "twice"],
+)
+async def test_one_that_is_not_what_it_says_is_refused(client: HttpClient, compressed: bytes) -> None:
+    response = await send(client, compressed, **{"Content-Encoding": "gzip"})
+
+    assert response.status == 400
+    assert (await response.json())["code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "nonsense"])
+async def test_one_that_cannot_be_opened_is_refused_and_told_what_could(client: HttpClient, encoding: str) -> None:
+    response = await send(client, NEW, **{"Content-Encoding": encoding})
+
+    refusal = await response.json()
+    assert (response.status, refusal["code"]) == (415, "UNSUPPORTED_ENCODING")
+    assert refusal["details"] == {"contentEncoding": encoding}
+    assert response.headers["Accept-Encoding"] == "gzip, deflate"
 
 
 async def test_a_small_body_that_unfolds_beyond_the_limit_is_too_large(client: HttpClient) -> None:
@@ -845,12 +880,22 @@ class Answer(NamedTuple):
 
 
 def answer_to(replica: Replica, sent: bytes) -> Answer:
+    (answer,) = answers_over_one_connection(replica, sent)
+    return answer
+
+
+def answers_over_one_connection(replica: Replica, *requests: bytes) -> list[Answer]:
+    """Each is sent when the one before it has been answered."""
     address = urlsplit(replica.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-        connection.sendall(sent)
-        with http.client.HTTPResponse(connection) as response:
-            response.begin()
-            return Answer(response.status, response.headers["Content-Type"], response.read())
+        return [_answer_over(connection, sent) for sent in requests]
+
+
+def _answer_over(connection: socket.socket, sent: bytes) -> Answer:
+    connection.sendall(sent)
+    with http.client.HTTPResponse(connection) as response:
+        response.begin()
+        return Answer(response.status, response.headers["Content-Type"], response.read())
 
 
 def posting(headers: bytes, body: bytes, content_type: bytes = b"application/json") -> bytes:
@@ -937,6 +982,17 @@ def test_a_body_that_cannot_be_decoded_is_one_line_of_the_log(
 
     assert '"level":"error"' not in replica.banner
     assert replica.banner.count('"event":"request"') == 1
+
+
+def test_a_body_that_nobody_reads_is_not_opened(replica: Replica) -> None:
+    """It might become a thousand times as long: its connection would end here, for it is not what it says."""
+    minded_by_nobody = posting(b"Content-Encoding: gzip\r\nContent-Length: 8", b"nonsense").replace(
+        SESSIONS.encode(), f"{SESSIONS}/{UNKNOWN}/heartbeat".encode()
+    )
+
+    answers = answers_over_one_connection(replica, minded_by_nobody, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert [answer.status for answer in answers] == [404, 200]
 
 
 def test_a_client_that_leaves_before_its_body_is_whole_harms_nobody(replica: Replica) -> None:

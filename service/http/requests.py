@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
+from service.http.encodings import opened
 from service.life.metadata import Patch, storable
 from service.settings import Settings
 from service.settings.lives import Bounds
@@ -140,19 +141,21 @@ def agent_id_of(request: web.Request) -> str:
 
 def _require_sent_as(request: web.Request, *media_types: str) -> None:
     if request.content_type not in media_types:
-        raise UnsupportedMediaType(_content_type(request), *media_types)
+        raise UnsupportedMediaType(_in_ascii(request.headers.get("Content-Type", "none")), *media_types)
 
 
-def _content_type(request: web.Request) -> str:
+def _in_ascii(header: str) -> str:
     """As it was sent; what is not ASCII could not be said back in JSON."""
-    return request.headers.get("Content-Type", "none").encode("ascii", "replace").decode()
+    return header.encode("ascii", "replace").decode()
 
 
 async def _arrived(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        body = await request.read()
     except (web.RequestPayloadError, ConnectionError) as error:
         raise MalformedRequest("The body did not arrive whole, or not as its headers say.") from error
+    encoding = request.headers.get("Content-Encoding")
+    return body if encoding is None else opened(body, _in_ascii(encoding))
 
 
 def _parsed(body: bytes) -> object:

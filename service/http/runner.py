@@ -33,7 +33,7 @@ class Runner(web.AppRunner):
         around: Callable[[Handle], Handle] = as_it_is,
         **options: Any,
     ) -> None:
-        super().__init__(app, access_log=None, **options)
+        super().__init__(app, access_log=None, auto_decompress=False, **options)
         self._error_format = error_format
         self._watch = app[WATCH]
         self._around = around

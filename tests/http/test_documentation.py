@@ -38,6 +38,7 @@ from service.errors import (
     StoreUnavailable,
     TimeoutInThePast,
     Unauthorized,
+    UnsupportedEncoding,
     UnsupportedMediaType,
 )
 from service.http import api, probes
@@ -128,6 +129,7 @@ REFUSALS = {
     "AgentPolicyNotFound": AgentPolicyNotFound(AGENT),
     "PreconditionFailed": PreconditionFailed(ID, 4),
     "PayloadTooLarge": PayloadTooLarge(MAX_BODY_BYTES),
+    "UnsupportedEncoding": UnsupportedEncoding("br"),
     "UnsupportedMediaType": UnsupportedMediaType("application/x-www-form-urlencoded", "application/json"),
     "RenewalFailed": RenewalFailed(ID, created_at_ms=TEN_MS, max_duration_minutes=720, expires_at_ms=TWENTY_TWO_MS),
     "TimeoutInThePast": TimeoutInThePast(ID, HALF_PAST_TEN_MS - 749_750),
