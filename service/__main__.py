@@ -11,9 +11,7 @@ from service.access.configured import require_guarded
 from service.process import command_line
 from service.process.serve import serve
 from service.process.workers import serve_by_workers
-from service.secret import Secret
 from service.settings import CannotStart, Settings, load_settings, unknown_variables
-from service.telemetry import log
 from service.telemetry.event_log import event_log_on
 
 
@@ -54,11 +52,11 @@ def _make_key(asked: command_line.MakeKey) -> int:
 def _command(asked: command_line.Inspect | command_line.Revoke | command_line.TellHashes, settings: Settings) -> int:
     from service.terminal import commands  # only here: serving needs none of it
 
-    log.configure("console", "error", sys.stderr, Secret())  # of what it meets, a command speaks itself
+    event_log = event_log_on(sys.stderr, settings.session_log_format, "error")  # of the rest, a command speaks itself
     here = commands.here()
     for name in unknown_variables(os.environ):
         here.complain(f"{name} is not a setting of this service")
-    return commands.run(asked, settings, here)
+    return commands.run(asked, settings, here, event_log)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from service.checks.shared_secret import SharedSecret
 from service.http import api, documentation, probes
 from service.http.addresses import Addresses
 from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
+from service.http.origins import audited
 from service.http.safe_headers import make_safe
 from service.http.shortcut import Shortcut
 from service.http.watch import Watch
@@ -37,12 +38,13 @@ from service.listing.census import Census
 from service.listing.directory import Directory
 from service.listing.revocation import Revocation
 from service.settings import MAX_BODY_BYTES, Settings
+from service.telemetry.audit import Audit
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60
 
 
-def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Application:
+def create_app(settings: Settings, clients: Clients, watch: Watch, audit: Audit | None = None) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep.
 
     Raises CannotStart where the keys of callers cannot be read.
@@ -50,7 +52,7 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
-    lifecycle = Lifecycle(metrics, watch.log, watch.later)
+    lifecycle = Lifecycle(metrics, watch.log, watch.later, audit)
     census = Census(clients.wide, keys)
     policies = Policies(clients.lane, keys, lifecycle, settings)
     beside = clients.beside
@@ -115,11 +117,12 @@ def create_app(settings: Settings, clients: Clients, watch: Watch) -> web.Applic
     app.cleanup_ctx.append(store_in_use)
     app.on_response_prepare.append(make_safe)
     door = door_of(settings, addresses, clients.prompt, keys, metrics)
-    guard = guard_of(settings, clients.lane, keys, None if door is None else door.admit)
+    guard = guard_of(settings, clients.lane, keys, None if door is None else door.admit, audit)
     if guard is not None:
         app.on_cleanup.append(lambda _: guard.aclose())
     app.router.register_resource(Shortcut(api.SESSIONS, "session_id", app.router))
-    about_sessions = limited(guarded(cast(Iterable[web.RouteDef], api.routes), guard), door)
+    told = audited(cast(Iterable[web.RouteDef], api.routes), is_on=audit is not None)
+    about_sessions = limited(guarded(told, guard), door)
     others = [*cast(Iterable[web.RouteDef], probes.routes), *documentation.routes(settings)]
     app.add_routes(beside_limits(guarded(others, guard), door))
     app.add_routes([web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions])

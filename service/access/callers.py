@@ -22,6 +22,10 @@ class Caller(NamedTuple):
     by: Literal["key", "token"] = "key"
     """What shows it: names of keys and subjects of tokens may be alike."""
 
+    @property
+    def kind(self) -> Literal["key", "token", "user"]:
+        return self.by if self.user_id is None else "user"
+
 
 class Need(NamedTuple):
     """The scope that a route asks of those who see everyone's sessions, and of a user; None: it is not for users."""

@@ -10,16 +10,19 @@ from service.access.owners import Owners
 from service.lanes.lane import Lane
 from service.life.keys import Keys
 from service.settings import CannotStart, Settings
+from service.telemetry.audit import Audit
 
 if TYPE_CHECKING:
     from service.access.tokens import Tokens
 
 
-def guard_of(settings: Settings, lane: Lane, keys: Keys, admit: Admit | None = None) -> Guard | None:
+def guard_of(
+    settings: Settings, lane: Lane, keys: Keys, admit: Admit | None = None, audit: Audit | None = None
+) -> Guard | None:
     """None where there are neither keys nor tokens. Raises CannotStart."""
     if not settings.is_guarded:
         return None
-    return Guard(_key_ring(settings), _tokens(settings), Owners(lane, keys), admit)
+    return Guard(_key_ring(settings), _tokens(settings), Owners(lane, keys), admit, audit)
 
 
 def require_guarded(settings: Settings) -> None:

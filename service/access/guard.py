@@ -1,15 +1,17 @@
 """The check at the door of each route: who calls, whether they may, and whether the session is one of theirs."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from service.access.callers import CALLER, Caller, Need
 from service.access.owners import Owners
-from service.errors import Unauthorized
-from service.http.middleware import Handle
+from service.errors import Forbidden, Unauthorized
+from service.http.middleware import Handle, route_of
+from service.http.origins import origin_of
+from service.telemetry.audit import Audit
 
 if TYPE_CHECKING:
     from service.access.tokens import Tokens
@@ -30,33 +32,56 @@ class Guard:
     """
 
     def __init__(
-        self, keys: KeyRing | None, tokens: "Tokens | None", owners: Owners, admit: Admit | None = None
+        self,
+        keys: KeyRing | None,
+        tokens: "Tokens | None",
+        owners: Owners,
+        admit: Admit | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._owners = owners
         self._admit = admit
+        self._audit = audit
 
     def before(self, handle: Handle, need: Need) -> Handle:
         """The handler, for those who meet the need; of sessions, users meet their own alone."""
 
         @wraps(handle)
         async def let_in(request: web.Request) -> web.StreamResponse:
-            presented = _presented(request)
-            caller = self._caller_by_key(presented) or await self._caller_by_token(presented)
-            need.require_met_by(caller)
-            request[CALLER] = caller
-            if self._admit is not None:
-                await self._admit(request, caller)
-            if caller.user_id is not None and "session_id" in request.match_info:
-                await self._owners.require(request.match_info["session_id"], caller.user_id)
-            return await handle(request)
+            try:
+                presented = _presented(request)
+                caller = self._caller_by_key(presented) or await self._caller_by_token(presented)
+                request[CALLER] = caller
+                need.require_met_by(caller)
+                if self._admit is not None:
+                    await self._admit(request, caller)
+                if caller.user_id is not None and "session_id" in request.match_info:
+                    await self._owners.require(request.match_info["session_id"], caller.user_id)
+                return await handle(request)
+            except (Unauthorized, Forbidden) as refusal:
+                self._tell(request, refusal)
+                raise
 
         return let_in
 
     async def aclose(self) -> None:
         if self._tokens is not None:
             await self._tokens.aclose()
+
+    def _tell(self, request: web.Request, refusal: Unauthorized | Forbidden) -> None:
+        if self._audit is not None:
+            self._audit.tell(
+                "access",
+                outcome="refused",
+                origin=partial(origin_of, request),
+                session=request.match_info.get("session_id"),
+                method=request.method,
+                route=route_of(request),
+                status=refusal.status,
+                **refusal.details,
+            )
 
     def _caller_by_key(self, presented: str) -> Caller | None:
         return None if self._keys is None else self._keys.caller(presented)

@@ -1,4 +1,4 @@
-"""The Sessions API: routes, what they need of a caller, and handlers.
+"""The Sessions API: routes, what they need of a caller, whether the audit tells of them, and handlers.
 
 Each handler reads the request, calls the store and replies.
 """
@@ -38,7 +38,7 @@ async def renew(request: web.Request) -> web.StreamResponse:
     return wire.session_response(session)
 
 
-@routes.post(SESSIONS, needs=WRITE)
+@routes.post(SESSIONS, needs=WRITE, audited=True)
 async def create(request: web.Request) -> web.StreamResponse:
     asked = await read_body(request, NewSession, request.app[SETTINGS])
     require_own(request, asked.user_id)
@@ -57,7 +57,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     return wire.page_response(page, cursor.written(page.wanted, page.next) if page.next else None)
 
 
-@routes.delete(SESSIONS, needs=END_ALL)
+@routes.delete(SESSIONS, needs=END_ALL, audited=True)
 async def revoke(request: web.Request) -> web.StreamResponse:
     asked = read_query(request, Revocation)
     require_own(request, asked.user_id)
@@ -79,14 +79,14 @@ async def annotate(request: web.Request) -> web.StreamResponse:
     return wire.session_response(session)
 
 
-@routes.delete(SESSION, needs=WRITE)
+@routes.delete(SESSION, needs=WRITE, audited=True)
 async def delete(request: web.Request) -> web.StreamResponse:
     session_id = _session_id_of(request)
     await request.app[STORE].delete(session_id)
     return wire.deleted_response(session_id)
 
 
-@routes.put(AGENT_TIMEOUT, needs=ADMIN)
+@routes.put(AGENT_TIMEOUT, needs=ADMIN, audited=True)
 async def put_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     timeout = await read_body(request, PartialTimeout, request.app[SETTINGS])
@@ -101,7 +101,7 @@ async def get_policy(request: web.Request) -> web.StreamResponse:
     return wire.policy_response(agent_id, policy)
 
 
-@routes.delete(AGENT_TIMEOUT, needs=ADMIN)
+@routes.delete(AGENT_TIMEOUT, needs=ADMIN, audited=True)
 async def delete_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.lanes.lane import Lane, Reply, ScriptFault, UnknownAnswer
@@ -117,8 +117,10 @@ class Sweeper:
 
     async def _sweep_batch(self, due: Due, outages: Outages) -> None:
         session_ids = [session_id.decode() for session_id in due.ids]
-        still_listed = await self._delist(await self._proven_ended(session_ids, due.now_ms), outages)
-        await self._take_out([session_id for session_id in session_ids if session_id not in still_listed])
+        ended = await self._proven_ended(session_ids, due.now_ms)
+        still_listed = await self._delist(ended, outages)
+        owners = {session.id: (session.agent_id, session.user_id) for session in ended}
+        await self._take_out([session_id for session_id in session_ids if session_id not in still_listed], owners)
 
     async def _due(self, outages: Outages) -> list[Due]:
         """What is to be swept, of each shard that has any and whose server answers."""
@@ -161,7 +163,7 @@ class Sweeper:
                 leaving[lookup].append(session.id)
         return await take_out(self._lane, self._keys, leaving, outages)
 
-    async def _take_out(self, session_ids: Sequence[str]) -> None:
+    async def _take_out(self, session_ids: Sequence[str], owners: Mapping[str, tuple[str, str]]) -> None:
         commands = [
             scripts.SWEEP.command(self._keys.of(session_id), id=session_id, retention_ms=self._retention_ms)
             for session_id in session_ids
@@ -169,7 +171,7 @@ class Sweeper:
         for session_id, answer in zip(session_ids, await self._lane.change(*commands), strict=True):
             match answer:
                 case [b"swept", reason]:
-                    self._lifecycle.ended(session_id, reason.decode())
+                    self._lifecycle.ended(session_id, reason.decode(), *owners.get(session_id, ()))
                 case [b"forgotten"]:
                     self._lifecycle.ended(session_id, "unknown")
                 case [b"counted"] | [b"missing"] | [b"living"]:

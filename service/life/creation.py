@@ -52,7 +52,7 @@ class Creation:
             except ScriptsForgotten:
                 continue
             if policy == supposed.policy:
-                self._lifecycle.created(session.id)
+                self._lifecycle.created(session.id, agent_id, user_id)
                 return session
             self._policies.remember(agent_id, policy)
             if await self._taken_back(session.id, agent_id, user_id) == MISSING:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
+from service.telemetry.audit import Audit, Origin
 from service.telemetry.event_log import Event, EventLog, Write
 from service.telemetry.later import Later
 from service.telemetry.log import REQUEST_ID
@@ -12,14 +13,22 @@ from service.telemetry.metrics import REASONS, TRIGGERS, Metrics
 
 _log = structlog.get_logger("service.life.lifecycle")
 
+_VERBS = {"put": "put", "deleted": "delete"}
+_DOERS = {
+    **dict.fromkeys(("inactivity", "max_duration", "unknown"), lambda: Origin("sweeper")),
+    "lost": lambda: Origin("service"),
+}
+"""Of ends that nobody asked for."""
+
 
 class Lifecycle:
     """Told of every turn in a session's life. Ids reach the log only as a keyed hash, metadata never."""
 
-    def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, later: Later, audit: Audit | None = None) -> None:
         self._metrics = metrics
         self._later = later
         self._hashed = log.secret.hashed
+        self._audit = _leave_it if audit is None else audit.tell
         self._created = log.of("info", "session created")
         self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
@@ -36,9 +45,10 @@ class Lifecycle:
         self.when_left_behind: Callable[[str, str, str], None] = _leave_it
         """Likewise with the ids of each session that may still be listed, its agent and its user."""
 
-    def created(self, session_id: str) -> None:
+    def created(self, session_id: str, agent_id: str, user_id: str) -> None:
         self._metrics.created.inc()
         self._say(self._created, session_id)
+        self._audit("session.create", session=session_id, agent=agent_id, user=user_id)
 
     def renewed_by_hand(self, session_id: str) -> None:
         self._renewals["manual"].inc()
@@ -54,16 +64,19 @@ class Lifecycle:
         """`what` is `timeout` or `metadata`."""
         self._say(self._changed[what], session_id)
 
-    def ended(self, session_id: str, reason: str) -> None:
+    def ended(self, session_id: str, reason: str, agent_id: str | None = None, user_id: str | None = None) -> None:
         """`reason`: inactivity, max_duration, deleted, revoked, evicted, lost, or unknown where its tombstone is gone.
 
-        One that only a newer version beside this one knows counts as unknown too.
+        One that only a newer version beside this one knows counts as unknown too. The agent and the user are given
+        where they are known.
         """
         reason = reason if reason in self._ended else "unknown"
         self._metrics.ended.labels(reason).inc()
         if reason == "lost":
             self.last_lost = time.monotonic()
         self._say(self._ended[reason], session_id)
+        doer = _DOERS.get(reason)
+        self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, origin=doer)
 
     def lost_met(self, session_id: str) -> None:
         """A request asked for a session that is gone before its end: its hash was evicted, lost or removed by hand."""
@@ -85,10 +98,12 @@ class Lifecycle:
     def revoked(self, agent_id: str | None, user_id: str | None, number: int, *, more: bool) -> None:
         """A call ended so many sessions of an agent, of a user, or between the two; more may be left."""
         _log.info("sessions revoked", **self._hashes(agent=agent_id, user=user_id), number=number, more=more)
+        self._audit("sessions.revoke", agent=agent_id, user=user_id, number=number, more=more)
 
     def policy_changed(self, agent_id: str, how: str) -> None:
         """`how` is `put` or `deleted`."""
         _log.info("policy changed", **self._hashes(agent=agent_id), how=how)
+        self._audit(f"policy.{_VERBS[how]}", agent=agent_id)
 
     def _count_renewals(self) -> None:
         self._renewals["activity"].inc(self._uncounted)
@@ -102,7 +117,7 @@ class Lifecycle:
             self._later.do(write, Event(time.time(), REQUEST_ID.get(None), session_id))
 
 
-def _leave_it(*_: str) -> None:
+def _leave_it(*_: str, **__: object) -> None:
     """Nobody sees to it."""
 
 

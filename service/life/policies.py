@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.errors import AgentNotFound, AgentPolicyNotFound
-from service.lanes.lane import Lane, UnknownAnswer
+from service.lanes.lane import Lane, UnknownAnswer, Unreplicated
 from service.life import scripts
 from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
@@ -68,7 +68,12 @@ class Policies:
     async def put(self, agent_id: str, members: Mapping[str, float | bool]) -> Policy:
         """Make these members of TimeoutConfig the agent's policy, in the place of any before."""
         given = dict.fromkeys(TimeoutConfig._fields, "") | as_stored(members)
-        (answer,) = await self._lane.change(scripts.PUT_POLICY.command(_Key(self._keys.policy(agent_id)), **given))
+        command = scripts.PUT_POLICY.command(_Key(self._keys.policy(agent_id)), **given)
+        try:
+            (answer,) = await self._lane.change(command)
+        except Unreplicated:  # it is in force all the same
+            self._lifecycle.policy_changed(agent_id, "put")
+            raise
         match answer:
             case [b"put", values]:
                 self._lifecycle.policy_changed(agent_id, "put")
@@ -85,7 +90,11 @@ class Policies:
 
     async def delete(self, agent_id: str) -> None:
         """Raises AgentPolicyNotFound."""
-        (deleted,) = await self._lane.change(("DEL", self._keys.policy(agent_id)))
+        try:
+            (deleted,) = await self._lane.change(("DEL", self._keys.policy(agent_id)))
+        except Unreplicated:  # it is gone all the same
+            self._lifecycle.policy_changed(agent_id, "deleted")
+            raise
         if not deleted:
             raise AgentPolicyNotFound(agent_id)
         self._lifecycle.policy_changed(agent_id, "deleted")

@@ -136,14 +136,14 @@ class Store:
         try:
             (answer,) = await self._lane.change(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
         except Unreplicated as fault:  # it has ended all the same
-            self._lifecycle.ended(session_id, "deleted")
             match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
                 case [b"deleted", agent_id, user_id]:
+                    self._lifecycle.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
                     self._lifecycle.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
             raise
         match answer:
             case [b"deleted", agent_id, user_id]:
-                self._lifecycle.ended(session_id, "deleted")
+                self._lifecycle.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
                 await self._lookups.delist(session_id, agent_id.decode(), user_id.decode())
             case _:
                 raise self._refusal(session_id, answer)

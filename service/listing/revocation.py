@@ -160,8 +160,8 @@ class Revocation:
     async def _settle(self, whose: Whose, answers: Mapping[str, Reply]) -> int:
         """Count the ended and take them and the marked out of the lookups; how many were ended."""
         revoked = {session_id: answer[1:] for session_id, answer in answers.items() if answer[0] == b"revoked"}
-        for session_id in revoked:
-            self._lifecycle.ended(session_id, "revoked")
+        for session_id, (agent_id, user_id) in revoked.items():
+            self._lifecycle.ended(session_id, "revoked", agent_id.decode(), user_id.decode())
         leaving = defaultdict[str, list[str]](list)
         for session_id, answer in answers.items():
             for lookup in self._left(whose, answer):

@@ -16,12 +16,14 @@ from service.http.app_keys import HEALTH
 from service.http.runner import Runner, as_it_is
 from service.http.watch import Watch
 from service.lanes.clients import clients_for
+from service.process.auditing import auditing
 from service.process.banner import announce
 from service.process.embedded import embedded_server
 from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
 from service.secret import Secret
 from service.settings import CannotStart, Settings, unknown_variables
+from service.telemetry.audit import Origin
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
 from service.telemetry.metrics import Metrics
@@ -94,6 +96,8 @@ async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Setting
 async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     """A runner that is set up, and is cleaned up when the stack is left."""
     clients = clients_for(url, settings, metrics)
+    if event_log.lines is not None:
+        event_log.lines.when_dropped = metrics.log_lines_dropped.labels("stderr").inc
     around = as_it_is
     if settings.session_tracing:
         tracing = _tracing(event_log.secret)
@@ -101,8 +105,10 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
         lane, prompt, wide = (tracing.on(lane) for lane in (clients.lane, clients.prompt, clients.wide))
         clients = clients._replace(lane=lane, prompt=prompt, wide=wide)
         around = tracing.over
+    later = Later()
+    audit = stack.enter_context(auditing(settings, event_log, later, metrics, Origin("service")))
     runner = Runner(
-        create_app(settings, clients, Watch(metrics, event_log, Later())),
+        create_app(settings, clients, Watch(metrics, event_log, later), audit),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit

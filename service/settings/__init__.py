@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from service.lanes.redis_url import taken_apart
 from service.settings.access import AccessSettings
+from service.settings.audit import AuditSettings
 from service.settings.caps import CapSettings
 from service.settings.creations import CreationSettings
 from service.settings.limits import LimitSettings
@@ -33,7 +34,7 @@ class CannotStart(Exception):  # noqa: N818  (it ends the start with one line)
     """What stops the start, in one line: for a setting, its variable, the fault and the bounds."""
 
 
-class Settings(LifeSettings, CapSettings, AccessSettings, LimitSettings, CreationSettings):
+class Settings(LifeSettings, CapSettings, AccessSettings, LimitSettings, CreationSettings, AuditSettings):
     """What the service was told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")

@@ -29,14 +29,17 @@ Write = Callable[[Event], None]
 
 
 class EventLog:
-    """Where events go: as JSON into `lines`, with the `worker` if there is one; without them through structlog.
-
-    Ids are hashed by the `secret`, which is there for whoever else tells of them.
+    """Where events go: as JSON into `lines`, with the `worker` if there is one; for people, and without lines, through
+    structlog. Ids are hashed by the `secret`. All this is there for whoever else has something to tell.
     """
 
-    def __init__(self, secret: Secret, lines: Lines | None = None, worker: int | None = None) -> None:
+    def __init__(
+        self, secret: Secret, lines: Lines | None = None, worker: int | None = None, *, is_readable: bool = False
+    ) -> None:
         self.secret = secret
-        self._lines = lines
+        self.lines = lines
+        self.worker = worker
+        self.is_readable = is_readable
         self._facts = {} if worker is None else {"worker": worker}
 
     def of(self, level: str, event: str, **facts: str | int) -> Write | None:
@@ -44,17 +47,17 @@ class EventLog:
         logger = structlog.get_logger("service").bind()
         if not logger.is_enabled_for(number_of(level)):
             return None
-        if self._lines is None:
+        if self.lines is None or self.is_readable:
             return _through_structlog(logger.bind(**facts), level, event, self.secret)
         facts = {"level": level, "event": event, **self._facts, **facts}
-        return _by_template(self._lines.at(number_of(level)), facts, self.secret)
+        return _by_template(self.lines.at(number_of(level)), facts, self.secret)
 
 
 def event_log_on(stream: TextIO, format_: Format, level: Level, worker: int | None = None) -> EventLog:
     """All logging is set up to go into the stream, and the events with it. Its secret is not known yet."""
     secret = Secret()
     lines = configure(format_, level, stream, secret, worker)
-    return EventLog(secret, None if is_readable(format_, stream) else lines, worker)
+    return EventLog(secret, lines, worker, is_readable=is_readable(format_, stream))
 
 
 def _through_structlog(logger: structlog.typing.FilteringBoundLogger, level: str, kind: str, secret: Secret) -> Write:

@@ -6,7 +6,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
-from typing import TextIO
+from typing import Protocol
 
 _HELD_SECONDS = 0.05
 _MOST_HELD = 20_000
@@ -14,6 +14,12 @@ _END_SECONDS = 2
 _END_OF_LINE = ord("\n")
 
 _log = logging.getLogger(__name__)
+
+
+class Stream(Protocol):
+    """What has a file descriptor, and keeps it."""
+
+    def fileno(self) -> int: ...
 
 
 class Lines:
@@ -26,8 +32,9 @@ class Lines:
     with a line; only a line that is longer is written by itself.
     """
 
-    def __init__(self, stream: TextIO, most_bytes: int | None = None) -> None:
+    def __init__(self, stream: Stream, most_bytes: int | None = None, name: str = "the log") -> None:
         self._file = stream.fileno()
+        self._name = name
         self._most_bytes = most_bytes
         self._room = select.poll()
         self._room.register(self._file, select.POLLOUT)
@@ -35,6 +42,12 @@ class Lines:
         """Whether a line was begun and not ended, for want of room on the disk."""
         self._held: deque[str] = deque()  # threads may append to it, and take from it, without a lock
         self._dropped = 0
+        self.before_writing: Callable[[], None] = _leave_it
+        """Called by the thread that writes, each time."""
+        self.when_refused: Callable[[OSError], None] = _leave_it
+        """Likewise with why what was written was not taken."""
+        self.when_dropped: Callable[[int], None] = _leave_it
+        """Called with how many lines were dropped, by any thread."""
         self._due, self._urgent = Event(), Event()
         self._closing = False
         self._thread = Thread(target=self._write_on, name="log", daemon=True)
@@ -42,7 +55,7 @@ class Lines:
 
     def write(self, line: str) -> None:
         if len(self._held) >= _MOST_HELD:
-            self._dropped += 1
+            self._drop(1)
             return
         self._held.append(line)
         if not self._due.is_set():
@@ -74,12 +87,14 @@ class Lines:
             self._write_out()
 
     def _write_out(self) -> None:
+        self.before_writing()
         lines = [(self._held.popleft() + "\n").encode(errors="backslashreplace") for _ in range(len(self._held))]
         for piece in [lines] if self._most_bytes is None else _pieces(lines, self._most_bytes):
             try:
                 self._write_whole(b"".join(piece))
-            except OSError:
-                self._dropped += len(piece)
+            except OSError as error:
+                self._drop(len(piece))
+                self.when_refused(error)
             else:
                 self._tell_of_dropped()
 
@@ -98,10 +113,18 @@ class Lines:
             except BlockingIOError:
                 self._room.poll()
 
+    def _drop(self, number: int) -> None:
+        self._dropped += number
+        self.when_dropped(number)
+
     def _tell_of_dropped(self) -> None:
         if self._dropped and len(self._held) < _MOST_HELD:
             dropped, self._dropped = self._dropped, 0
-            _log.warning("%d lines of the log were dropped: whoever reads it does not keep up", dropped)
+            _log.warning("%d lines of %s were dropped: a reader was too slow, or a disk full", dropped, self._name)
+
+
+def _leave_it(_: object = None) -> None:
+    """Nobody sees to it."""
 
 
 def _pieces(lines: Sequence[bytes], most_bytes: int) -> Iterator[list[bytes]]:

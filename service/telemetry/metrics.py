@@ -25,6 +25,7 @@ _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
 TRIGGERS = ("activity", "manual")
 REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
 LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
+LOGS = ("stderr", "audit")
 ERRORS = ("timeout", "connection", "refused", "demoted", "other")
 
 
@@ -88,6 +89,7 @@ class Metrics:
         self.batch_requests = histogram(
             "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
         )
+        self.log_lines_dropped = counter("log_lines_dropped", "Lines that nobody took, by log", ["log"])
         self.requests_limited = counter("requests_limited", "Requests refused by limit", ["limit"])
         self.store_errors = counter("store_errors", "Failures of Redis by kind", ["kind"])
         for instrument, values in (
@@ -95,6 +97,7 @@ class Metrics:
             (self.ended, REASONS),
             (self.requests_limited, LIMITS),
             (self.store_errors, ERRORS),
+            (self.log_lines_dropped, LOGS),
         ):
             for value in values:  # what has not happened yet reads 0
                 instrument.labels(value)

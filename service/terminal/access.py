@@ -16,6 +16,7 @@ from service.listing.revocation import Revocation
 from service.process.embedded import url_of_the_running
 from service.secret import Secret
 from service.settings import Settings
+from service.telemetry.audit import Audit
 from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
 from service.telemetry.metrics import Metrics
@@ -28,21 +29,20 @@ class Access(NamedTuple):
     url: str
     aclose: Callable[[], Coroutine[Any, Any, None]]
     layout: Layout
-    secret: Secret
     store: Store
     directory: Directory
     revocation: Revocation
     inspection: Inspection
 
 
-async def opened(settings: Settings) -> Access:
+async def opened(settings: Settings, secret: Secret, audit: Audit | None) -> Access:
     """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
     url = await _redis_url(settings)
-    metrics, secret = Metrics(), Secret()
+    metrics = Metrics()
     keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
     clients = clients_for(url, settings, metrics)
     lane = clients.wide
-    lifecycle = Lifecycle(metrics, EventLog(secret), Later())
+    lifecycle = Lifecycle(metrics, EventLog(secret), Later(), audit)
     policies, census = Policies(lane, keys, lifecycle, settings), Census(lane, keys)
     directory = Directory(lane, keys, census)
     store = Store(
@@ -59,7 +59,7 @@ async def opened(settings: Settings) -> Access:
     shared_secret = SharedSecret(lane, keys, secret, settings.session_store_timeout_seconds)
     layout = Layout(lane, keys, shared_secret)
     revocation = Revocation(lane, keys, lifecycle)
-    return Access(url, clients.aclose, layout, secret, store, directory, revocation, inspection)
+    return Access(url, clients.aclose, layout, store, directory, revocation, inspection)
 
 
 async def _redis_url(settings: Settings) -> str:

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import pwd
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple, NoReturn
 
@@ -17,8 +19,14 @@ from service.errors import Refusal, StoreUnavailable
 from service.lanes.lane import ScriptFault
 from service.listing.directory import Wanted
 from service.listing.revocation import Whose
+from service.process.auditing import auditing
 from service.process.command_line import Inspect, Revoke, TellHashes
+from service.secret import Secret
 from service.settings import CannotStart, Settings
+from service.telemetry.audit import Audit, Origin
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 from service.terminal import access, tables
 from service.terminal.documents import document
 from service.terminal.durations import human
@@ -49,14 +57,14 @@ def here() -> Terminal:
     return Terminal(out, err, input if sys.stdin.isatty() else None)
 
 
-def run(asked: Inspect | Revoke | TellHashes, settings: Settings, terminal: Terminal) -> int:
-    """Do what is asked; the exit code."""
+def run(asked: Inspect | Revoke | TellHashes, settings: Settings, terminal: Terminal, event_log: EventLog) -> int:
+    """Do what is asked; the exit code. The audit is told of what was ended, beside the log where it stands there."""
     if isinstance(asked, Revoke) and not asked.confirmed and terminal.ask is None:
         terminal.complain("revoke: there is no terminal to ask on, so --yes is needed")
         return WRONG_ARGUMENTS
     try:
-        with asyncio.Runner() as runner:
-            return _Command(runner, settings, terminal).run(asked)
+        with _audit_of(asked, settings, event_log) as audit, asyncio.Runner() as runner:
+            return _Command(runner, settings, terminal, event_log.secret, audit).run(asked)
     except KeyboardInterrupt:
         return DONE if isinstance(asked, Inspect) and asked.every_seconds else INTERRUPTED
     except (Refusal, CannotStart, ScriptFault) as error:
@@ -67,11 +75,14 @@ def run(asked: Inspect | Revoke | TellHashes, settings: Settings, terminal: Term
 class _Command:
     """One command under way. It is no coroutine itself: it asks a person, and waits for what is."""
 
-    def __init__(self, runner: asyncio.Runner, settings: Settings, terminal: Terminal) -> None:
+    def __init__(
+        self, runner: asyncio.Runner, settings: Settings, terminal: Terminal, secret: Secret, audit: Audit | None
+    ) -> None:
         self._wait_for = runner.run
         self._out = terminal.out
         self._terminal = terminal
-        self._access = runner.run(access.opened(settings))
+        self._secret = secret
+        self._access = runner.run(access.opened(settings, secret, audit))
 
     def run(self, asked: Inspect | Revoke | TellHashes) -> int:
         try:
@@ -140,20 +151,20 @@ class _Command:
 
     def _tell_hashes(self, asked: TellHashes) -> int:
         self._wait_for(self._access.layout.heed_only())
-        if not self._access.secret.is_known:
+        if not self._secret.is_known:
             self._terminal.complain(_NO_SECRET)
             return NOT_DONE
         for id_ in asked.ids:
-            self._say(f"{self._access.secret.hashed(id_)}  {tables.printable(id_)}")
+            self._say(f"{self._secret.hashed(id_)}  {tables.printable(id_)}")
         return DONE
 
     def _revoke(self, asked: Revoke) -> int:
-        self._wait_for(self._access.layout.heed_only())
+        self._wait_for(self._access.layout.heed())
         self._say(self._about(asked))
         if not asked.confirmed and not self._is_confirmed():
             self._say("Nothing was ended.")
             return NOT_DONE
-        self._wait_for(self._access.layout.heed_only())  # a person may have taken time to answer
+        self._wait_for(self._access.layout.heed())  # a person may have taken time to answer
         if asked.session_id is not None:
             self._wait_for(self._access.store.delete(asked.session_id))
             self._say("The session has ended.")
@@ -189,6 +200,22 @@ class _Command:
 
     def _say(self, sentence: str) -> None:
         self._out.print(Text(sentence), soft_wrap=True)
+
+
+def _audit_of(
+    asked: Inspect | Revoke | TellHashes, settings: Settings, event_log: EventLog
+) -> AbstractContextManager[Audit | None]:
+    """Looking leaves no line, and needs no file to write it to."""
+    if not isinstance(asked, Revoke):
+        return nullcontext()
+    return auditing(settings, event_log, Later(), Metrics(), Origin("terminal", _login()))
+
+
+def _login() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container it may have none
+        return str(os.getuid())
 
 
 def _owners(whose: Whose) -> str:

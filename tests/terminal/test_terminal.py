@@ -22,7 +22,9 @@ from service.life.store import Store
 from service.listing.indexes import Entry
 from service.listing.revocation import MAX_REVOKED, Rest, Revocation, Revoked, Whose
 from service.process import command_line
+from service.secret import Secret
 from service.settings import Settings
+from service.telemetry.event_log import EventLog
 from service.telemetry.metrics import Metrics
 from service.terminal import commands as terminal
 from service.terminal.commands import Terminal
@@ -69,7 +71,7 @@ def commanded(settings: Settings, words: str, width: int, ask: Ask | None) -> Ou
     out, err = io.StringIO(), io.StringIO()
     asked = command_line.parse(words.split())
     assert isinstance(asked, command_line.Inspect | command_line.Revoke | command_line.TellHashes)
-    code = terminal.run(asked, settings, Terminal(console(out, width), console(err, width), ask))
+    code = terminal.run(asked, settings, Terminal(console(out, width), console(err, width), ask), EventLog(Secret()))
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -1,0 +1,72 @@
+"""The audit that the settings ask for, from its opening to its last line."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
+import orjson
+
+from service.settings import CannotStart, Settings
+from service.telemetry.audit import MARK, Audit, Fact, Origin
+from service.telemetry.audit_file import AuditFile
+from service.telemetry.event_log import EventLog
+from service.telemetry.later import Later
+from service.telemetry.lines import Lines
+from service.telemetry.metrics import Metrics
+
+
+@contextmanager
+def auditing(
+    settings: Settings, event_log: EventLog, later: Later, metrics: Metrics, doer: Origin
+) -> Iterator[Audit | None]:
+    """None where there is to be none. What no request does is the `doer`'s. Raises CannotStart."""
+    audit = partial(Audit, event_log.secret, later, doer=doer, worker=event_log.worker)
+    if settings.audit_file is not None:
+        with closing(_lines_into(_opened(settings), metrics)) as lines:
+            yield audit(_as_json, lines.write)
+            later.catch_up()
+    elif settings.session_audit_log == "stderr" and event_log.lines is not None:
+        yield audit(_readable if event_log.is_readable else _as_json, event_log.lines.write)
+        later.catch_up()
+    else:
+        yield None
+
+
+def _opened(settings: Settings) -> AuditFile:
+    assert settings.audit_file is not None
+    try:
+        return AuditFile(settings.audit_file)
+    except OSError as error:
+        raise CannotStart(f"SESSION_AUDIT_LOG={settings.audit_file}: {error.strerror or error}") from None
+
+
+def _lines_into(file: AuditFile, metrics: Metrics) -> Lines:
+    lines = Lines(file, name="the audit log")
+    lines.before_writing, lines.when_refused = file.follow, file.tell
+    lines.when_dropped = metrics.log_lines_dropped.labels("audit").inc
+    return lines
+
+
+def _as_json(members: dict[str, Fact]) -> str:
+    """What a token calls its bearer may hold half a pair, which is no text."""
+    try:
+        return orjson.dumps(members).decode()
+    except TypeError:
+        return orjson.dumps({name: _text(value) for name, value in members.items()}).decode()
+
+
+def _text(value: Fact) -> Fact:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _readable(members: dict[str, Fact]) -> str:
+    """As the log has it for people."""
+    at, _, action, *rest = members.items()
+    facts = " ".join(f"{name}={_shown(value)}" for name, value in rest)
+    return f"{at[1]} [{MARK:<9}] {action[1]:<30} {facts}"
+
+
+def _shown(value: Fact) -> str:
+    """In quotation marks where it is not plain."""
+    shown = str(value)
+    return shown if shown.isprintable() and " " not in shown else repr(shown)
