@@ -276,6 +276,7 @@ def test_lookups_outlive_the_longest_life_by_a_day(load: Load) -> None:
         ("SESSION_RATE_PER_CALLER", "0/minute", "must be like 100/minute"),
         ("SESSION_GUESSES_PER_ADDRESS", "", "must be like 100/minute"),
         ("SESSION_GUESSES_PER_CALLER", "ten/minute", "must be like 100/minute"),
+        ("SESSION_AUDIT_LOG", "stdout", "must be off, stderr, or the path of a file, with a / in it"),
         ("TRUSTED_PROXIES", "10.0.0.0/8 balancer", "'balancer' is neither an address nor a network"),
         (
             "TRUSTED_PROXIES",
