@@ -3,7 +3,7 @@
 import json
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,14 @@ Line = dict[str, Any]
 Hashed = Callable[[str], str]
 
 
+@pytest.fixture(autouse=True)
+def empty(redis_server: RedisServer) -> Iterator[None]:
+    """Redis is, before each test and after it."""
+    redis_server.command("FLUSHALL")
+    yield
+    redis_server.command("FLUSHALL")
+
+
 @pytest.fixture
 def audit(tmp_path: Path) -> Path:
     return tmp_path / "audit.log"
@@ -37,7 +45,6 @@ def audit(tmp_path: Path) -> Path:
 @pytest.fixture
 def replica(start_replica: StartReplica, redis_server: RedisServer, audit: Path) -> Replica:
     """One that asks nobody who they are."""
-    redis_server.command("FLUSHALL")
     return start_replica(
         REDIS_URL=redis_server.url,
         SESSION_AUDIT_LOG=str(audit),
@@ -49,7 +56,6 @@ def replica(start_replica: StartReplica, redis_server: RedisServer, audit: Path)
 @pytest.fixture
 def guarded(start_replica: StartReplica, redis_server: RedisServer, audit: Path) -> Replica:
     """One that asks for keys, or tokens."""
-    redis_server.command("FLUSHALL")
     return start_replica(
         REDIS_URL=redis_server.url,
         SESSION_AUDIT_LOG=str(audit),
@@ -137,6 +143,26 @@ def test_a_bulk_end_is_a_line_and_each_session_that_it_ends_another(
     }
     assert {line["request_id"] for line in ends} == {bulk["request_id"]}
     assert of(bulk, "actor", "address") == BY_NOBODY
+
+
+def test_an_end_at_a_cap_is_the_doing_of_who_opens_another(
+    start_replica: StartReplica, redis_server: RedisServer, audit: Path, hashed: Hashed
+) -> None:
+    at_a_cap = {"SESSION_MAX_PER_USER": "1", "SESSION_CAP_POLICY": "evict"}
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_AUDIT_LOG=str(audit), **at_a_cap)
+    first = opened(replica)
+    opened(replica)
+
+    _, end, created = told(replica, audit)
+
+    assert of(end, "action", "reason", "session", "user", "actor", "address") == {
+        "action": "session.end",
+        "reason": "evicted",
+        "session": hashed(first),
+        "user": hashed(USER),
+        **BY_NOBODY,
+    }
+    assert end["request_id"] == created["request_id"]
 
 
 def test_an_end_by_itself_is_the_sweepers(replica: Replica, audit: Path, hashed: Hashed) -> None:

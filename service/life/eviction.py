@@ -45,7 +45,7 @@ class Eviction:
     async def _settle(self, owner: Owner, session_id: str, answer: Reply) -> None:
         match answer:
             case [b"evicted", agent_id, user_id]:
-                self._lifecycle.ended(session_id, "evicted")
+                self._lifecycle.ended(session_id, "evicted", agent_id.decode(), user_id.decode())
                 await self._lookups.delist(session_id, agent_id.decode(), user_id.decode())
             case [b"expired", *_] | [b"missing"] | [b"lost"] | [b"other"]:
                 await self._occupancy.leave(owner, [session_id])
