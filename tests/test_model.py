@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from service.errors import Refusal
-from service.lanes.connect import client_for, like_of
+from service.lanes.connect import client_for
 from service.lanes.dial import Dialer
 from service.lanes.pipeline import Pipeline
 from service.lanes.store_watch import StoreWatch
@@ -50,7 +50,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests import model
 from tests.aging import age
-from tests.conftest import lifecycle_into
+from tests.conftest import lifecycle_into, like_of_the_service
 from tests.model import Answer, Deleted, Life, Outcome, Refused, Stored
 from tests.redis_server import RedisServer
 
@@ -346,7 +346,7 @@ def new_id_in_one_shard(*_: str) -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(like_of(redis)), 2, StoreWatch(Metrics()))
+    return Pipeline(Dialer(like_of_the_service(redis)), 2, StoreWatch(Metrics()))
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:
@@ -363,5 +363,5 @@ def test_the_store_does_what_the_model_says(
 ) -> None:
     caplog.set_level(logging.ERROR)
     monkeypatch.setattr("service.life.creation.new_session_id", new_id_in_one_shard)
-    machine = cast(type[SessionsInRedis], partial(SessionsInRedis, redis_server.url))
+    machine = cast(type[SessionsInRedis], partial(SessionsInRedis, redis_server.admin_url))
     run_state_machine_as_test(machine, settings=RUN)

@@ -20,7 +20,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from service.lanes.connect import client_for
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import ADMIN, RedisServer, free_port
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 STORE_TIMEOUT_SECONDS = 0.3
@@ -104,14 +104,14 @@ async def until_ready(service: HttpClient) -> None:
 
 def endless_sessions(server: RedisServer) -> list[bytes]:
     """Sessions, tombstones and lookups that would stay for ever."""
-    with redis_py.Redis.from_url(server.url) as client:
+    with redis_py.Redis.from_url(server.admin_url) as client:
         patterns = ("session:*", "sessions:user:*", "sessions:agent:*")
         keys = [key for pattern in patterns for key in client.scan_iter(pattern) if not key.endswith(b":policy")]
         return [key for key in keys if client.ttl(key) == -1]
 
 
 def connections_to(server: RedisServer) -> set[object]:
-    with redis_py.Redis.from_url(server.url) as client:
+    with redis_py.Redis.from_url(server.admin_url) as client:
         return {connection["id"] for connection in client.client_list()}
 
 
@@ -175,7 +175,7 @@ def paused(server: RedisServer) -> Iterator[None]:
 def busy(server: RedisServer) -> Iterator[None]:
     """A script that does not end holds the server; it answers BUSY to everyone else."""
     server.command("CONFIG", "SET", "busy-reply-threshold", 1)
-    with redis_py.Redis.from_url(server.url) as client:
+    with redis_py.Redis.from_url(server.admin_url) as client:
         looping = threading.Thread(target=_run_until_killed, args=(client,))
         looping.start()
         _wait_until_busy(server)
@@ -723,8 +723,8 @@ async def test_on_a_demoted_server_reads_beside_refused_changes_go_on(
 @pytest.fixture
 def pair(data_dir: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
     """Two servers, the second of which follows the first."""
-    servers = tuple(RedisServer(folder_in(data_dir, name), port=free_port()) for name in ("first", "second"))
-    first, second = servers
+    login = {"masteruser": ADMIN.user, "masterauth": ADMIN.password}
+    first, second = (RedisServer(folder_in(data_dir, name), port=free_port(), settings=login) for name in ("1", "2"))
     first.start()
     first.command("CONFIG", "SET", "repl-diskless-sync-delay", 0)
     second.start()
@@ -826,7 +826,7 @@ async def life_of(service: HttpClient, session_id: str, method: str, verb: str) 
 
 
 def now_ms(server: RedisServer) -> int:
-    with redis_py.Redis.from_url(server.url) as client:
+    with redis_py.Redis.from_url(server.admin_url) as client:
         seconds, microseconds = client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 

@@ -551,7 +551,7 @@ def test_a_user_without_a_password_is_that_user_on_every_connection(
     replica = start_replica(REDIS_URL=own_redis.url.replace("unix://", "unix://chat@"))
     open_session(replica)
 
-    with redis_py.Redis.from_url(own_redis.url) as client:
+    with redis_py.Redis.from_url(own_redis.admin_url) as client:
         users = {connection["user"] for connection in client.client_list() if connection["name"] == "session-service"}
 
     assert users == {"chat"}

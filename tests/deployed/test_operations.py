@@ -16,7 +16,7 @@ from service.process.command_line import Inspect, Revoke, TellHashes, parse
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers
 from tests.conftest import AGENT, USER, HttpClient
-from tests.redis_server import Login, RedisServer, free_port, until
+from tests.redis_server import ADMIN, Login, RedisServer, free_port, until
 from tests.sentinel_servers import SentinelServers
 from tests.test_walkthrough import SESSIONS
 
@@ -90,21 +90,21 @@ def test_every_line_is_run_by_one_of_these_tests() -> None:
 
 @pytest.mark.parametrize("line", OF_ONE_SERVER)
 def test_a_server_understands(server: RedisServer, line: str) -> None:
-    Line.read(line).is_answered_on(server.url)
+    Line.read(line).is_answered_on(server.admin_url)
 
 
 @pytest.mark.parametrize("line", OF_A_SENTINEL)
 def test_a_sentinel_understands(sentinel_servers: SentinelServers, line: str) -> None:
     sentinel_servers.until_settled()
 
-    Line.read(line).is_answered_on(f"redis://{sentinel_servers.sentinels[0].address}")
+    Line.read(line).is_answered_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
 
 def test_the_line_that_has_a_primary_replaced_does(sentinel_servers: SentinelServers) -> None:
     sentinel_servers.until_settled()
     old = sentinel_servers.primary
 
-    Line.read(FAILOVER).run_on(f"redis://{sentinel_servers.sentinels[0].address}")
+    Line.read(FAILOVER).run_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
     assert sentinel_servers.until_replaced(old) is not old
     sentinel_servers.until_following()
@@ -113,7 +113,7 @@ def test_the_line_that_has_a_primary_replaced_does(sentinel_servers: SentinelSer
 
 @pytest.mark.parametrize("line", OF_A_CLUSTER)
 def test_a_cluster_understands(cluster_servers: ClusterServers, line: str) -> None:
-    Line.read(line).is_answered_on(cluster_servers.servers[0].url)
+    Line.read(line).is_answered_on(cluster_servers.servers[0].admin_url)
 
 
 def test_the_line_that_moves_slots_whole_moves_them(cluster_servers: ClusterServers) -> None:
@@ -123,11 +123,11 @@ def test_the_line_that_moves_slots_whole_moves_them(cluster_servers: ClusterServ
     there = line._replace(words=[*line.words[: line.words.index("NODE") + 1], target.id])
     back = there._replace(words=[*there.words[:-1], source.id])
 
-    there.run_on(source.url)
+    there.run_on(source.admin_url)
 
     assert cluster_servers.until_served(0) is not None
     until(lambda: cluster_servers.owner_of(0) is target, "the slots have moved")
-    back.run_on(target.url)
+    back.run_on(target.admin_url)
     until(lambda: cluster_servers.until_served(0) is source, "and back")
 
 
@@ -144,8 +144,8 @@ def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
     [switch] = [line for line in lines_below("Backup and restore") if line.words[:2] == ["CONFIG", "SET"]]
     [look] = [line for line in lines_below("Backup and restore") if "aof_rewrite_in_progress" in line.sought]
 
-    switch.run_on(server.url)
-    until(lambda: "aof_rewrite_in_progress:0" in str(look.run_on(server.url)), "the file is written")
+    switch.run_on(server.admin_url)
+    until(lambda: "aof_rewrite_in_progress:0" in str(look.run_on(server.admin_url)), "the file is written")
     server.stop()
 
     again = RedisServer(restored, append_only=True)
@@ -173,12 +173,12 @@ def test_moving_takes_everything_along_and_loses_nothing_that_is_still_sent(
     old.command("SET", "kept", "yes")
     password, follow, linked, refuse, _, promote = lines_below("Move to another Redis")
 
-    password.run_on(new.url)
+    password.run_on(new.admin_url)
     assert follow.words == ["REPLICAOF", "old", "6379"]
     new.command("REPLICAOF", "127.0.0.1", old.port)
-    until(lambda: "master_link_status:up" in str(linked.run_on(new.url)), "it follows")
-    refuse.run_on(old.url)
-    promote.run_on(new.url)
+    until(lambda: "master_link_status:up" in str(linked.run_on(new.admin_url)), "it follows")
+    refuse.run_on(old.admin_url)
+    promote.run_on(new.admin_url)
 
     with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
         old.command("SET", "late", "yes")

@@ -27,7 +27,7 @@ def test_a_full_redis_takes_no_changes_and_all_else_goes_on(
             "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", _used(own_redis) + _ROOM_BYTES
         )
         load.until_failed(length.steady // 10)
-        at_the_brim = half_written(own_redis.url, load.checker.sessions)
+        at_the_brim = half_written(own_redis.admin_url, load.checker.sessions)
         own_redis.command("CONFIG", "SET", "maxmemory", 1)
         load.for_seconds(length.seconds)
         own_redis.command("CONFIG", "SET", "maxmemory", 0)
@@ -36,7 +36,7 @@ def test_a_full_redis_takes_no_changes_and_all_else_goes_on(
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
     assert load.failures(READS | {"delete"}) == []
-    assert at_the_brim + half_written(own_redis.url, load.checker.sessions) == []
+    assert at_the_brim + half_written(own_redis.admin_url, load.checker.sessions) == []
 
 
 @pytest.fixture

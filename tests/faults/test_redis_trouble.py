@@ -26,7 +26,7 @@ def test_a_paused_redis_is_waited_out(own_redis: RedisServer, urls: list[str], l
     assert {answer.status for answer in load.failures()} == {503}
     assert load.failures(since=well) == []
     assert well - went_on < 5
-    assert half_written(own_redis.url, load.checker.sessions) == []
+    assert half_written(own_redis.admin_url, load.checker.sessions) == []
 
 
 @LENGTHS
@@ -47,7 +47,7 @@ def test_connections_that_break_harm_nothing(
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} <= {503}
     assert load.failures(since=well) == []
-    assert half_written(own_redis.url, load.checker.sessions) == []
+    assert half_written(own_redis.admin_url, load.checker.sessions) == []
 
 
 @LENGTHS
@@ -70,7 +70,7 @@ def test_a_network_that_holds_things_up_holds_up_nobody_for_long(
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} <= {503}
     assert well - went_on < 5
-    assert half_written(own_redis.url, load.checker.sessions) == []
+    assert half_written(own_redis.admin_url, load.checker.sessions) == []
 
 
 @LENGTHS

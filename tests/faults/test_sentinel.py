@@ -78,7 +78,7 @@ def test_a_killed_primary_costs_nothing_that_its_replicas_have(
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
     assert max(outages) < RECOVERY_SECONDS
-    assert half_written(well.primary.url, load.checker.sessions) == []
+    assert half_written(well.primary.admin_url, load.checker.sessions) == []
 
 
 @LENGTHS

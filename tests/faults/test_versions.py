@@ -40,7 +40,7 @@ def replica(patient_replicas: list[Replica]) -> Replica:
 
 @pytest.fixture
 def by_hand(own_redis: RedisServer) -> Iterator[Client]:
-    with redis.Redis.from_url(own_redis.url, decode_responses=True) as client:
+    with redis.Redis.from_url(own_redis.admin_url, decode_responses=True) as client:
         yield client
 
 

@@ -30,14 +30,14 @@ async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Asy
     """A lane on which few may wait."""
     monkeypatch.setattr("service.lanes.pipeline.MAX_WAITING", MOST_WAITING)
     pipeline = Pipeline(Dialer(like_of(client_for(own_redis.url, 0.2))), 0.2, StoreWatch(Metrics()))
-    await pipeline.read("a", (b"x",))
+    await pipeline.read("session:a", (b"x",))
     yield pipeline
     await pipeline.aclose()
 
 
 async def answer_of(pipeline: Pipeline) -> str:
     try:
-        await pipeline.read("a", (b"x",))
+        await pipeline.read("session:a", (b"x",))
     except StoreUnavailable as error:
         return TOO_MANY if error.why == TOO_MANY else "unavailable"
     return "answered"

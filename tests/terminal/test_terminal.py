@@ -95,7 +95,7 @@ def operator(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Oper
 @pytest.fixture
 async def lane(redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[Lane]:
     """One is enough: what is shown does not hang on the lane that sessions came by."""
-    lane = SingleCalls(client_for(redis_server.url, 2), 2, StoreWatch(Metrics()))
+    lane = SingleCalls(client_for(redis_server.admin_url, 2), 2, StoreWatch(Metrics()))
     yield lane
     await lane.aclose()
 
