@@ -52,7 +52,9 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     for gauge, number in zip((metrics.active, metrics.near_expiration), counts, strict=True):
         gauge.set(number)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+    return web.Response(
+        body=encode(metrics.registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"}
+    )
 
 
 def _report(health: Health, status: str, counts: Counts | None, reasons: Sequence[Reason]) -> dict[str, object]:

@@ -104,6 +104,8 @@ async def test_a_token_may_be_signed_with_a_private_key(published: Tokens) -> No
         {"sub": 7},
         {"exp": None},
         {"exp": "soon"},
+        {"exp": float("inf")},
+        {"nbf": float("-inf")},
         {"nbf": time.time() + 3600 + LEEWAY_SECONDS},
     ],
     ids=str,

@@ -81,3 +81,9 @@ async def test_what_is_shown_of_a_session_runs_nothing_and_is_kept_by_nobody(cli
 
     assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert response.headers["Cache-Control"] == "no-store"
+
+
+async def test_nor_are_the_metrics_kept(client: HttpClient) -> None:
+    response = await client.get("/metrics")
+
+    assert response.headers["Cache-Control"] == "no-store"
