@@ -86,10 +86,16 @@ class Admission:
 
     async def admit(self, session_id: str, agent_id: str, user_id: str) -> None:
         """List an id that is to come to life. Raises SessionLimitReached, CreationContention and StoreUnavailable."""
+        is_listed = False
         try:
             for owners in self._together(owners_of(self._caps, self._keys, agent_id, user_id)):
                 await self._admit(session_id, owners)
-        except (SessionLimitReached, CreationContention, StoreRefused, ScriptFault):
+                is_listed = True
+        except (SessionLimitReached, CreationContention):
+            if is_listed:
+                await self._lookups.delist(session_id, agent_id, user_id)
+            raise
+        except (StoreRefused, ScriptFault):
             await self._lookups.delist(session_id, agent_id, user_id)
             raise
         except StoreUnavailable as error:  # what was sent may be carried out yet

@@ -262,13 +262,11 @@ async def test_where_only_those_on_their_way_could_be_evicted_there_is_no_turn(l
 
 @pytest.mark.parametrize("policy", ["deny", "evict"])
 async def test_whoever_waits_has_the_place_of_one_that_gave_it_back(lane: Lane, real_redis: Redis, policy: str) -> None:
-    store = store_on(lane, Settings(session_max_per_user=1, session_cap_policy=policy))
     coming = await list_by_hand(real_redis, 0, KEYS.user(USER))
+    settings = Settings(session_max_per_user=1, session_cap_policy=policy)
+    interrupted = Interrupted(lane, "ZADD", after=lambda: real_redis.zrem(KEYS.user(USER), coming))
 
-    waiting = asyncio.ensure_future(attempts(store))
-    await real_redis.zrem(KEYS.user(USER), coming)
-
-    assert await waiting == {"live": 1}
+    assert await attempts(store_on(interrupted, settings)) == {"live": 1}
 
 
 async def test_one_that_is_long_on_its_way_counts(store: Store, real_redis: Redis) -> None:
@@ -421,16 +419,18 @@ async def test_one_of_another_user_ends_where_the_agent_has_too_many(lane: Lane,
 
 
 async def test_whoever_was_active_last_survives_among_many(lane: Lane, real_redis: Redis) -> None:
-    many = store_on(lane, evicting(Settings(session_max_per_user=60, session_store_timeout_seconds=10)))
+    many_and_no_more = Settings(session_max_per_user=60, session_store_timeout_seconds=10)
+    many = store_on(lane, evicting(many_and_no_more))
     sessions = await create_over_time(real_redis, many, 60)
+    assert await attempts(store_on(lane, many_and_no_more)) == {"full": 1}
     in_order_of_activity = random.Random(7).sample(sessions, 60)
     for place, session in enumerate(in_order_of_activity):  # all later than is known of them
         last_activity_ms = sessions[-1].created_at_ms - 100 + place
         await real_redis.hset(KEYS.session(session.id), "lastActivity", last_activity_ms)
 
-    await create(many, 20)
+    await create(many, 3)
 
-    assert await states(many, in_order_of_activity) == ["missing"] * 20 + ["live"] * 40
+    assert await states(many, in_order_of_activity) == ["missing"] * 3 + ["live"] * 57
 
 
 async def test_one_that_is_active_while_it_is_looked_at_stays(lane: Lane, real_redis: Redis) -> None:
