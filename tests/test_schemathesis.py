@@ -73,8 +73,13 @@ GUARDED = Documented(
     SESSION_JWT_ISSUER=ISSUER,
     SESSION_JWT_AUDIENCE=AUDIENCE,
     SESSION_JWT_SECRET=SECRET,
+    SESSION_RATE_PER_ADDRESS="1000000/second",
+    SESSION_RATE_PER_CALLER="1000000/second",
+    SESSION_MAX_PER_USER="3",
+    SESSION_MAX_PER_AGENT="3",
 )
 FLAT = Documented(SESSION_ERROR_FORMAT="flat", SESSION_MIN_TIMEOUT_MINUTES="0.5", SESSION_ID_FORMAT="hex256")
+LIMITED = Documented(SESSION_RATE_PER_ADDRESS="20/hour")
 CLAMPING = Documented(SESSION_OUT_OF_RANGE="clamp", SESSION_REQUIRE_KNOWN_AGENT="true")
 
 
@@ -107,7 +112,7 @@ def services(redis_server: RedisServer) -> Iterator[Services]:
     redis_server.command("FLUSHALL")
 
 
-@pytest.mark.parametrize("documented", [PLAIN, GUARDED, FLAT, CLAMPING], ids=["plain", "guarded", "flat", "clamping"])
+@pytest.mark.parametrize("documented", [PLAIN, GUARDED, FLAT, LIMITED, CLAMPING])
 def test_every_check_is_on(documented: Documented) -> None:
     names = CHECKS.get_all_names()
 
@@ -143,6 +148,12 @@ def test_each_call_answers_as_documented_where_minutes_are_clamped_and_agents_kn
     case: Case, services: Services
 ) -> None:
     services.check(case, CLAMPING)
+
+
+@brief
+@LIMITED.schema.parametrize()
+def test_each_call_answers_as_documented_who_asks_too_much(case: Case, services: Services) -> None:
+    services.check(case, LIMITED)
 
 
 def test_calls_that_follow_one_another_answer_as_documented(services: Services, redis_server: RedisServer) -> None:
