@@ -102,6 +102,16 @@ class MethodNotAllowed(Refusal):
         self.headers = {"Allow": allowed}
 
 
+class RequestTimedOut(Refusal):
+    """The request was not whole in time; nothing was done, and the connection is closed."""
+
+    status, code, message = 408, "REQUEST_TIMEOUT", "The request did not arrive in time"
+    headers: Mapping[str, str] = {"Connection": "close"}
+
+    def __init__(self) -> None:
+        super().__init__("The request was not whole in the time that it had; nothing was done.")
+
+
 class SessionRevoked(Refusal):
     """It was ended while it was being created, and does not live.
 
@@ -170,6 +180,13 @@ class PayloadTooLarge(Refusal):
         super().__init__(f"A request body may hold {max_body_bytes} bytes.", maxBytes=max_body_bytes)
 
 
+class UriTooLong(Refusal):
+    status, code, message = 414, "URI_TOO_LONG", "The URL is too long"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"A URL may have {max_bytes} bytes.", maxBytes=max_bytes)
+
+
 class UnsupportedMediaType(Refusal):
     status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
 
@@ -231,6 +248,20 @@ class RateLimited(Refusal):
         self.headers = {"Retry-After": str(seconds)}
 
 
+class HeaderFieldsTooLarge(Refusal):
+    """One header, or all of them: in number or in bytes."""
+
+    status, code, message = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE", "The request's headers are too large"
+
+    def __init__(self, *, fields: int, field_bytes: int, bytes_in_all: int) -> None:
+        super().__init__(
+            f"There may be {fields} headers, of {field_bytes} bytes each and {bytes_in_all} in all.",
+            maxFields=fields,
+            maxFieldBytes=field_bytes,
+            maxBytes=bytes_in_all,
+        )
+
+
 class InternalError(Refusal):
     """A fault of ours. It is logged; the client learns only that it happened."""
 
@@ -249,6 +280,16 @@ class StoreUnavailable(Refusal):
     def __init__(self, why: str) -> None:
         super().__init__("The session store cannot do this at the moment; try again.")
         self.why = why
+
+
+class TooManyConnections(Refusal):
+    """This process serves as many clients as it may. Nothing was read, and the connection is closed."""
+
+    status, code, message = 503, "TOO_MANY_CONNECTIONS", "There are too many connections"
+    headers: Mapping[str, str] = {"Retry-After": "1", "Connection": "close"}
+
+    def __init__(self) -> None:
+        super().__init__("As many clients are connected as can be served; nothing was done, try again.")
 
 
 class IssuerUnavailable(Refusal):

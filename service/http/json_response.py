@@ -46,7 +46,7 @@ class JsonResponse(web.StreamResponse):
         if self._is_last or not request.keep_alive or request.version != HttpVersion11 or request.method == "HEAD":
             return await self._left_to_aiohttp().prepare(request)
         writer = request.writer
-        await writer.write_eof(self._whole())
+        await writer.write_eof(self.whole())
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -63,7 +63,7 @@ class JsonResponse(web.StreamResponse):
             self._slow.force_close()
         return self._slow
 
-    def _whole(self) -> bytes:
+    def whole(self) -> bytes:
         own = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         if own.count("\n") != len(self.headers):
             raise ValueError("a header holds a line break")

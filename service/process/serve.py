@@ -21,6 +21,7 @@ from service.process.banner import announce
 from service.process.embedded import embedded_server
 from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
+from service.process.open_files import room_for
 from service.secret import Secret
 from service.settings import CannotStart, Settings, unknown_variables
 from service.telemetry.audit import Origin
@@ -95,6 +96,7 @@ async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Setting
 
 async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     """A runner that is set up, and is cleaned up when the stack is left."""
+    settings = settings.model_copy(update={"session_max_connections": room_for(settings.session_max_connections)})
     clients = clients_for(url, settings, metrics)
     if event_log.lines is not None:
         event_log.lines.when_dropped = metrics.log_lines_dropped.labels("stderr").inc

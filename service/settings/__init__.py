@@ -15,6 +15,7 @@ from service.settings.caps import CapSettings
 from service.settings.creations import CreationSettings
 from service.settings.limits import LimitSettings
 from service.settings.lives import LifeSettings
+from service.settings.surface import SurfaceSettings
 from service.telemetry import log
 
 MAX_METADATA_BYTES = 10 * 1024
@@ -34,7 +35,9 @@ class CannotStart(Exception):  # noqa: N818  (it ends the start with one line)
     """What stops the start, in one line: for a setting, its variable, the fault and the bounds."""
 
 
-class Settings(LifeSettings, CapSettings, AccessSettings, LimitSettings, CreationSettings, AuditSettings):
+class Settings(
+    LifeSettings, CapSettings, AccessSettings, LimitSettings, CreationSettings, AuditSettings, SurfaceSettings
+):
     """What the service was told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")

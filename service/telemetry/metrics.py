@@ -75,6 +75,8 @@ class Metrics:
         self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "How far this replica's sweeper is behind by now")
         self.keys_without_end = gauge("keys_without_end", "Keys that should have a TTL and were found without")
 
+        self.http_connections = gauge("http_connections", "Clients that are connected", multiprocess_mode="livesum")
+        self.http_connections_refused = counter("http_connections_refused", "Connections refused for want of room")
         self.request_seconds = histogram(
             "http_request_duration_seconds",
             "Duration of HTTP requests",
