@@ -1,0 +1,112 @@
+"""SECURITY.md: it leaves out no requirement, and what it points to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "SECURITY.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+CHAPTER_7 = (
+    *(f"7.1.{number}" for number in (1, 2, 3)),
+    *(f"7.2.{number}" for number in (1, 2, 3, 4)),
+    *(f"7.3.{number}" for number in (1, 2)),
+    *(f"7.4.{number}" for number in (1, 2, 3, 4, 5)),
+    *(f"7.5.{number}" for number in (1, 2, 3)),
+    *(f"7.6.{number}" for number in (1, 2)),
+)
+"""Of OWASP ASVS 5.0.0."""
+
+CHEAT_SHEET = (
+    "Session ID Name Fingerprinting",
+    "Session ID Length",
+    "Session ID Entropy",
+    "Session ID Content (or Value)",
+    "Built-in Session Management Implementations",
+    "Used vs. Accepted Session ID Exchange Mechanisms",
+    "Transport Layer Security",
+    "Secure Attribute",
+    "HttpOnly Attribute",
+    "SameSite Attribute",
+    "Domain and Path Attributes",
+    "Expire and Max-Age Attributes",
+    "Session ID Generation and Verification: Permissive and Strict Session Management",
+    "Manage Session ID as Any Other User Input",
+    "Renew the Session ID After Any Privilege Level Change",
+    "Considerations When Using Multiple Cookies",
+    "Idle Timeout",
+    "Absolute Timeout",
+    "Renewal Timeout",
+    "Manual Session Expiration",
+    "Logout Button",
+    "Web Content Caching",
+    "Initial Login Timeout",
+    "Force Session Logout On Web Browser Window Close Events",
+    "Disable Web Browser Cross-Tab Sessions",
+    "Automatic Client Logout",
+    "Session ID Guessing and Brute Force Detection",
+    "Detecting Session ID Anomalies",
+    "Binding the Session ID to Other User Properties",
+    "Logging Sessions Life Cycle: Monitoring Creation, Usage, and Destruction of Session IDs",
+    "Simultaneous Session Logons",
+    "Session Management WAF Protections",
+)
+"""The sections of the OWASP Session Management Cheat Sheet that ask for something."""
+
+STANDINGS = {"met", "by setting", "in part", "not met", "front end"}
+
+
+def rows_under(heading: str) -> list[list[str]]:
+    """Of the table there, without its head."""
+    section = re.split(r"^## ", PAGE.partition(f"## {heading}")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+REQUIREMENTS = rows_under("OWASP ASVS 5.0.0, chapter V7")
+SECTIONS = rows_under("OWASP Session Management Cheat Sheet")
+
+
+def test_every_requirement_of_the_chapter_has_its_line() -> None:
+    assert tuple(number for number, *_ in REQUIREMENTS) == CHAPTER_7
+
+
+def test_every_section_of_the_cheat_sheet_has_its_line() -> None:
+    assert tuple(section for section, *_ in SECTIONS) == CHEAT_SHEET
+
+
+def test_each_line_says_in_a_known_word_how_it_stands() -> None:
+    assert {row[-2] for row in (*REQUIREMENTS, *SECTIONS)} == STANDINGS
+
+
+def test_what_is_met_says_where_and_what_is_not_says_why() -> None:
+    silent = [row[0] for row in (*REQUIREMENTS, *SECTIONS) if row[-2] != "front end" and not row[-1]]
+
+    assert silent == []
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:service|tests|deploy)/[\w./-]+)`", PAGE))))
+def test_a_file_that_it_names_is_there(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:SESSION_|TRUSTED_)\w+)", PAGE))))
+def test_a_setting_that_it_names_is_one(name: str) -> None:
+    assert name.lower() in Settings.model_fields
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
+def test_a_link_leads_somewhere(target: str) -> None:
+    path, _, anchor = target.partition("#")
+    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+
+    assert (ROOT / path).is_file()
+    assert anchor in {"", *(heading.lower().replace(" ", "-") for heading in headings)}
+
+
+def test_the_readme_leads_to_it() -> None:
+    assert "](SECURITY.md)" in README
