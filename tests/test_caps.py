@@ -4,21 +4,21 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from service.life.occupancy import ABANDONED_MS
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import Replica
-from tests.store.evidence import keys_in
+from tests.store.evidence import KEYS, keys_in
 from tests.test_walkthrough import SESSIONS, open_session
 
 CAP = 10
-PATIENT = {"SESSION_STORE_TIMEOUT_SECONDS": "30", "SESSION_LOG_LEVEL": "warning"}
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -29,9 +29,23 @@ def policy() -> str:
 
 
 @pytest.fixture
-def replicas(redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica, policy: str) -> list[Replica]:
-    caps = {"SESSION_MAX_PER_USER": str(CAP), "SESSION_MAX_PER_AGENT": str(CAP + 2), "SESSION_CAP_POLICY": policy}
-    return [start_replica(REDIS_URL=redis_server.url, **PATIENT, **caps) for _ in range(3)]
+def patience() -> str:
+    """For how many seconds replicas wait for Redis, and creations for their turns."""
+    return "30"
+
+
+@pytest.fixture
+def replicas(
+    redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica, policy: str, patience: str
+) -> list[Replica]:
+    settings = {
+        "SESSION_MAX_PER_USER": str(CAP),
+        "SESSION_MAX_PER_AGENT": str(CAP + 2),
+        "SESSION_CAP_POLICY": policy,
+        "SESSION_STORE_TIMEOUT_SECONDS": patience,
+        "SESSION_LOG_LEVEL": "warning",
+    }
+    return [start_replica(REDIS_URL=redis_server.url, **settings) for _ in range(3)]
 
 
 @pytest.fixture
@@ -53,6 +67,10 @@ async def deleted(http: aiohttp.ClientSession, replica: Replica, answer: Answer)
 async def at_once(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Answer]:
     turns = zip(cycle(replicas), range(number), strict=False)
     return await asyncio.gather(*(created(http, replica) for replica, _ in turns))
+
+
+async def one_by_one(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Answer]:
+    return [await created(http, replica) for replica, _ in zip(cycle(replicas), range(number), strict=False)]
 
 
 def statuses(answers: list[Answer]) -> Counter[int]:
@@ -94,6 +112,34 @@ async def test_where_they_are_evicted_all_are_created_and_the_cap_is_left(
     answers = await at_once(http, replicas, 200)
 
     assert statuses(answers) == {201: 200}
+    assert await living_in(real_redis) == CAP
+
+
+async def half_a_minute_passes(redis: Redis) -> None:
+    """For what was listed, so that nobody waits for it any more."""
+    for lookup in (KEYS.user(USER), KEYS.agent(AGENT)):
+        for session_id in cast(list[bytes], await redis.zrange(lookup, 0, -1)):
+            await redis.zincrby(lookup, -ABANDONED_MS - 1000, session_id)
+
+
+@pytest.mark.parametrize("patience", ["0.5"])
+async def test_creations_that_an_outage_cut_short_hold_no_place_for_long(
+    replicas: list[Replica], http: aiohttp.ClientSession, redis_server: RedisServer, real_redis: Redis
+) -> None:
+    before = await at_once(http, replicas, 3)
+    redis_server.pause()
+    try:
+        during = await at_once(http, replicas, 30)
+    finally:
+        redis_server.go_on()
+    await real_redis.ping()
+    came_about = await living_in(real_redis)
+
+    await half_a_minute_passes(real_redis)
+    afterwards = await one_by_one(http, replicas, CAP)
+
+    assert (statuses(before), statuses(during)) == ({201: 3}, {503: 30})
+    assert statuses(afterwards) == {201: CAP - came_about, 409: came_about}
     assert await living_in(real_redis) == CAP
 
 

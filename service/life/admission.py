@@ -145,6 +145,7 @@ class Admission:
             await self._eviction.end_idlest(owner, seen.living, full.too_many, full.last_bound_ms)
             return bool(seen.living)
         if not seen.some_are_coming:
+            self._lifecycle.denied(owner.kind)
             raise SessionLimitReached(owner.kind, owner.id, owner.cap)
         return False
 

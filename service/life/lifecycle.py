@@ -78,6 +78,10 @@ class Lifecycle:
         doer = _DOERS.get(reason)
         self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, origin=doer)
 
+    def denied(self, limit: str) -> None:
+        """A session was not created, for as many of its user, or of its agent, live as may; `limit` says which."""
+        self._metrics.denied.labels(limit).inc()
+
     def lost_met(self, session_id: str) -> None:
         """A request asked for a session that is gone before its end: its hash was evicted, lost or removed by hand."""
         self._metrics.lost_met.inc()

@@ -24,6 +24,7 @@ _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
 
 TRIGGERS = ("activity", "manual")
 REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
+OWNERS = ("user", "agent")
 LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
 LOGS = ("stderr", "audit")
 ERRORS = ("timeout", "connection", "refused", "demoted", "other")
@@ -92,11 +93,13 @@ class Metrics:
             "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
         )
         self.log_lines_dropped = counter("log_lines_dropped", "Lines that nobody took, by log", ["log"])
+        self.denied = counter("denied", "Sessions that were not created for those that live, by cap", ["limit"])
         self.requests_limited = counter("requests_limited", "Requests refused by limit", ["limit"])
         self.store_errors = counter("store_errors", "Failures of Redis by kind", ["kind"])
         for instrument, values in (
             (self.renewed, TRIGGERS),
             (self.ended, REASONS),
+            (self.denied, OWNERS),
             (self.requests_limited, LIMITS),
             (self.store_errors, ERRORS),
             (self.log_lines_dropped, LOGS),

@@ -379,22 +379,34 @@ async def test_nothing_of_it_stays(evictor: Store, real_redis: Redis) -> None:
 
 async def test_it_is_counted_as_evicted(lane: Lane) -> None:
     metrics = Metrics()
-    lifecycle, settings = lifecycle_into(metrics), evicting(OF_A_USER)
-    keys = Keys("", capped=True)
-    store = Store(
+
+    await create(counting(lane, metrics, evicting(OF_A_USER)), 5)
+
+    assert counted(metrics.ended) == {"evicted": 2}
+    assert counted(metrics.denied) == {}
+
+
+@pytest.mark.parametrize(("settings", "limit"), [(OF_A_USER, "user"), (OF_AN_AGENT, "agent")])
+async def test_one_that_is_refused_is_counted_by_whose_cap_it_is(lane: Lane, settings: Settings, limit: str) -> None:
+    metrics = Metrics()
+
+    await attempts(counting(lane, metrics, settings), 5)
+
+    assert counted(metrics.denied) == {limit: 2}
+
+
+def counting(lane: Lane, metrics: Metrics, settings: Settings) -> Store:
+    """A store that says what it did."""
+    return Store(
         lane,
-        keys,
-        lifecycle,
+        Keys("", capped=True),
+        lifecycle_into(metrics),
         policies_on(lane, settings),
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=10,
         caps=settings.caps,
     )
-
-    await create(store, 5)
-
-    assert counted(metrics.ended) == {"evicted": 2}
 
 
 async def test_one_that_has_ended_makes_room_before_any_is_evicted(evictor: Store, real_redis: Redis) -> None:
