@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis.asyncio import Redis
 
 from service.keeping.sweeper import Sweeper
-from service.lanes.connect import client_for, like_of
+from service.lanes.connect import client_for
 from service.lanes.dial import Dialer
 from service.lanes.pipeline import Pipeline
 from service.lanes.store_watch import StoreWatch
@@ -33,7 +33,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import lifecycle_into, store_on
+from tests.conftest import lifecycle_into, like_of_the_service, store_on
 from tests.redis_server import RedisServer
 from tests.store.evidence import keys_in
 
@@ -179,7 +179,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(like_of(redis)), 2, StoreWatch(Metrics()))
+    return Pipeline(Dialer(like_of_the_service(redis)), 2, StoreWatch(Metrics()))
 
 
 @pytest.mark.timeout(300 + int(EXAMPLES or 0))
@@ -187,5 +187,5 @@ def test_creations_are_refused_and_sessions_end_as_the_model_says(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
-    machine = cast(type[CappedSessions], partial(CappedSessions, redis_server.url))
+    machine = cast(type[CappedSessions], partial(CappedSessions, redis_server.admin_url))
     run_state_machine_as_test(machine, settings=RUN)
