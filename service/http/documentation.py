@@ -1,5 +1,6 @@
 """The service's account of itself: an OpenAPI document that follows the settings, and a page to read it on."""
 
+from collections.abc import Collection
 from copy import deepcopy
 from functools import cache
 from importlib import resources
@@ -14,6 +15,7 @@ from aiohttp.typedefs import Handler
 
 from service.access.callers import OPEN
 from service.access.documented import fill_in_access
+from service.http.cors import ANY
 from service.http.documented_caps import fill_in_caps
 from service.limits.documented import fill_in_limits
 from service.settings import Settings
@@ -69,6 +71,7 @@ def document(settings: Settings) -> Document:
     fill_in_access(_operations(filled), components, settings)
     fill_in_limits(filled["paths"], components, settings)
     _fill_in_request_ids(filled)
+    _fill_in_origins(filled["info"], settings.cors_origins)
     return filled
 
 
@@ -151,6 +154,16 @@ def _fill_in_request_ids(filled: Document) -> None:
         call.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
     for response in (*shared, *own):
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
+
+
+def _fill_in_origins(info: Document, origins: Collection[str]) -> None:
+    """Where pages of other sites may call."""
+    if origins:
+        whose = "any site" if ANY in origins else ", ".join(sorted(origins))
+        info["description"] += (
+            f"\n**Other sites.** Pages of {whose} may call, with their keys and without credentials of the browser's: "
+            "`OPTIONS` on every path answers `204` to what a browser asks beforehand (CORS).\n"
+        )
 
 
 def _operations(filled: Document) -> list[Document]:

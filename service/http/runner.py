@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from service.http.app_keys import SETTINGS, WATCH
+from service.http.cors import shared
 from service.http.middleware import Handle, refusals
 from service.http.server import Server
 from service.settings.surface import MAX_FIELD_BYTES, MAX_FIELDS, MAX_URL_BYTES
@@ -47,8 +48,9 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         settings = self.app[SETTINGS]
+        handle = shared(refusals(server.request_handler, self._error_format), settings.cors_origins)
         return Server(
-            self._watch.over(self._around(refusals(server.request_handler, self._error_format))),
+            self._watch.over(self._around(handle)),
             error_format=self._error_format,
             watch=self._watch,
             patience_seconds=settings.session_request_timeout_seconds,

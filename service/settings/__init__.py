@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from service.lanes.redis_url import taken_apart
@@ -69,6 +69,13 @@ class Settings(
             raise ValueError("is empty; leave it unset for the embedded server")
         taken_apart(url.get_secret_value())
         return url
+
+    @model_validator(mode="after")
+    def _not_every_page_may_do_everything(self) -> Self:
+        """Where nobody is asked who they are, a page could do it from the browser of whoever reaches the service."""
+        if "*" in self.cors_origins and not self.is_guarded:
+            raise ValueError("SESSION_CORS_ORIGINS=*: needs keys or tokens; without them name the origins")
+        return self
 
     @field_validator("session_key_prefix")
     @classmethod
