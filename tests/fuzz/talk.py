@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-PATIENCE_SECONDS = 5
+PATIENCE_SECONDS = 30
 """By far longer than the service waits for the rest of a request."""
 
 

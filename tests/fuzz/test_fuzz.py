@@ -25,7 +25,8 @@ MOST_GROWTH_KIB = 100 * 1024
 
 PATIENT = {
     "SESSION_STORE_TIMEOUT_SECONDS": "20",  # no machine is too busy for an answer of Redis
-    "SESSION_REQUEST_TIMEOUT_SECONDS": "1",  # what is not whole is not waited for
+    "SESSION_REQUEST_TIMEOUT_SECONDS": "2",  # what is not whole is not waited for
+    "SESSION_KEEP_ALIVE_SECONDS": "5",
 }
 GUARDED = {
     "SESSION_API_KEYS": f"fuzz:admin:sha256:{hashlib.sha256(KEY.encode()).hexdigest()}",
@@ -73,6 +74,12 @@ def test_what_arrives_is_answered_in_http_and_never_with_a_fault_of_ours(trial: 
     faults = [_fault_of(number, trial) for number in range(NUMBER)]
 
     assert [fault for fault in faults if fault is not None] == []
+
+
+def test_no_connection_is_left_open(trial: Trial) -> None:
+    stayed = [number for number in range(NUMBER) if not (trial.sent[number].leaves or trial.heard[number].was_ended)]
+
+    assert [_told(number, trial) for number in stayed] == []
 
 
 def test_most_inputs_get_as_far_as_an_answer(trial: Trial) -> None:
