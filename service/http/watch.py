@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from multidict import istr
 from prometheus_client import Histogram
 
 from service.http.json_response import JsonResponse
@@ -17,7 +18,7 @@ from service.telemetry.later import Later
 from service.telemetry.log import REQUEST_ID
 from service.telemetry.metrics import Metrics
 
-REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = istr("X-Request-ID")
 
 CUT_OFF = 499
 """The status, in the log and the metrics, of a request that nobody was answered: nginx has it of a client that left."""

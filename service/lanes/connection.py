@@ -127,7 +127,8 @@ class Connection(asyncio.Protocol):
 
 
 def packed(commands: Sequence[Command]) -> bytes:
-    return b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+    pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+    return pack(commands[0]) if len(commands) == 1 else b"".join([pack(command) for command in commands])
 
 
 def _error_from(message: str) -> ResponseError:

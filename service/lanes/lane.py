@@ -123,13 +123,20 @@ async def carried_out(send: Send, commands: Sequence[Command]) -> list[Reply]:
 
     Raises the first error among them, in the names of this seam.
     """
-    if not commands:
-        return []
-    replies = await send(commands)
-    for reply in replies:
+    replies = await send(commands) if commands else []
+    return await made_good(send, commands, replies) if holds_error(replies) else replies
+
+
+def holds_error(replies: Sequence[Reply]) -> bool:
+    for reply in replies:  # noqa: SIM110  (a generator would cost more than all of it)
         if isinstance(reply, ResponseError):
-            return _without_errors(await _known_by_now(send, commands, replies))
-    return replies
+            return True
+    return False
+
+
+async def made_good(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+    """What `carried_out` makes of replies that hold an error."""
+    return _without_errors(await _known_by_now(send, commands, replies))
 
 
 async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[Reply]:
@@ -139,6 +146,11 @@ async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[
     it learns each by carrying it out.
     """
     replies = await send(commands)
+    return await made_good_in_order(send, commands, replies) if holds_error(replies) else replies
+
+
+async def made_good_in_order(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+    """What `carried_out_in_order` makes of replies that hold an error."""
     if not _is_a_script_unknown(replies):
         return _without_errors(replies)
     loaded = await send(loading())

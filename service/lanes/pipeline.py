@@ -25,8 +25,10 @@ from service.lanes.lane import (
     ServerDemoted,
     StoreRefused,
     carried_out,
-    carried_out_in_order,
     each_answered,
+    holds_error,
+    made_good,
+    made_good_in_order,
     named,
 )
 from service.lanes.role_look import RoleLook
@@ -37,7 +39,7 @@ MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
 _LOOK_SECONDS = 2
 
-CarryOut = Callable[[Send, Sequence[Command]], Awaitable[list[Reply]]]
+MakeGood = Callable[[Send, Sequence[Command], list[Reply]], Awaitable[list[Reply]]]
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
 
@@ -103,10 +105,10 @@ class Pipeline:
             raise
 
     def change(self, *commands: Command) -> Coroutine[Any, Any, list[Reply]]:
-        return self._changed(carried_out, commands)
+        return self._changed(made_good, commands)
 
     def in_order(self, *commands: Command) -> Coroutine[Any, Any, list[Reply]]:
-        return self._changed(carried_out_in_order, commands)
+        return self._changed(made_good_in_order, commands)
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
         return {"": await each_answered(self.send_to_read(commands), len(commands))}
@@ -124,10 +126,13 @@ class Pipeline:
             connection.abort(error)
             await connection.closed
 
-    async def _changed(self, carry_out: CarryOut, commands: Sequence[Command]) -> list[Reply]:
+    async def _changed(self, make_good: MakeGood, commands: Sequence[Command]) -> list[Reply]:
+        """As `carried_out` does, without a coroutine more where all goes well."""
         connection = self._connection
         try:
-            replies = await carry_out(self.send, commands)
+            replies = await self.send(commands) if commands else []
+            if holds_error(replies):
+                replies = await make_good(self.send, commands, replies)
         except StoreRefused as refusal:
             if isinstance(refusal, ServerDemoted) and connection in (None, self._connection):
                 self._retire_connection()

@@ -118,7 +118,7 @@ class Keys:
         shard = session_id[:2]
         session = f"{self._session}{shard}}}:{session_id}"
         indexes = self._indexes.get(shard) or self._indexes_of(shard)  # of no shard is what others put there by hand
-        return SessionKeys(session, f"{session}:tombstone", *indexes)
+        return SessionKeys._make((session, f"{session}:tombstone", *indexes))
 
     def expiry(self, shard: str) -> str:
         return f"{self._sessions}{{{shard}}}:expiry"

@@ -13,6 +13,8 @@ from importlib import resources
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from service.life.keys import SessionKeys
+
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 Pick = Callable[[Any], Command]
@@ -75,9 +77,14 @@ def load(name: str) -> Script:
         keys,
         arguments,
         head=("EVALSHA", sha, len(keys)),
-        keys_of=_all(attrgetter, keys),
+        keys_of=_getter_of(keys),
         arguments_of=_all(itemgetter, arguments),
     )
+
+
+def _getter_of(keys: tuple[str, ...]) -> Pick:
+    """Scripts of a session take the first of its keys, as many as they need: a slice is got at once."""
+    return itemgetter(slice(len(keys))) if keys == SessionKeys._fields[: len(keys)] else _all(attrgetter, keys)
 
 
 def _all(getter: Callable[..., Pick], names: Sequence[str]) -> Pick:
