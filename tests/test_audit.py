@@ -207,6 +207,23 @@ def test_changes_of_a_policy_are_told(replica: Replica, audit: Path, hashed: Has
     assert [of(line, "agent", "actor") for line in lines] == [{"agent": hashed(AGENT), "actor": "anonymous"}] * 2
 
 
+def test_what_too_few_replicas_had_in_time_is_told_for_it_was_done(
+    start_replica: StartReplica, redis_server: RedisServer, audit: Path
+) -> None:
+    replica = start_replica(
+        REDIS_URL=redis_server.url,
+        SESSION_AUDIT_LOG=str(audit),
+        SESSION_WAIT_REPLICAS="1",
+        SESSION_STORE_TIMEOUT_SECONDS="0.5",
+    )
+    statuses = [replica.call(method, POLICY, {"timeoutMinutes": 60})[0] for method in ("PUT", "DELETE")]
+
+    lines = told(replica, audit)
+
+    assert statuses == [503, 503]
+    assert [line["action"] for line in lines] == ["policy.put", "policy.delete"]
+
+
 def test_all_else_leaves_no_line(replica: Replica, audit: Path) -> None:
     path = f"{SESSIONS}/{opened(replica)}"
     replica.call("GET", path)

@@ -48,15 +48,7 @@ def _lines_into(file: AuditFile, metrics: Metrics) -> Lines:
 
 
 def _as_json(members: dict[str, Fact]) -> str:
-    """What a token calls its bearer may hold half a pair, which is no text."""
-    try:
-        return orjson.dumps(members).decode()
-    except TypeError:
-        return orjson.dumps({name: _text(value) for name, value in members.items()}).decode()
-
-
-def _text(value: Fact) -> Fact:
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return orjson.dumps(members).decode()
 
 
 def _readable(members: dict[str, Fact]) -> str:
@@ -67,6 +59,5 @@ def _readable(members: dict[str, Fact]) -> str:
 
 
 def _shown(value: Fact) -> str:
-    """In quotation marks where it is not plain."""
     shown = str(value)
-    return shown if shown.isprintable() and " " not in shown else repr(shown)
+    return f'"{shown}"' if " " in shown else shown

@@ -53,7 +53,7 @@ class Audit:
         self._render = render
         self._leave = leave
         self._doer = lambda: doer
-        self._worker = worker
+        self._facts: dict[str, Fact] = {} if worker is None else {"worker": worker}
 
     def tell(
         self,
@@ -72,28 +72,38 @@ class Audit:
         self._later.do(self._write, _Told(time.time(), action, outcome, origin, REQUEST_ID.get(None), ids, facts))
 
     def _write(self, told: "_Told") -> None:
-        session, agent, user = told.ids
-        who = told.origin()
+        at_seconds, action, outcome, origin, request_id, (session, agent, user), facts = told
+        who = origin()
         members: dict[str, Fact] = {
-            "timestamp": iso(int(told.at_seconds * 1000)),
+            "timestamp": iso(int(at_seconds * 1000)),
             "log": MARK,
-            "action": told.action,
-            "outcome": told.outcome,
+            "action": action,
+            "outcome": outcome,
             "actor": self._actor(who),
             "address": who.address,
-            "request_id": told.request_id,
+            "request_id": request_id,
             "session": session and self._hashed(session),
             "agent": agent and self._hashed(agent),
             "user": user and self._hashed(user),
-            **told.facts,
-            "worker": self._worker,
+            **facts,
+            **self._facts,
         }
-        self._leave(self._render({name: value for name, value in members.items() if value is not None}))
+        self._leave(self._render(_known(members) if None in members.values() else members))
 
     def _actor(self, who: Origin) -> str:
         if not who.name:
             return who.kind
-        return f"{who.kind}:{self._hashed(who.name) if who.kind == 'user' else who.name[:_LONGEST_NAME]}"
+        return f"{who.kind}:{self._hashed(who.name) if who.kind == 'user' else _printable(who.name)}"
+
+
+def _printable(name: str) -> str:
+    """An issuer of tokens may call its services anything: no line ends within a name, and no terminal obeys one."""
+    name = name[:_LONGEST_NAME]
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def _known(members: dict[str, Fact]) -> dict[str, Fact]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 class _Told(NamedTuple):

@@ -1,0 +1,42 @@
+"""Lines of the audit as they are written: one each, whatever a caller is called."""
+
+import json
+
+import pytest
+
+from service.process.auditing import _as_json, _readable
+from service.secret import Secret
+from service.telemetry.audit import Audit, Origin, Render
+from service.telemetry.later import Later
+
+
+def told_of(name: str, render: Render) -> str:
+    """The one line about a service whose token calls it so."""
+    lines: list[str] = []
+    audit = Audit(Secret(), Later(), render, lines.append, Origin("token", name))
+    audit.tell("policy.put")
+    (line,) = lines
+    return line
+
+
+@pytest.mark.parametrize("name", ['quoted"', "grüße", "auth0|a service"])
+def test_a_name_is_told_as_it_is(name: str) -> None:
+    assert json.loads(told_of(name, _as_json))["actor"] == f"token:{name}"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "\x9b31mred", "half a pair: \ud800"])
+@pytest.mark.parametrize("render", [_as_json, _readable])
+def test_what_would_end_a_line_or_change_a_terminal_is_spelt_out(name: str, render: Render) -> None:
+    assert told_of(name, render).isprintable()
+
+
+def test_a_name_has_an_end() -> None:
+    assert len(json.loads(told_of("x" * 10_000, _as_json))["actor"]) == len("token:") + 200
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("billing", "token:billing"), ("a b", '"token:a b"'), ("\x1b[31mred", r"token:\x1b[31mred")],
+)
+def test_for_people_a_name_with_a_blank_is_quoted(name: str, shown: str) -> None:
+    assert f" actor={shown}" in told_of(name, _readable)
