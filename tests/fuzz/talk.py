@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-PATIENCE_SECONDS = 30
-"""By far longer than the service waits for the rest of a request."""
-
-
 AT_ONCE = 50
 
 
@@ -17,6 +13,8 @@ class Input(NamedTuple):
 
     pieces: list[bytes]
     leaves: bool = False
+    patience_seconds: float = 30
+    """By default by far longer than the service waits for the rest of a request."""
 
     @property
     def sent(self) -> bytes:
@@ -51,7 +49,7 @@ async def _talk(port: int, client: Input) -> Heard:
             await writer.drain()
             await asyncio.sleep(0)
     if not client.leaves:
-        await asyncio.wait([hearing], timeout=PATIENCE_SECONDS)
+        await asyncio.wait([hearing], timeout=client.patience_seconds)
     was_ended = hearing.done()
     hearing.cancel()
     writer.transport.abort()
