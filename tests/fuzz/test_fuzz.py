@@ -38,6 +38,7 @@ GUARDED = {
     "SESSION_RATE_PER_CALLER": "1000000/second",
     "SESSION_MAX_PER_USER": "5",
     "SESSION_CAP_POLICY": "evict",
+    "SESSION_CORS_ORIGINS": "https://chat.example",
     "TRUSTED_PROXIES": "127.0.0.1",
 }
 
