@@ -5,10 +5,10 @@ it was active before its place. Those in front are looked at, and put where they
 bounds behind them is the one.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from service.lanes.lane import Lane, Reply, UnknownAnswer, Unreplicated
+from service.lanes.outages import all_of
 from service.life import scripts
 from service.life.caps import Owner
 from service.life.keys import Keys
@@ -29,7 +29,7 @@ class Eviction:
         """Of an owner's sessions end the least recently active, so many of those active by then as there are."""
         by_activity = sorted(living, key=lambda session: session.last_activity_ms)
         idlest = [session for session in by_activity if session.last_activity_ms <= before_ms]
-        await asyncio.gather(*(self._end(owner, session) for session in idlest[:number]))
+        await all_of(self._end(owner, session) for session in idlest[:number])
 
     async def _end(self, owner: Owner, session: Living) -> None:
         command = scripts.EVICT.command(

@@ -14,9 +14,10 @@ from service.lanes.redis_url import Kind
 from service.lanes.store_watch import StoreWatch
 from service.life.keys import Keys
 from service.life.store import Store
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, store_on
 from tests.sentinel_servers import SentinelServers
 from tests.store.evidence import commands_seen
 
@@ -108,3 +109,28 @@ async def test_a_change_that_is_refused_for_the_revision_waits_for_no_replica(
     request.getfixturevalue("silence")
 
     assert await attempt(store.configure, session.id, {}, frozenset([b"2"])) == "other_revision"
+
+
+async def test_one_that_is_evicted_and_no_replica_hears_of_has_ended_and_has_no_place(
+    lane: Lane, request: pytest.FixtureRequest, real_redis: Redis
+) -> None:
+    store = store_on(lane, Settings(session_max_per_user=1, session_cap_policy="evict"))
+    session = await store.create(AGENT, USER, {}, b"{}")
+    request.getfixturevalue("silence")
+
+    with pytest.raises(StoreUnavailable):
+        await store.create(AGENT, USER, {}, b"{}")
+
+    assert await attempt(store.get, session.id) == "missing"
+    assert await real_redis.zcard(Keys("").user(USER)) == 0
+
+
+async def test_one_that_is_denied_waits_for_no_replica(
+    lane: Lane, request: pytest.FixtureRequest, real_redis: Redis
+) -> None:
+    store = store_on(lane, Settings(session_max_per_user=1))
+    await store.create(AGENT, USER, {}, b"{}")
+    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "full"
+    request.getfixturevalue("silence")
+
+    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "full"

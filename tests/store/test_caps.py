@@ -17,7 +17,7 @@ from service.keeping.reconciler import Reconciler
 from service.keeping.relisting import Relisting
 from service.keeping.sweeper import Sweeper
 from service.lanes.connect import Source
-from service.lanes.lane import Lane, Reply, ScriptFault
+from service.lanes.lane import Lane, Reply, ScriptFault, StoreRefused
 from service.life.keys import MARK_LIFE_MS, SHARDS, Keys
 from service.life.lifecycle import Lifecycle
 from service.life.occupancy import ABANDONED_MS
@@ -32,6 +32,7 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
+from tests.listing.test_revocation import out_of_memory
 from tests.store.evidence import KEYS, commands_seen, forget_commands, keys_in
 
 MINUTE_MS = 60_000
@@ -345,6 +346,19 @@ async def test_one_that_redis_did_not_answer_is_taken_out_of_its_lookups_later(
     await delisting.round()
 
     assert await keys_in(real_redis) == []
+
+
+@pytest.mark.parametrize("policy", ["deny", "evict"])
+async def test_one_that_redis_has_no_memory_for_takes_no_place(lane: Lane, real_redis: Redis, policy: str) -> None:
+    store = store_on(lane, Settings(session_max_per_user=3, session_cap_policy=policy))
+    sessions = await create(store, 2)
+
+    async with out_of_memory(real_redis):
+        with pytest.raises(StoreRefused):
+            await create(store, 1)
+
+    assert [await real_redis.zcard(lookup) for lookup in LOOKUPS] == [2, 2]
+    assert await states(store, sessions) == ["live", "live"]
 
 
 # Evicted
