@@ -1,4 +1,7 @@
-"""Every connection encrypted, to each kind of servers: to one, to Sentinels and whom they name, to all of a Cluster."""
+"""Every connection encrypted, to each kind of servers: to one, to Sentinels and whom they name, to all of a Cluster.
+
+Servers may ask who comes: then it is a certificate that the service shows.
+"""
 
 import asyncio
 import ssl
@@ -42,6 +45,27 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture
+def asking(authority: trustme.CA, tls: ssl.SSLContext) -> ssl.SSLContext:
+    """The same of servers that let in nobody without a certificate of the authority's."""
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    return tls
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA, tmp_path: Path) -> str:
+    return certificate_of(authority, tmp_path)
+
+
+def certificate_of(authority: trustme.CA, folder: Path) -> str:
+    """The options of a URL that name a certificate and its key."""
+    issued = authority.issue_cert("service.example")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+    return f"ssl_certfile={folder / 'certificate.pem'}&ssl_keyfile={folder / 'key.pem'}"
+
+
+@pytest.fixture
 def server(data_dir: Path) -> Iterator[RedisServer]:
     server = RedisServer(data_dir, port=free_port())
     server.start()
@@ -78,11 +102,40 @@ async def test_not_to_one_whose_certificate_nobody_vouches_for(door: Door) -> No
         await lives_at(f"rediss://127.0.0.1:{door.port}")
 
 
-async def test_to_sentinels_and_the_primary(door: Door, trust: str, tls: ssl.SSLContext, tmp_path: Path) -> None:
+async def test_to_one_that_asks_for_a_certificate(
+    server: RedisServer, trust: str, certificate: str, asking: ssl.SSLContext
+) -> None:
+    async with door_to(server.port, asking) as door:
+        assert await lives_at(f"rediss://127.0.0.1:{door.port}?{trust}&{certificate}")
+        assert door.encrypted == 1
+
+
+@pytest.mark.parametrize("kind", ["rediss", "rediss+cluster"])
+async def test_not_to_one_that_asks_for_a_certificate_where_there_is_none(
+    server: RedisServer, trust: str, asking: ssl.SSLContext, kind: str
+) -> None:
+    async with door_to(server.port, asking) as door:
+        with pytest.raises(StoreUnavailable):
+            await lives_at(f"{kind}://127.0.0.1:{door.port}?{trust}")
+
+
+async def test_nor_with_one_that_another_authority_gave(
+    server: RedisServer, trust: str, asking: ssl.SSLContext, tmp_path: Path
+) -> None:
+    forged = certificate_of(trustme.CA(), tmp_path)
+    async with door_to(server.port, asking) as door:
+        with pytest.raises(StoreUnavailable):
+            await lives_at(f"rediss://127.0.0.1:{door.port}?{trust}&{forged}")
+
+
+async def test_to_sentinels_and_the_primary(
+    door: Door, trust: str, certificate: str, asking: ssl.SSLContext, tmp_path: Path
+) -> None:
     sentinel = Sentinel(tmp_path, None)
     sentinel.start(door.port)
-    async with door_to(sentinel.port, tls) as door_to_sentinel:
-        assert await lives_at(f"rediss+sentinel://127.0.0.1:{door_to_sentinel.port}/{MASTER}?{trust}")
+    async with door_to(sentinel.port, asking) as door_to_sentinel:
+        url = f"rediss+sentinel://127.0.0.1:{door_to_sentinel.port}/{MASTER}?{trust}&{certificate}"
+        assert await lives_at(url)
         assert door_to_sentinel.encrypted
     assert door.encrypted == 1
     sentinel.stop()
@@ -97,12 +150,15 @@ def cluster(data_dir: Path) -> Iterator[ClusterServers]:
     servers.stop()
 
 
-async def test_to_every_server_of_a_cluster(cluster: ClusterServers, trust: str, tls: ssl.SSLContext) -> None:
+async def test_to_every_server_of_a_cluster(
+    cluster: ClusterServers, trust: str, certificate: str, asking: ssl.SSLContext
+) -> None:
     async with AsyncExitStack() as stack:
-        doors = [await stack.enter_async_context(door_to(node.port, tls)) for node in cluster.servers]
+        doors = [await stack.enter_async_context(door_to(node.port, asking)) for node in cluster.servers]
         await asyncio.to_thread(announce, cluster, [door.port for door in doors])
+        url = f"rediss+cluster://127.0.0.1:{doors[0].port}?{trust}&{certificate}"
 
-        assert [await lives_at(f"rediss+cluster://127.0.0.1:{doors[0].port}?{trust}") for _ in range(10)] == [True] * 10
+        assert [await lives_at(url) for _ in range(10)] == [True] * 10
         assert all(door.encrypted for door in doors)
 
 
