@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.access.configured import require_guarded
 from service.errors import Refusal
+from service.http.safe_headers import SAFE
 from service.http.wire import refusal_response
 from service.settings import MAX_METADATA_BYTES, CannotStart, Settings
 from tests.conftest import AGENT, USER, HttpClient
@@ -109,9 +110,27 @@ def test_images_are_pinned_to_a_version(image: str) -> None:
 def test_nothing_may_gain_privileges(service: Service) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert "cap_add" not in service
 
 
-@of_each({name: service for name, service in NAMED.items() if "profiles" not in service})
+@of_each(NAMED)
+def test_nothing_is_run_by_root(service: Service) -> None:
+    assert service["user"] in ("10001", "472", "haproxy", "nobody", "valkey")
+
+
+@of_each(NAMED)
+def test_nothing_may_have_processes_without_end(service: Service) -> None:
+    assert service["pids_limit"] <= 512
+
+
+@of_each(NAMED)
+def test_nothing_shares_what_is_the_machines(service: Service) -> None:
+    assert service.keys() & {"pid", "ipc", "network_mode", "devices", "userns_mode"} == set()
+    assert [volume for volume in service["volumes"] if "docker.sock" in volume] == []
+
+
+@of_each(NAMED)
 def test_file_systems_are_read_only(service: Service) -> None:
     assert service["read_only"] is True
 
@@ -168,6 +187,14 @@ def test_redis_is_reached_by_the_service_alone(services: dict[str, Service]) -> 
     assert reaching == valkeys | {"service"}
 
 
+def test_the_service_is_the_user_that_it_is_to_be() -> None:
+    url = settings_of(TOP_LEVEL["service"]).redis_url
+    assert url is not None
+
+    assert url.get_secret_value().startswith("redis://session-service:${REDIS_PASSWORD:-session-service}@")
+    assert TOP_LEVEL["redis"]["environment"]["REDIS_PASSWORD"] == "${REDIS_PASSWORD:-session-service}"
+
+
 @OF_EACH_FILE
 def test_the_environment_is_of_settings_that_the_service_knows(services: dict[str, Service]) -> None:
     environment = services["service"]["environment"]
@@ -191,7 +218,7 @@ def test_the_service_is_told_servers_that_there_are(services: dict[str, Service]
     url = settings_of(services["service"]).redis_url
     assert url is not None
 
-    named = re.findall(r"[/,]([\w-]+):\d+", url.get_secret_value())
+    named = re.findall(r"[/,@]([\w-]+):\d+", url.get_secret_value())
 
     assert named != []
     assert set(named) <= set(services)
@@ -232,6 +259,7 @@ def test_the_balancer_refuses_as_the_service_does(path: Path) -> None:
     assert re.fullmatch(rf"HTTP/1\.1 {path.stem} [A-Z][A-Za-z ]+", status_line)
     assert headers["Content-Type"].startswith("application/json")
     assert (headers["Content-Length"], headers["Cache-Control"]) == (str(len(body)), "no-store")
+    assert SAFE.items() <= headers.items()
     assert shape_of(refusal) == shape_of(as_the_service_says(AnyRefusal("Any.")))
     assert f"`{refusal['code']}`" in README
 

@@ -34,14 +34,16 @@ class Container:
             (folder / "bin" / binary).symlink_to(get_binary_path())
         here = f"port {self.port}\ncluster-port {free_port()}\nbind 127.0.0.1\n"
         self._write("valkey.conf", (DEPLOY / "valkey.conf").read_text() + here)
+        self._write("redis-users.acl", (DEPLOY / "redis-users.acl").read_text())
         self._write("sentinel.conf", self._at_home((DEPLOY / "sentinel" / "sentinel.conf").read_text()))
 
-    def run(self, script: str) -> None:
+    def run(self, script: str, *words: str, **environment: str) -> None:
         """Start this script of deploy/, and wait until what it starts answers."""
         self._write("script.sh", self._at_home((DEPLOY / script).read_text()))
         self._process = subprocess.Popen(
-            ["sh", str(self._folder / "script.sh")],
-            env={"HOSTNAME": self._name, "PATH": f"{self._folder / 'bin'}:{os.environ['PATH']}"},
+            ["sh", str(self._folder / "script.sh"), *words],
+            env={"HOSTNAME": self._name, "PATH": f"{self._folder / 'bin'}:{os.environ['PATH']}", **environment},
+            cwd=self._folder / "data",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -53,8 +55,8 @@ class Container:
             self._process.wait()
             self._process = None
 
-    def command(self, *words: str | int) -> Any:
-        with redis.Redis(port=self.port, socket_timeout=2, decode_responses=True) as client:
+    def command(self, *words: str | int, **login: str) -> Any:
+        with redis.Redis(port=self.port, socket_timeout=2, decode_responses=True, **cast(Any, login)) as client:
             return client.execute_command(*words)
 
     def setting(self, name: str) -> str:
@@ -85,6 +87,48 @@ def container(tmp_path: Path) -> Iterator[MakeContainer]:
     yield make
     for container in made:
         container.stop()
+
+
+@pytest.fixture
+def with_users(container: MakeContainer) -> Container:
+    server = container("redis")
+    server.run(
+        "users.sh", "valkey-server", "../valkey.conf", REDIS_PASSWORD="it's a password &\\", REDIS_ADMIN_PASSWORD="root"
+    )
+    return server
+
+
+def test_the_one_server_lets_the_service_in_by_its_password(with_users: Container) -> None:
+    login = {"username": "session-service", "password": "it's a password &\\"}
+
+    assert with_users.command("ZCARD", "sessions:{ab}:expiry", **login) == 0
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        with_users.command("FLUSHALL", **login)
+
+
+def test_it_lets_an_admin_do_everything(with_users: Container) -> None:
+    assert with_users.command("FLUSHALL", username="admin", password="root")
+
+
+@pytest.mark.parametrize("words", [("GET", "sessions:layout"), ("INFO",), ("ACL", "LIST"), ("CONFIG", "GET", "*")])
+def test_who_does_not_say_who_it_is_may_see_whether_it_is_there(with_users: Container, words: tuple[str, ...]) -> None:
+    assert with_users.command("PING")
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        with_users.command(*words)
+
+
+@pytest.mark.parametrize("user", ["session-service", "admin"])
+def test_nobody_is_let_in_by_another_password(with_users: Container, user: str) -> None:
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        with_users.command("PING", username=user, password="session-service")
+
+
+def test_without_a_password_there_is_no_admin(container: MakeContainer) -> None:
+    server = container("redis")
+    server.run("users.sh", "valkey-server", "../valkey.conf", REDIS_PASSWORD="a", REDIS_ADMIN_PASSWORD="")
+
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.command("PING", username="admin", password="")
 
 
 @pytest.fixture
