@@ -123,13 +123,14 @@ class Admission:
         """What many would look at, or end, one does for all in this replica; other replicas may come between."""
         clock = asyncio.get_running_loop().time
         patient_until = clock() + self._patience_seconds
-        full = full or await self._list(session_id, owners)
+        full, front = full or await self._list(session_id, owners), _FRONT
         while full is not None:
             if clock() > patient_until:
                 raise CreationContention(full.owner.kind, full.owner.id)
             if not await self._find_room(full):
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
-            full = await self._list(session_id, owners, front=min(max(full.too_many, _FRONT), _MOST_AT_ONCE))
+            front = min(max(full.too_many, 2 * front), _MOST_AT_ONCE)
+            full = await self._list(session_id, owners, front=front)
 
     async def _find_room(self, full: Full) -> bool:
         """Look whether what is listed lives, then do as the policy says; whether it is worth trying again at once.

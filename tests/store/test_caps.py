@@ -688,6 +688,21 @@ async def test_ten_thousand_are_not_read_again_for_the_next_that_is_refused(stor
 
 
 @pytest.mark.parametrize("kind", ["server"])
+@pytest.mark.parametrize("settings", [Settings(session_max_per_agent=2000, session_store_timeout_seconds=30)])
+async def test_where_none_was_evicted_before_the_queue_is_made_in_few_rounds(
+    store: Store, evictor: Store, real_redis: Redis
+) -> None:
+    await live_by_hand(real_redis, 2000)
+    assert await attempts(store) == {"full": 1}
+    await forget_commands(real_redis)
+
+    await create(evictor, 1)
+
+    assert (await commands_seen(real_redis))["evalsha"] <= 20
+    assert await real_redis.zcard(KEYS.agent(AGENT)) == 2000
+
+
+@pytest.mark.parametrize("kind", ["server"])
 @pytest.mark.parametrize(
     "settings", [evicting(Settings(session_max_per_agent=10_000, session_store_timeout_seconds=30))]
 )
