@@ -106,10 +106,12 @@ def create_app(settings: Settings, clients: Clients, watch: Watch, audit: Audit 
         keys,
         lifecycle,
         policies,
+        watch.log.secret,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=timeout_seconds,
         caps=settings.caps,
+        record_life_ms=settings.record_life_ms,
         id_format=settings.session_id_format,
     )
     app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)

@@ -237,6 +237,15 @@ class TimeoutInThePast(Refusal):
         )
 
 
+class IdempotencyKeyReused(Refusal):
+    """The caller gave the same key to another creation before. Nothing was created."""
+
+    status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "Key was used for another request"
+
+    def __init__(self) -> None:
+        super().__init__("The Idempotency-Key came with another request before; each creation needs its own.")
+
+
 class RateLimited(Refusal):
     """None is left of what may be asked, or guessed, from one address or by one caller. Nothing was done."""
 

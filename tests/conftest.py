@@ -53,6 +53,10 @@ KEYS_WITHOUT_END = (
     "sessions:secret",
 )
 
+SECRET = Secret()
+"""What replicas share, where a test makes stores of its own."""
+SECRET.learn("5e" * 32)
+
 HttpClient = TestClient[Any, Any]
 
 _LANES: defaultdict[int, list[Lane]] = defaultdict(list)
@@ -135,10 +139,12 @@ def store_on(lane: Lane, settings: Settings) -> Store:
         Keys("", capped=settings.caps is not None),
         lifecycle_into(Metrics()),
         policies_on(lane, settings),
+        SECRET,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
         caps=settings.caps,
+        record_life_ms=settings.record_life_ms,
         id_format=settings.session_id_format,
     )
 

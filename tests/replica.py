@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,14 @@ class Replica:
         self._listener.start()
         assert self._announced.wait(_START_SECONDS), self.banner
 
-    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         """The status and the body of its answer."""
         address = urlsplit(self.url)
         assert address.hostname is not None
         with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=_ANSWER_SECONDS)) as connection:
-            connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 

@@ -50,7 +50,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests import model
 from tests.aging import age
-from tests.conftest import lifecycle_into, like_of_the_service
+from tests.conftest import SECRET, lifecycle_into, like_of_the_service
 from tests.model import Answer, Deleted, Life, Outcome, Refused, Stored
 from tests.redis_server import RedisServer
 
@@ -134,9 +134,11 @@ class SessionsInRedis(RuleBasedStateMachine):
             self._keys,
             lifecycle_into(Metrics()),
             Policies(self._lane, self._keys, lifecycle_into(Metrics()), Settings()),
+            SECRET,
             retention_ms=RETENTION_MS,
             lookup_life_ms=LOOKUP_LIFE_MS,
             patience_seconds=2,
+            record_life_ms=LOOKUP_LIFE_MS,
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())

@@ -41,6 +41,7 @@ def test_without_any_variable_the_service_starts(load: Load) -> None:
     assert settings.session_out_of_range == "refuse"
     assert settings.session_key_prefix == ""
     assert settings.session_id_format == "uuid"
+    assert settings.record_life_ms == 24 * 60 * 60_000
     assert settings.session_workers == 1
 
 
@@ -70,6 +71,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
         SESSION_DRAIN_TIMEOUT_SECONDS="0",
         SESSION_WORKERS="4",
         SESSION_ID_FORMAT="hex256",
+        SESSION_IDEMPOTENCY_MINUTES="0.5",
     )
 
     assert (settings.host, settings.port) == ("0.0.0.0", 8080)
@@ -83,6 +85,7 @@ def test_every_knob_is_a_variable_of_its_name(load: Load) -> None:
     assert settings.session_error_format == "flat"
     assert settings.session_key_prefix == "app:"
     assert settings.session_id_format == "hex256"
+    assert settings.record_life_ms == 30_000
     assert settings.session_data_dir == Path("/data")
     assert settings.session_store_timeout_seconds == 0.5
     assert settings.session_drain_timeout_seconds == 0

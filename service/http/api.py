@@ -8,9 +8,11 @@ from aiohttp import web
 from service.access.callers import ADMIN, END_ALL, LIST, READ, WRITE, require_own, user_of
 from service.http import wire
 from service.http.app_keys import DIRECTORY, POLICIES, REVOCATION, SETTINGS, STORE
+from service.http.idempotency import creation_key_of
 from service.http.preconditions import revisions_of
 from service.http.queries import Listing, Revocation, read_query
 from service.http.requests import NewSession, PartialTimeout, agent_id_of, read_body, read_merge_patch
+from service.life.records import Wish
 from service.listing import cursor
 
 SESSIONS = "/api/messaging/sessions"
@@ -42,9 +44,12 @@ async def renew(request: web.Request) -> web.StreamResponse:
 async def create(request: web.Request) -> web.StreamResponse:
     asked = await read_body(request, NewSession, request.app[SETTINGS])
     require_own(request, asked.user_id)
-    session = await request.app[STORE].create(
-        asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata
-    )
+    key = creation_key_of(request)
+    wish = Wish(asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata)
+    if key is not None:
+        created = await request.app[STORE].create_once(key, wish)
+        return wire.created_once_response(created, f"{SESSIONS}/{created.session.id}")
+    session = await request.app[STORE].create(*wish)
     return wire.created_response(session, f"{SESSIONS}/{session.id}")
 
 

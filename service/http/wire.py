@@ -10,6 +10,7 @@ from service.errors import Refusal
 from service.http.json_response import JsonResponse
 from service.instants import iso, stored_iso
 from service.life.policies import Policy
+from service.life.records import Created
 from service.life.sessions import Session
 from service.listing.directory import Page
 from service.listing.revocation import Revoked
@@ -50,6 +51,13 @@ def created_response(session: Session, location: str) -> JsonResponse:
     response = session_response(session)
     response.status = 201
     response.headers["Location"] = location
+    return response
+
+
+def created_once_response(created: Created, location: str) -> JsonResponse:
+    response = created_response(created.session, location)
+    if created.is_repeated:
+        response.headers["Idempotency-Replayed"] = "true"
     return response
 
 

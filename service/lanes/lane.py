@@ -18,6 +18,7 @@ _WROTE_NOTHING = {
     b"lost",
     b"expired",
     b"taken",
+    b"repeated",
     b"at_maximum",
     b"in_the_past",
     b"changed_meanwhile",

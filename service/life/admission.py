@@ -6,7 +6,7 @@ becomes of them. What is listed and lives no more is found when a lookup is full
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from service.life.keys import Keys
 from service.life.lifecycle import Lifecycle
 from service.life.lookups import Lookups
 from service.life.occupancy import LOOK_AGAIN_MS, Living, Occupancy
+from service.life.records import CameFirst
 from service.life.turns import Turns
 
 _MOST_UNKNOWN = 250
@@ -29,6 +30,14 @@ _SAMPLE, _FRONT, _MOST_AT_ONCE = 16, 8, 250
 
 They may have been lost, and those in front of the queue may have been active since.
 """
+
+
+Unless = Callable[[], Awaitable[None]]
+"""Awaited before an id is refused, or a session ends for it. Raises CameFirst where it needs no place any more."""
+
+
+async def whatever_happens() -> None:
+    """It needs its place."""
 
 
 class Full(NamedTuple):
@@ -84,14 +93,17 @@ class Admission:
         self._eviction = Eviction(lane, keys, lifecycle, lookups, self._occupancy)
         self._turns = Turns(patience_seconds)
 
-    async def admit(self, session_id: str, agent_id: str, user_id: str) -> None:
-        """List an id that is to come to life. Raises SessionLimitReached, CreationContention and StoreUnavailable."""
+    async def admit(self, session_id: str, agent_id: str, user_id: str, unless: Unless) -> None:
+        """List an id that is to come to life.
+
+        Raises SessionLimitReached, CreationContention, StoreUnavailable, and what `unless` does.
+        """
         is_listed = False
         try:
             for owners in self._together(owners_of(self._caps, self._keys, agent_id, user_id)):
-                await self._admit(session_id, owners)
+                await self._admit(session_id, owners, unless)
                 is_listed = True
-        except (SessionLimitReached, CreationContention):
+        except (SessionLimitReached, CreationContention, CameFirst):
             if is_listed:
                 await self._lookups.delist(session_id, agent_id, user_id)
             raise
@@ -106,20 +118,20 @@ class Admission:
         """Those whose lookups one script may reach: then an id is put into all or none."""
         return [owners] if self._lane.spans_slots else [[owner] for owner in owners]
 
-    async def _admit(self, session_id: str, owners: Sequence[Owner]) -> None:
+    async def _admit(self, session_id: str, owners: Sequence[Owner], unless: Unless) -> None:
         full = await self._list(session_id, owners)
         if full is not None and not full.unknown and not self._caps.evicts:
-            await self._find_room(full)
+            await self._find_room(full, unless)
             full = await self._list(session_id, owners)
         if full is None:
             return
         try:
             async with self._turns.at(full.owner.lookup) as others_came_first:
-                await self._admit_in_turn(session_id, owners, None if others_came_first else full)
+                await self._admit_in_turn(session_id, owners, None if others_came_first else full, unless)
         except TimeoutError:
             raise CreationContention(full.owner.kind, full.owner.id) from None
 
-    async def _admit_in_turn(self, session_id: str, owners: Sequence[Owner], full: Full | None) -> None:
+    async def _admit_in_turn(self, session_id: str, owners: Sequence[Owner], full: Full | None, unless: Unless) -> None:
         """What many would look at, or end, one does for all in this replica; other replicas may come between."""
         clock = asyncio.get_running_loop().time
         patient_until = clock() + self._patience_seconds
@@ -127,12 +139,12 @@ class Admission:
         while full is not None:
             if clock() > patient_until:
                 raise CreationContention(full.owner.kind, full.owner.id)
-            if not await self._find_room(full):
+            if not await self._find_room(full, unless):
                 await asyncio.sleep(LOOK_AGAIN_MS / 1000)
             front = min(max(full.too_many, 2 * front), _MOST_AT_ONCE)
             full = await self._list(session_id, owners, front=front)
 
-    async def _find_room(self, full: Full) -> bool:
+    async def _find_room(self, full: Full, unless: Unless) -> bool:
         """Look whether what is listed lives, then do as the policy says; whether it is worth trying again at once.
 
         Raises SessionLimitReached where all places are taken and nobody has to leave.
@@ -143,9 +155,11 @@ class Admission:
         if seen.left or len(full.unknown) == _MOST_UNKNOWN:
             return True
         if self._caps.evicts:
+            await unless()
             await self._eviction.end_idlest(owner, seen.living, full.too_many, full.last_bound_ms)
             return bool(seen.living)
         if not seen.some_are_coming:
+            await unless()
             self._lifecycle.denied(owner.kind)
             raise SessionLimitReached(owner.kind, owner.id, owner.cap)
         return False

@@ -18,6 +18,7 @@ own clock.
 | `sessions:agent:{<agentId>}:ends` | zset | id by the end at which it was last seen to live | with the lookup beside it |
 | `sessions:agent:{<agentId>}:activity` | zset | id by the last activity that it was seen to have | with the lookup beside it |
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
+| `session:{ab}:idempotency:<digest>` | hash | sessionId fingerprint | `SESSION_IDEMPOTENCY_MINUTES` after its creation |
 | `sessions:layout` | string | the version of this table | never |
 | `sessions:secret` | string | 64 random hex digits that all replicas share | never |
 | `sessions:address:{<address>}:requests` | string | when its bucket is full again, in microseconds | then |
@@ -36,6 +37,9 @@ put some there or took some out, it is made to hold the same before it is relied
 
 Buckets are there only while something is missing in them, and only where requests are limited. An address is one of IPv4, or
 an IPv6 network of 64 bits; a caller is `key:` and its name, or `token:` and its `sub` (where that is long or odd, `#` and a hash).
+
+A creation that came with an `Idempotency-Key` leaves a record at the keyed hash of its caller and key, whose first two
+digits the session's id begins with: which session it was, and a keyed hash of what was asked for.
 
 A bulk revocation, or a creation under a cap, that meets an id before its session is there may leave a mark in the
 tombstone's place, which refuses the creation: a hash of `revokedAt` alone that dies ten minutes after it. To every
@@ -74,6 +78,17 @@ class SessionKeys(NamedTuple):
     expiry: str
     warning: str
     created: str
+
+
+class RepeatableKeys(NamedTuple):
+    """The same of a session whose creation may be repeated, and its record."""
+
+    session: str
+    tombstone: str
+    expiry: str
+    warning: str
+    created: str
+    record: str
 
 
 class LookupKeys(NamedTuple):
@@ -119,6 +134,13 @@ class Keys:
         session = f"{self._session}{shard}}}:{session_id}"
         indexes = self._indexes.get(shard) or self._indexes_of(shard)  # of no shard is what others put there by hand
         return SessionKeys._make((session, f"{session}:tombstone", *indexes))
+
+    def with_record(self, session_id: str, digest: str) -> RepeatableKeys:
+        """They share a slot where the id begins as the digest does."""
+        return RepeatableKeys(*self.of(session_id), self.record(digest))
+
+    def record(self, digest: str) -> str:
+        return f"{self._session}{digest[:2]}}}:idempotency:{digest}"
 
     def expiry(self, shard: str) -> str:
         return f"{self._sessions}{{{shard}}}:expiry"

@@ -30,6 +30,7 @@ class Lifecycle:
         self._hashed = log.secret.hashed
         self._audit = _leave_it if audit is None else audit.tell
         self._created = log.of("info", "session created")
+        self._creation_repeated = log.of("info", "session creation repeated")
         self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
         self._changed = {what: log.of("info", "session changed", what=what) for what in ("timeout", "metadata")}
@@ -49,6 +50,10 @@ class Lifecycle:
         self._metrics.created.inc()
         self._say(self._created, session_id)
         self._audit("session.create", session=session_id, agent=agent_id, user=user_id)
+
+    def creation_repeated(self, session_id: str) -> None:
+        """It had been created before, and its client was told so."""
+        self._say(self._creation_repeated, session_id)
 
     def renewed_by_hand(self, session_id: str) -> None:
         self._renewals["manual"].inc()

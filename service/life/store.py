@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from service.errors import Contention, PreconditionFailed, SessionNotFound
+from service.errors import Contention, IdempotencyKeyReused, PreconditionFailed, SessionNotFound
 from service.lanes.lane import Lane, Reply, Unreplicated
 from service.life import scripts
 from service.life.admission import Admission
@@ -15,9 +15,12 @@ from service.life.lifecycle import Lifecycle
 from service.life.lookups import Lookups
 from service.life.metadata import Patch, patched
 from service.life.policies import Policies
+from service.life.records import Created, CreationKey, Records, Wish
+from service.life.repeatable import RepeatableCreation
 from service.life.scripts import Argument
 from service.life.sessions import IdFormat, Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.life.turns import Turns
+from service.secret import Secret
 
 MOST_TRIES = 64
 """How often a change is begun anew where others come between: at one session only other replicas do."""
@@ -39,11 +42,13 @@ class Store:
         keys: Keys,
         lifecycle: Lifecycle,
         policies: Policies,
+        secret: Secret,
         *,
         retention_ms: int,
         lookup_life_ms: int,
         patience_seconds: float,
         caps: Caps | None = None,
+        record_life_ms: int,
         id_format: IdFormat = "uuid",
     ) -> None:
         self._lane = lane
@@ -63,6 +68,18 @@ class Store:
         self._creation = Creation(
             lane, keys, lifecycle, policies, self._lookups, admission, retention_ms=retention_ms, id_format=id_format
         )
+        self._records = Records(lane, keys, secret, life_ms=record_life_ms)
+        self._repeatable = RepeatableCreation(
+            keys,
+            lifecycle,
+            policies,
+            self._lookups,
+            self._creation,
+            self._records,
+            retention_ms=retention_ms,
+            patience_seconds=patience_seconds,
+            id_format=id_format,
+        )
         self._turns = Turns(patience_seconds)
 
     async def create(
@@ -76,6 +93,22 @@ class Store:
         caps SessionLimitReached and CreationContention.
         """
         return await self._creation.create(agent_id, user_id, changes, metadata)
+
+    async def create_once(self, key: CreationKey, wish: Wish) -> Created:
+        """The session of the first creation with the key, as it is now; where there was none, a new one as by `create`.
+
+        Raises IdempotencyKeyReused where the first one wished otherwise, and SessionNotFound or SessionExpired where
+        its session has ended.
+        """
+        record = self._records.record_of(key, wish)
+        first = await self._repeatable.create(wish, record)
+        if isinstance(first, Session):
+            return Created(first, is_repeated=False)
+        if first.fingerprint != record.fingerprint:
+            raise IdempotencyKeyReused
+        session = await self.get(first.session_id)
+        self._lifecycle.creation_repeated(session.id)
+        return Created(session, is_repeated=True)
 
     async def get(self, session_id: str) -> Session:
         """The session, unmoved: reading is no activity."""

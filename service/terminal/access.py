@@ -50,10 +50,12 @@ async def opened(settings: Settings, secret: Secret, audit: Audit | None) -> Acc
         keys,
         lifecycle,
         policies,
+        secret,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=settings.session_store_timeout_seconds,
         caps=settings.caps,
+        record_life_ms=settings.record_life_ms,
     )
     inspection = Inspection(lane, keys, store, directory, census, policies, secret)
     shared_secret = SharedSecret(lane, keys, secret, settings.session_store_timeout_seconds)

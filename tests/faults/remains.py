@@ -19,7 +19,8 @@ def half_written(url: str, acknowledged: Iterable[Known]) -> list[str]:
     """
     listed = {known.id for known in acknowledged}
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        sessions = [key for key in client.scan_iter("session:*", count=1000) if not key.endswith(":tombstone")]
+        keys = [key for key in client.scan_iter("session:*", count=1000) if ":idempotency:" not in key]
+        sessions = [key for key in keys if not key.endswith(":tombstone")]
         return [fault for key in sessions for fault in _faults_of(client, key, listed)] + list(_endless(client))
 
 

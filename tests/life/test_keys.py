@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from service.lanes.lane import Lane
 from service.life import keys
 from service.life.keys import SHARDS, Keys
+from service.life.records import CreationKey, Wish
 from service.life.scripts import LOSE
 from service.life.sessions import Session
 from service.life.store import Store
@@ -25,6 +26,7 @@ from tests.store.evidence import keys_in
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 MINUTE_MS = 60_000
+DIGEST = "ab" * 32
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 
 OF_A_SESSION = {
@@ -88,6 +90,7 @@ def _pattern_of(name: str) -> str:
     """A name of the table as a regular expression: `ab` is any shard, `<id>` and its like are any UUID."""
     pattern = re.escape(name).replace("{ab", "{[0-9a-f]{2}")
     pattern = pattern.replace("<address>", "[0-9a-f.:/]+").replace("<caller>", "(key|token):[^{}]+")
+    pattern = pattern.replace("<digest>", "[0-9a-f]{64}")
     return re.sub(r"<\w+>", _UUID, pattern)
 
 
@@ -105,6 +108,12 @@ def test_the_table_has_a_row_for_every_kind_of_key() -> None:
 
 async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:
     assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+async def test_one_that_may_be_repeated_leaves_its_record_too(store: Store, real_redis: Redis) -> None:
+    await store.create_once(CreationKey("web", "a key"), Wish(AGENT, USER, {}, b"{}"))
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | {"session:{ab}:idempotency:<digest>"})
 
 
 @pytest.mark.parametrize(
@@ -210,6 +219,7 @@ def test_a_prefix_stands_in_front_of_every_name() -> None:
     assert prefixed.guesses("caller", "key:web") == tuple(
         f"staging:{key}" for key in plain.guesses("caller", "key:web")
     )
+    assert prefixed.with_record(AN_ID, DIGEST) == tuple(f"staging:{key}" for key in plain.with_record(AN_ID, DIGEST))
     assert prefixed.layout == f"staging:{plain.layout}"
 
 

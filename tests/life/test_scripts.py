@@ -18,6 +18,7 @@ from service.life.scripts import (
     CONFIGURE,
     COUNT,
     CREATE,
+    CREATE_ONCE,
     DELETE,
     DELIST,
     DUE,
@@ -31,6 +32,7 @@ from service.life.scripts import (
     REVOKE,
     SWEEP,
     TAKE,
+    TAKE_BACK,
     TOUCH,
     Script,
 )
@@ -62,7 +64,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "revisions": "",
 }
 SCRIPTS = [
-    *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
+    *(CREATE_ONCE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, TAKE_BACK, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
     *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT),
 ]
 
@@ -124,6 +126,14 @@ async def loose_store(redis: Redis, settings: Settings) -> AsyncIterator[Store]:
 def test_the_binding_block_is_the_signature() -> None:
     assert RENEW.keys == ("session", "tombstone", "expiry", "warning")
     assert RENEW.arguments == ("id", "retention_ms")
+
+
+@pytest.mark.parametrize(("shorter", "whole"), [(CREATE, CREATE_ONCE), (DELETE, TAKE_BACK)], ids=["create", "delete"])
+def test_what_a_script_is_told_nothing_of_stands_last(shorter: Script, whole: Script) -> None:
+    assert (shorter.sha, shorter.text) == (whole.sha, whole.text)
+    assert whole.keys[: len(shorter.keys)] == shorter.keys
+    assert whole.arguments[: len(shorter.arguments)] == shorter.arguments
+    assert shorter.head == ("EVALSHA", whole.sha, len(shorter.keys))
 
 
 def test_names_are_read_in_the_order_of_their_numbers() -> None:

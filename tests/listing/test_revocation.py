@@ -505,13 +505,13 @@ async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_beg
     await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
     creation = store._creation
-    taken_back = creation._taken_back
+    taken_back = creation.taken_back
 
-    async def after_a_revocation(*ids: str) -> Reply:
+    async def after_a_revocation(session_id: str, agent_id: str, user_id: str) -> Reply:
         await revocation.revoke(OF_THE_USER)
-        return await taken_back(*ids)
+        return await taken_back(session_id, agent_id, user_id)
 
-    monkeypatch.setattr(creation, "_taken_back", after_a_revocation)
+    monkeypatch.setattr(creation, "taken_back", after_a_revocation)
 
     assert await attempt(store.create, AGENT, USER, {}, b"{}") == "revoked"
     assert await keys_in(real_redis) == [KEYS.policy(AGENT)]

@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
+from tests.conftest import AGENT, SECRET, USER, lifecycle_into, policies_on, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.listing.test_revocation import out_of_memory
@@ -416,9 +416,11 @@ def counting(lane: Lane, metrics: Metrics, settings: Settings) -> Store:
         Keys("", capped=True),
         lifecycle_into(metrics),
         policies_on(lane, settings),
+        SECRET,
         retention_ms=settings.retention_ms,
         lookup_life_ms=settings.lookup_life_ms,
         patience_seconds=10,
+        record_life_ms=settings.record_life_ms,
         caps=settings.caps,
     )
 

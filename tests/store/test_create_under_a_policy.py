@@ -14,7 +14,7 @@ from service.life.sessions import TimeoutConfig
 from service.life.store import MOST_TRIES, Store
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from tests.conftest import AGENT, USER, lifecycle_into, policies_on, store_on
+from tests.conftest import AGENT, SECRET, USER, lifecycle_into, policies_on, store_on
 from tests.store.evidence import KEYS, commands_seen, keys_in
 
 ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
@@ -156,9 +156,11 @@ async def test_it_counts_as_one_creation_and_no_end(
         KEYS,
         lifecycle_into(metrics),
         policies_on(lane, settings),
+        SECRET,
         retention_ms=1,
         lookup_life_ms=1,
         patience_seconds=1,
+        record_life_ms=1,
     )
     await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await policies.put(AGENT, {"timeout_minutes": 60})

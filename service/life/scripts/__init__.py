@@ -41,6 +41,12 @@ class Script(NamedTuple):
         """The EVALSHA of this script: keys are attributes of `keys`, by name. An argument left out is a KeyError."""
         return self.head + self.keys_of(keys) + self.arguments_of(arguments)
 
+    def without(self, *names: str) -> "Script":
+        """The same script, told nothing of its last keys and arguments: there they are nil."""
+        keys = tuple(name for name in self.keys if name not in names)
+        arguments = tuple(name for name in self.arguments if name not in names)
+        return _signed(self.name, self.text, self.sha, keys, arguments)
+
     def command_over(self, keys: Sequence[str], **arguments: Argument) -> Command:
         """The same of a script that takes as many keys as it is given, and so names none of them."""
         return ("EVALSHA", self.sha, len(keys), *keys, *self.arguments_of(arguments))
@@ -70,6 +76,10 @@ def load(name: str) -> Script:
     keys = tuple(name for kind, _, name in bound if kind == "KEYS")
     arguments = tuple(name for kind, _, name in bound if kind == "ARGV")
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return _signed(name, text, sha, keys, arguments)
+
+
+def _signed(name: str, text: str, sha: str, keys: tuple[str, ...], arguments: tuple[str, ...]) -> Script:
     return Script(
         name,
         text,
@@ -102,13 +112,15 @@ def _file(name: str) -> str:
 FIELDS = tuple(name.encode() for name in re.findall(r"'(\w+)'", _HMGET.findall(_file("prelude"))[0]))
 """The fields of a session's hash, in the order of their values in the scripts' answers: as the prelude reads them."""
 
-CREATE = load("create")
+CREATE_ONCE = load("create")
+CREATE = CREATE_ONCE.without("record", "fingerprint", "record_life_ms")
 ENLIST = load("enlist")
 TOUCH = load("touch")
 RENEW = load("renew")
 CONFIGURE = load("configure")
 ANNOTATE = load("annotate")
-DELETE = load("delete")
+TAKE_BACK = load("delete")
+DELETE = TAKE_BACK.without("record")
 SWEEP = load("sweep")
 LIST = load("list")
 COUNT = load("count")

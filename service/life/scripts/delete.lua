@@ -6,11 +6,13 @@ local keys = {
     expiry    = KEYS[3],   -- its shard's ids by expiresAt
     warning   = KEYS[4],   -- its shard's ids by the start of their warning
     created   = KEYS[5],   -- its shard's ids by createdAt
+    record    = KEYS[6],   -- only where a creation is taken back that may be repeated: it goes if it leads here
 }
 local args = {
     id = ARGV[1],
 }
 
+if keys.record and redis.call('HMGET', keys.record, 'sessionId')[1] == args.id then redis.call('DEL', keys.record) end
 local session, ended = living(keys, clock())
 if ended then return ended end
 
