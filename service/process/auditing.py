@@ -1,7 +1,7 @@
 """The audit that the settings ask for, from its opening to its last line."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import orjson
@@ -21,15 +21,16 @@ def auditing(
 ) -> Iterator[Audit | None]:
     """None where there is to be none. What no request does is the `doer`'s. Raises CannotStart."""
     audit = partial(Audit, event_log.secret, later, doer=doer, worker=event_log.worker)
-    if settings.audit_file is not None:
-        with closing(_lines_into(_opened(settings), metrics)) as lines:
+    with ExitStack() as stack:
+        if settings.audit_file is not None:
+            lines = stack.enter_context(closing(_lines_into(_opened(settings), metrics)))
+            stack.callback(later.catch_up)
             yield audit(_as_json, lines.write)
-            later.catch_up()
-    elif settings.session_audit_log == "stderr" and event_log.lines is not None:
-        yield audit(_readable if event_log.is_readable else _as_json, event_log.lines.write)
-        later.catch_up()
-    else:
-        yield None
+        elif settings.session_audit_log == "stderr" and event_log.lines is not None:
+            stack.callback(later.catch_up)
+            yield audit(_readable if event_log.is_readable else _as_json, event_log.lines.write)
+        else:
+            yield None
 
 
 def _opened(settings: Settings) -> AuditFile:

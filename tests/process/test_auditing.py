@@ -1,13 +1,19 @@
 """Lines of the audit as they are written: one each, whatever a caller is called."""
 
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
-from service.process.auditing import _as_json, _readable
+from service.errors import StoreUnavailable
+from service.process.auditing import _as_json, _readable, auditing
 from service.secret import Secret
+from service.settings import Settings
 from service.telemetry.audit import Audit, Origin, Render
+from service.telemetry.event_log import EventLog
 from service.telemetry.later import Later
+from service.telemetry.metrics import Metrics
 
 
 def told_of(name: str, render: Render) -> str:
@@ -40,3 +46,19 @@ def test_a_name_has_an_end() -> None:
 )
 def test_for_people_a_name_with_a_blank_is_quoted(name: str, shown: str) -> None:
     assert f" actor={shown}" in told_of(name, _readable)
+
+
+async def end_some_and_fail(settings: Settings) -> None:
+    with auditing(settings, EventLog(Secret()), Later(), Metrics(), Origin("terminal", "operator")) as audit:
+        assert audit is not None
+        audit.tell("session.end", reason="revoked")
+        raise StoreUnavailable("Redis is away in the midst of it")
+
+
+def test_what_was_done_before_a_failure_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(end_some_and_fail(Settings(session_audit_log=str(file))))
+
+    assert json.loads(file.read_text())["actor"] == "terminal:operator"
