@@ -85,7 +85,7 @@ CLAMPING = Documented(SESSION_OUT_OF_RANGE="clamp", SESSION_REQUIRE_KNOWN_AGENT=
 
 
 class Services:
-    """A replica for each document that is asked about."""
+    """A replica for each document that is asked about, which begins with nothing: others have other minutes."""
 
     def __init__(self, redis_server: RedisServer) -> None:
         self._redis_server = redis_server
@@ -93,6 +93,7 @@ class Services:
 
     def url_of(self, documented: Documented) -> str:
         if documented not in self._replicas:
+            self._redis_server.command("FLUSHALL")
             self._replicas[documented] = Replica(REDIS_URL=self._redis_server.url, **documented.variables)
             self._replicas[documented].start()
         return self._replicas[documented].url
