@@ -299,6 +299,7 @@ def start_replica() -> Iterator[StartReplica]:
 
 @pytest.fixture
 def replica_url(redis_server: RedisServer, start_replica: StartReplica) -> str:
+    redis_server.command("FLUSHALL")
     return start_replica(REDIS_URL=redis_server.url).url
 
 

@@ -48,6 +48,7 @@ def balance(tmp_path: Path) -> Iterator[Balance]:
 
 @pytest.fixture
 def replicas(redis_server: RedisServer, start_replica: StartReplica) -> list[Replica]:
+    redis_server.command("FLUSHALL")
     return [start_replica(REDIS_URL=redis_server.url) for _ in range(2)]
 
 
