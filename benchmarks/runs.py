@@ -20,7 +20,10 @@ CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32
 STORED = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
-_CAPS = {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"}
+_CREATE_OTHERWISE: dict[str, dict[str, str]] = {
+    "create, no audit": {"SESSION_AUDIT_LOG": "off"},
+    "create, with caps": {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"},
+}
 _ASKED_FOR = 2_000
 _PAGES = 9
 _ASKED_FOR_OF_A_KIND = 300
@@ -67,7 +70,9 @@ def verbs(plan: Plan) -> list[Row]:
             name: (*stack.enter_context(_replica(plan, **settings)), headers)
             for name, (settings, headers) in _READ_OTHERWISE.items()
         }
-        capped, capped_pid = stack.enter_context(_replica(plan, **_CAPS))
+        creating = {
+            name: stack.enter_context(_replica(plan, **settings)) for name, settings in _CREATE_OTHERWISE.items()
+        }
         single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
@@ -83,8 +88,9 @@ def verbs(plan: Plan) -> list[Row]:
                     target = reading._replace(headers=headers)
                     row = _costed(plan, other_url, other_pid, target, connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
-                row = _costed(plan, capped, capped_pid, _CREATION[1], connections, alone)
-                rounds.setdefault(("create, with caps", connections), []).append(row)
+                for name, (other_url, other_pid) in creating.items():
+                    row = _costed(plan, other_url, other_pid, _CREATION[1], connections, alone)
+                    rounds.setdefault((name, connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
                 rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
         resident = resident_mib(pid)
