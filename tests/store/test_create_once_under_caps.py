@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from service.errors import AgentNotFound, SessionLimitReached
 from service.lanes.lane import Lane
-from service.life.records import CreationKey
+from service.life.records import Created, CreationKey
 from service.life.store import Store
 from service.settings import Settings
 from tests.aging import age_counted
@@ -16,7 +16,7 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, policies_on, store_on
 from tests.interruption import Interrupted
 from tests.store.evidence import KEYS
-from tests.store.test_create_once import KEY, WISH, listed, living
+from tests.store.test_create_once import KEY, WISH, Happening, listed, living
 
 OTHER_KEY = CreationKey("web", "another")
 
@@ -77,6 +77,26 @@ async def test_of_those_at_once_in_a_replica_one_costs_another_its_place(store: 
 
     (session_id,) = {created.session.id for created in answers}
     assert set(await living(real_redis)) == {active.id, session_id}
+
+
+async def test_who_comes_while_the_first_in_its_replica_is_not_done_waits_for_that(
+    lane: Lane, settings: Settings, real_redis: Redis
+) -> None:
+    eventful = Happening(lane)
+    store = store_on(eventful, settings)
+    other = await store.create(*WISH)
+    coming: list[asyncio.Task[Created]] = []
+
+    async def another_comes() -> None:
+        coming.append(asyncio.create_task(store.create_once(KEY, WISH)))
+        await asyncio.wait(coming, timeout=0.3)  # time enough to end a session for its place
+
+    eventful.before = another_comes
+
+    first = await store.create_once(KEY, WISH)
+
+    assert (await coming[0]).session.id == first.session.id
+    assert set(await living(real_redis)) == {other.id, first.session.id}
 
 
 @each_policy
