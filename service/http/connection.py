@@ -6,7 +6,7 @@ while.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -62,15 +62,14 @@ class Connection(RequestHandler):
             super().connection_made(transport)
         else:
             self._force_close = True
-            assert isinstance(transport, asyncio.Transport)
-            self._server.turn_away(transport)
+            self._server.turn_away(cast(asyncio.Transport, transport))  # uvloop's is none by name
 
     def data_received(self, data: bytes) -> None:
         _receive(self, data)
         if self._current_request is not None:
             self._tell_of_a_broken_body(self._current_request)
-        elif not self._messages and self._waiter is not None and data:
-            self._note_a_head(data)
+        elif not self._messages and data and (self._waiter is not None or self._request_count == 0):
+            self._note_a_head(data)  # also the first of all, which may come before anybody waits for it
 
     def look(self, transport: asyncio.Transport, now: float) -> None:
         """Put an end to what has taken too long by this time of the loop's."""
