@@ -187,7 +187,11 @@ def test_an_id_of_a_request_goes_through_and_comes_back(balance: Balance, replic
     assert replicas[0].line_with('"mine-1"')
 
 
-@pytest.mark.parametrize("named", [{}, {"X_Request_ID": "no blanks"}], ids=["none", "unfit"])
+@pytest.mark.parametrize(
+    "named",
+    [{}, {"X_Request_ID": "no blanks"}, {"X_Request_ID": 'mine-1,no"quotes'}, {"X_Request_ID": "mine-1,mine-2"}],
+    ids=["none", "unfit", "one of two unfit", "two"],
+)
 def test_a_request_without_an_id_is_given_one(balance: Balance, replicas: list[Replica], named: dict[str, str]) -> None:
     answer = balance(address_of(replicas[0])).call("GET", UNKNOWN, **named)
 

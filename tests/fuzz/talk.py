@@ -13,7 +13,7 @@ class Input(NamedTuple):
 
     pieces: list[bytes]
     leaves: bool = False
-    patience_seconds: float = 30
+    patience_seconds: float = 60
     """By default by far longer than the service waits for the rest of a request."""
 
     @property

@@ -25,7 +25,7 @@ MOST_GROWTH_KIB = 100 * 1024
 
 PATIENT = {
     "SESSION_STORE_TIMEOUT_SECONDS": "20",  # no machine is too busy for an answer of Redis
-    "SESSION_REQUEST_TIMEOUT_SECONDS": "2",  # what is not whole is not waited for
+    "SESSION_REQUEST_TIMEOUT_SECONDS": "5",  # what is not whole is not waited for
     "SESSION_KEEP_ALIVE_SECONDS": "5",
 }
 GUARDED = {
