@@ -81,6 +81,12 @@ def test_the_service_may_not(server: RedisServer, words: tuple[str, ...]) -> Non
         client.execute_command(*words)
 
 
+def test_the_service_may_ask_whether_that_is_the_primary(server: RedisServer) -> None:
+    """Where it may not, it goes without a word by what it knew, so that no other test would miss this."""
+    with as_the_service(server) as client:
+        assert client.role()[0] == b"master"
+
+
 def test_the_service_serves_as_that_user(server: RedisServer, start_replica: StartReplica) -> None:
     replica = start_replica(REDIS_URL=f"redis://{SERVICE}127.0.0.1:{server.port}")
 
