@@ -91,6 +91,12 @@ class RepeatableKeys(NamedTuple):
     record: str
 
 
+class RecordKeys(NamedTuple):
+    """The key of a record alone, which lies in the slot of its session."""
+
+    record: str
+
+
 class LookupKeys(NamedTuple):
     """The key of one user's or one agent's lookup, which lies in a slot of its own."""
 

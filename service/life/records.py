@@ -11,7 +11,8 @@ from typing import NamedTuple
 import orjson
 
 from service.lanes.lane import Lane
-from service.life.keys import Keys
+from service.life import scripts
+from service.life.keys import Keys, RecordKeys
 from service.life.sessions import Session
 from service.secret import Secret
 
@@ -88,6 +89,10 @@ class Records:
         """Raises StoreUnavailable."""
         (session_id, fingerprint), _ = await self._lane.read(self._keys.record(record.digest), _FIELDS)
         return None if session_id is None else First(session_id.decode(), (fingerprint or b"").decode())
+
+    async def vouch(self, record: Record) -> None:
+        """Where changes wait for replicas, wait until they have it, and its session. Raises StoreUnavailable."""
+        await self._lane.change(scripts.VOUCH.command(RecordKeys(self._keys.record(record.digest))))
 
 
 def _in_one_form(wish: Wish) -> str:

@@ -1,11 +1,12 @@
 """How a session comes to be that its client may ask for again: the first who comes with a record creates it.
 
 Others with the same record may be told of the session as soon as it is there. So where a creation has to be begun anew
-(see Creation) it is not taken back: it keeps its id, and the script puts right what is there.
+(see Creation) it is not taken back: it keeps its id, and the script puts right what is there. Nor is one that too few
+replicas had in time: it is refused, and whoever repeats it is told of it once they have it.
 """
 
 from service.errors import AgentNotFound, StoreUnavailable
-from service.lanes.lane import ScriptFault, ScriptsForgotten, StoreRefused
+from service.lanes.lane import ScriptFault, ScriptsForgotten, StoreRefused, Unreplicated
 from service.life import scripts
 from service.life.creation import MOST_TRIES, Creation
 from service.life.keys import Keys
@@ -74,7 +75,10 @@ class RepeatableCreation:
                 policy, answer = await self._creation.sent(session_id, wish.agent_id, wish.user_id, creation)
             except ScriptsForgotten:
                 continue
-            except (AgentNotFound, StoreRefused, ScriptFault):
+            except (AgentNotFound, StoreRefused, ScriptFault) as fault:
+                if _has_made(fault):
+                    self._lifecycle.created(session_id, wish.agent_id, wish.user_id)
+                    raise
                 await self._creation.taken_back(session_id, wish.agent_id, wish.user_id, record)
                 raise
             match answer:
@@ -102,3 +106,8 @@ class RepeatableCreation:
             record_life_ms=record.life_ms,
             **{**supposed.timeout, **asked},
         )
+
+
+def _has_made(fault: Exception) -> bool:
+    """Whether the session lives, and only its replicas are behind."""
+    return isinstance(fault, Unreplicated) and fault.replies[-1][:1] == [b"live"]

@@ -106,6 +106,7 @@ class Store:
             return Created(first, is_repeated=False)
         if first.fingerprint != record.fingerprint:
             raise IdempotencyKeyReused
+        await self._records.vouch(record)  # whoever created it may have seen that no replica had it
         session = await self.get(first.session_id)
         self._lifecycle.creation_repeated(session.id)
         return Created(session, is_repeated=True)

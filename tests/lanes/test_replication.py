@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from service.lanes.lane import Lane, Unreplicated
 from service.lanes.redis_url import Kind
 from service.lanes.store_watch import StoreWatch
 from service.life.keys import Keys
+from service.life.records import CreationKey, Wish
 from service.life.store import Store
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -20,6 +22,9 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, store_on
 from tests.sentinel_servers import SentinelServers
 from tests.store.evidence import commands_seen
+
+KEY = CreationKey("web", "8e03978e-40d5-43e8-bc93-6894a57f9324")
+WISH = Wish(AGENT, USER, {}, b"{}")
 
 
 @pytest.fixture
@@ -134,3 +139,32 @@ async def test_one_that_is_denied_waits_for_no_replica(
     request.getfixturevalue("silence")
 
     assert await attempt(store.create, AGENT, USER, {}, b"{}") == "full"
+
+
+async def test_one_whom_a_repeated_creation_may_have_been_told_of_is_not_taken_back(
+    store: Store, silence: None, real_redis: Redis
+) -> None:
+    with pytest.raises(Unreplicated):
+        await store.create_once(KEY, WISH)
+
+    (session_id,) = cast(list[bytes], await real_redis.zrange(Keys("").user(USER), 0, -1))
+    assert (await store.get(session_id.decode())).id == session_id.decode()
+
+
+async def test_a_repeated_creation_is_answered_once_replicas_have_the_session(
+    store: Store, request: pytest.FixtureRequest, sentinel_servers: SentinelServers
+) -> None:
+    request.getfixturevalue("silence")
+    with pytest.raises(Unreplicated):
+        await store.create_once(KEY, WISH)
+    with pytest.raises(Unreplicated):
+        await store.create_once(KEY, WISH)
+    for replica in sentinel_servers.replicas:
+        replica.go_on()
+    sentinel_servers.until_settled()
+
+    created = await store.create_once(KEY, WISH)
+
+    assert created.is_repeated
+    key = Keys("").session(created.session.id)
+    assert sum(bool(replica.command("EXISTS", key)) for replica in sentinel_servers.replicas) >= 1

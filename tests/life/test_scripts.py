@@ -34,6 +34,7 @@ from service.life.scripts import (
     TAKE,
     TAKE_BACK,
     TOUCH,
+    VOUCH,
     Script,
 )
 from service.life.store import Store
@@ -65,7 +66,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
 }
 SCRIPTS = [
     *(CREATE_ONCE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, TAKE_BACK, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT),
+    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT, VOUCH),
 ]
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -195,6 +196,7 @@ def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
         DELIST,
         TAKE,
         ADMIT,
+        VOUCH,
     }
 
 

@@ -133,11 +133,12 @@ DELIST = load("delist")
 TAKE = load("take")
 ADMIT = load("admit")
 EVICT = load("evict")
+VOUCH = load("vouch")
 
 
 _ALL = (
     *(CREATE, ENLIST, TOUCH, RENEW, CONFIGURE, ANNOTATE, DELETE, SWEEP, LIST, COUNT, REVOKE, PUT_POLICY, LOSE),
-    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT),
+    *(DUE, JUDGE, DELIST, TAKE, ADMIT, EVICT, VOUCH),
 )
 
 
