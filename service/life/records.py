@@ -96,6 +96,9 @@ class Records:
 
 
 def _in_one_form(wish: Wish) -> str:
-    """The same for all requests that ask for the same: members have no order."""
-    metadata = orjson.loads(wish.metadata)
-    return orjson.dumps([*wish[:-1], metadata], option=orjson.OPT_SORT_KEYS).decode()
+    """The same for all requests that ask for the same: members have no order.
+
+    Metadata is written by itself: it may be nested as deeply as can be written, and no deeper within a list.
+    """
+    parts = (*wish[:-1], orjson.loads(wish.metadata))
+    return "\n".join([orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode() for part in parts])

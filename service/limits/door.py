@@ -21,7 +21,8 @@ class Door:
     """Counts requests by the address they come from and, once it is known, by their caller; and guesses among them.
 
     A guess is a session's id that is unknown, or a key or token that nobody has. Where none are left, whatever names a
-    session waits without being looked at, so that no more is ever told than is allowed.
+    session waits without being looked at. So no more misses are ever told than are allowed; but what comes at once is
+    looked at before the first miss is counted, and a hit among that is told.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Creating a session with a key: whoever comes first creates it, and whoever comes again is told of it."""
 
 import asyncio
+import json
 from collections import Counter
 from typing import cast
 
@@ -16,6 +17,7 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.lanes.lane import Lane, Reply, ScriptFault
+from service.life.metadata import storable
 from service.life.policies import Policies
 from service.life.records import Created, CreationKey, Record, Records, Wish
 from service.life.scripts import CREATE, Command, name_of
@@ -30,6 +32,8 @@ from tests.store.evidence import KEYS, commands_seen, contents, fields_of, keys_
 
 MINUTE_MS = 60_000
 DAY_MS = 1440 * MINUTE_MS
+DEEPEST = 254
+"""As far as orjson writes."""
 SOMEONE_ELSE = "00000000-0000-4000-8000-000000000001"
 
 KEY = CreationKey("web", "8e03978e-40d5-43e8-bc93-6894a57f9324")
@@ -143,6 +147,15 @@ async def test_it_is_told_as_it_is_now(store: Store) -> None:
 
     assert second.session.stored.revision == b"2"
     assert second.session.metadata.startswith(b'{"channel":"phone"')
+
+
+async def test_metadata_may_be_nested_as_deeply_as_without_a_key(store: Store) -> None:
+    deep = storable(json.loads('{"a":' * DEEPEST + "1" + "}" * DEEPEST))
+
+    first = await store.create_once(KEY, WISH._replace(metadata=deep))
+    second = await store.create_once(KEY, WISH._replace(metadata=deep))
+
+    assert (second.session.id, second.session.metadata) == (first.session.id, deep)
 
 
 async def test_members_have_no_order(store: Store) -> None:
