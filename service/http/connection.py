@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LEAST_TAKEN_BYTES = 64 * 1024
 """Of answers that wait for it a client takes so many in the time it has, or all."""
 
+MUCH_BYTES = 4096
+"""What arrives at once and is more than most requests."""
+
 _log = logging.getLogger(__name__)
 _receive = RequestHandler.data_received
 
@@ -41,6 +44,7 @@ class Connection(RequestHandler):
         "_body_since",
         "_head_bytes",
         "_head_since",
+        "_is_unreadable",
         "_made_at",
         "_nth_with_body",
         "_nth_with_head",
@@ -56,6 +60,7 @@ class Connection(RequestHandler):
         self._nth_with_head = self._nth_with_body = -1  # the number of the request that these tell of
         self._head_since = self._body_since = self._unsent_since = 0.0
         self._head_bytes = self._unsent_bytes = 0
+        self._is_unreadable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._server.has_room:
@@ -65,7 +70,11 @@ class Connection(RequestHandler):
             self._server.turn_away(cast(asyncio.Transport, transport))  # uvloop's is none by name
 
     def data_received(self, data: bytes) -> None:
+        if self._is_unreadable:
+            return
         _receive(self, data)
+        if len(data) > MUCH_BYTES:
+            self._let_go_of_what_is_no_request()
         if self._current_request is not None:
             self._tell_of_a_broken_body(self._current_request)
         elif not self._messages and data and (self._waiter is not None or self._request_count == 0):
@@ -100,6 +109,15 @@ class Connection(RequestHandler):
         self._server.watch.refused_unread(response)
         response.force_close()
         return response
+
+    def _let_go_of_what_is_no_request(self) -> None:
+        """aiohttp reads on behind it, and each of its faults keeps what arrived, several times, in a cycle."""
+        last = self._messages[-1][0] if self._messages else None
+        if isinstance(last, _ErrInfo):
+            self._is_unreadable = True
+            last.exc.__traceback__ = None
+            refusal = _refusal_of(last.status, last.exc, last.message)
+            self._messages[-1] = _ErrInfo(refusal.status, refusal, refusal.sentence), EMPTY_PAYLOAD
 
     def _tell_of_a_broken_body(self, request: web.BaseRequest) -> None:
         """aiohttp finds what is wrong with a body, and tells whoever reads it nothing."""

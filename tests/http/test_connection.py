@@ -1,14 +1,16 @@
 """What a client may send, how slowly, and how many may be connected: bytes on a socket, and what comes back."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp.http_exceptions import HttpProcessingError
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
@@ -322,3 +324,26 @@ async def test_a_request_that_is_in_time_is_served_to_the_end(client: HttpClient
         answer = await answer_on(reader)
 
     assert answer.startswith(b"HTTP/1.1 201 ")
+
+
+# What is no request
+
+
+@pytest.fixture
+def no_search_for_garbage() -> Iterator[None]:
+    """What is in cycles stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_much_that_is_no_request_is_refused_and_nothing_of_it_is_kept(
+    client: HttpClient, no_search_for_garbage: None
+) -> None:
+    async with connected(client) as (reader, writer):
+        writer.write(b"x" * 1_000_000)
+        answer = await answer_on(reader)
+
+    assert refusal_in(answer)[:2] == (400, "BAD_REQUEST")
+    assert [kept for kept in gc.get_objects() if isinstance(kept, HttpProcessingError)] == []
