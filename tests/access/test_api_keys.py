@@ -1,6 +1,7 @@
 """Keys and their entries: what is made is read again, and a wrong entry is named without what it holds."""
 
 import re
+from itertools import count
 
 import pytest
 
@@ -30,7 +31,9 @@ def test_no_two_keys_are_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "web", OTHER.key, GOOD.key[:-1], GOOD.key + "a", GOOD.entry, DIGEST, "\udcff", "ключ"]
+    "key",
+    ["", "web", OTHER.key, GOOD.key[:-1], GOOD.key + "a", GOOD.entry, DIGEST, "\udcff", "ключ"],
+    ids=count(1),
 )
 def test_another_key_is_nobodys(key: str) -> None:
     assert ApiKeys(read_entries(GOOD.entry)).caller(key) is None
@@ -74,6 +77,7 @@ def test_entries_stand_between_blanks_or_on_lines_with_comments() -> None:
             "entry 2 (again): its name or its hash is that of an entry before",
         ),
     ],
+    ids=count(1),
 )
 def test_a_wrong_entry_is_named_and_not_repeated(entries: str, said: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(said)}") as refusal:

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -10,7 +9,7 @@ from service.http.api import SESSIONS
 from service.http.shortcut import Shortcut
 from tests.conftest import HttpClient
 
-ID = str(uuid4())
+ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 
 
 async def found(client: HttpClient, method: str, path: str) -> Any:
