@@ -34,7 +34,7 @@ def token_of(subject: str, **claims: Any) -> str:
 
 def claims_of(subject: str, **claims: Any) -> dict[str, Any]:
     """Those of a good token, but for what is given; None leaves a claim out."""
-    usual = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60}
+    usual = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 3600}
     return {name: value for name, value in (usual | claims).items() if value is not None}
 
 

@@ -56,6 +56,7 @@ class Trial(NamedTuple):
 
 @pytest.fixture(scope="module", params=[{}, GUARDED], ids=["open", "guarded"])
 def replica(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Replica]:
+    redis_server.command("FLUSHALL")
     replica = Replica(REDIS_URL=redis_server.url, **PATIENT, **request.param)
     replica.start()
     yield replica

@@ -52,6 +52,7 @@ def traffic(
 ) -> Traffic:
     """Smugglers', and between them that of others, who ask for a session each that nobody else asks for."""
     folder = tmp_path_factory.mktemp("balancer")
+    redis_server.command("FLUSHALL")
     replica = Replica(REDIS_URL=redis_server.url, SESSION_STORE_TIMEOUT_SECONDS="20")
     replica.start()
     balancer = Balancer(folder, [replica.url.removeprefix("http://")])

@@ -254,8 +254,8 @@ async def test_one_of_others_that_is_listed_by_hand_takes_no_place(store: Store,
 
 
 async def test_one_that_is_on_its_way_is_waited_for_and_counts(lane: Lane, real_redis: Redis) -> None:
-    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=0.2)
-    await list_by_hand(real_redis, 0, KEYS.user(USER))
+    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=1)
+    await list_by_hand(real_redis, 800, KEYS.user(USER))
 
     assert await attempts(store_on(lane, impatient)) == {"full": 1}
 
