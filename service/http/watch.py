@@ -4,6 +4,7 @@ import asyncio
 import re
 import secrets
 import time
+from http import HTTPStatus
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -89,7 +90,8 @@ class Watch:
     def _new_kind(self, named: "_Named") -> "_Kind":
         method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
-        level = "warning" if status >= CUT_OFF else "debug" if route in PROBES else "info"
+        is_usual = route in PROBES and status < HTTPStatus.BAD_REQUEST
+        level = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
         refused = {"code": code} if code else {}
         write = self.log.of(level, "request", method=method, route=route, status=status, **refused)
         kind = _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)

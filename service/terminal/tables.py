@@ -130,7 +130,9 @@ def _places(found: Found) -> Table:
 
 def _place(place: Place, found: Found) -> Text:
     if place.listed_at_ms is None:
-        return Text(f"missing in {printable(place.key)}", "red" if found.state == "live" else "dim")
+        is_amiss = found.state == "live"
+        word = "missing in" if is_amiss else "not in"
+        return Text(f"{word} {printable(place.key)}", "red" if is_amiss else "dim")
     return Text(_instant(place.listed_at_ms, found.at_ms))
 
 

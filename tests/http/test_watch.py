@@ -14,6 +14,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from service.access.api_keys import new_key
 from service.lanes.connect import client_for
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
@@ -336,6 +337,14 @@ def test_probes_are_told_of_only_when_asked_for(start_replica: StartReplica, red
     replica.stop()
 
     assert "/livez" not in replica.banner.partition("look inside")[2]
+
+
+def test_a_probe_that_is_refused_is_told_of(start_replica: StartReplica, redis_server: RedisServer) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_API_KEYS=new_key("web", ["read"]).entry)
+
+    replica.call("GET", "/metrics")
+
+    assert '"status":401' in replica.line_with('"route":"/metrics"')
 
 
 def test_at_warning_only_failures_are_told(start_replica: StartReplica, redis_server: RedisServer) -> None:
