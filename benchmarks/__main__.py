@@ -36,6 +36,8 @@ def main() -> None:
 def _measured(options: argparse.Namespace) -> dict[str, object]:
     with redis_server() as redis_url:
         plan = runs.Plan(redis_url, options.seconds, options.rounds)
+        if options.verbs:
+            return {"verbs": runs.verbs(plan, (runs.USUAL_CONNECTIONS,))}
         measured: dict[str, object] = {"verbs": runs.verbs(plan), "memory": runs.memory(plan)}
         if not options.short:
             measured |= {"stored": runs.stored_sessions(plan), "peers": runs.peers(plan)}
@@ -47,6 +49,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2, help="how long each run lasts")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured; the median counts")
+    parser.add_argument(
+        "--verbs", action="store_true", help="the verbs alone, with 32 connections: half a minute a round"
+    )
     parser.add_argument("--short", action="store_true", help="without a million sessions and without peers")
     return parser.parse_args()
 

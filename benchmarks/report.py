@@ -7,8 +7,9 @@ Results = dict[str, Any]
 
 
 def written(results: Results) -> str:
-    sections = [f"{results['machine']}, {results['when']}", _verbs(results["verbs"]), _memory(results["memory"])]
-    sections.append(_kinds(results["kinds"]))
+    sections = [f"{results['machine']}, {results['when']}", _verbs(results["verbs"])]
+    if "kinds" in results:
+        sections += [_memory(results["memory"]), _kinds(results["kinds"])]
     if "stored" in results:
         sections += [_stored(results["stored"]), _peers(results["peers"])]
     return "\n\n".join(sections) + "\n"

@@ -1,7 +1,7 @@
 """The runs: every verb beside the bare handler in the same round, memory, many stored sessions, and peers."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Any, NamedTuple
@@ -60,8 +60,8 @@ class Plan(NamedTuple):
         return measure(url, target, connections=connections, seconds=self.seconds)
 
 
-def verbs(plan: Plan) -> list[Row]:
-    """Each verb at each number of connections, as a share of the bare handler in the same round."""
+def verbs(plan: Plan, numbers: Sequence[int] = CONNECTIONS) -> list[Row]:
+    """Each verb at each of these numbers of connections, as a share of the bare handler in the same round."""
     rounds: dict[tuple[str, int], list[Row]] = {}
     with ExitStack() as stack:
         bare = stack.enter_context(_bare())
@@ -76,7 +76,7 @@ def verbs(plan: Plan) -> list[Row]:
         single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
-            for connections in CONNECTIONS:
+            for connections in numbers:
                 plan.client.flushall()
                 alone = plan.run(bare, _BARE, connections)
                 rounds.setdefault(("bare aiohttp", connections), []).append(_row(alone, alone))

@@ -2,6 +2,7 @@
 # REDIS_ADMIN_PASSWORD. Everyone else may see whether it is there.
 
 set -eu
+umask 077  # hashes of passwords are nobody else's to read
 hash_of() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
 {
     sed "s/^user session-service on /&#$(hash_of "$REDIS_PASSWORD") /" /etc/redis-users.acl

@@ -13,7 +13,9 @@ from service.http.middleware import Handle
 ANY = "*"
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-Match, X-API-KEY, X-Request-ID, traceparent, tracestate"
+_REQUEST_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, If-Match, X-API-KEY, X-Request-ID, traceparent, tracestate"
+)
 _EXPOSED = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 _MAX_AGE_SECONDS = "600"
 

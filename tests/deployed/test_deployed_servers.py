@@ -117,6 +117,10 @@ def test_who_does_not_say_who_it_is_may_see_whether_it_is_there(with_users: Cont
         with_users.command(*words)
 
 
+def test_nobody_else_reads_the_hashes_of_passwords(with_users: Container, tmp_path: Path) -> None:
+    assert (tmp_path / "redis" / "data" / "users.acl").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("user", ["session-service", "admin"])
 def test_nobody_is_let_in_by_another_password(with_users: Container, user: str) -> None:
     with pytest.raises(redis.exceptions.AuthenticationError):
