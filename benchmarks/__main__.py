@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2, help="how long each run lasts")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured; the median counts")
     parser.add_argument(
-        "--verbs", action="store_true", help="the verbs alone, with 32 connections: half a minute a round"
+        "--verbs", action="store_true", help="the verbs alone, at 32 connections; half a minute a round"
     )
     parser.add_argument("--short", action="store_true", help="without a million sessions and without peers")
     return parser.parse_args()
