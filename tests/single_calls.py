@@ -21,8 +21,8 @@ from service.lanes.lane import (
     ServerDemoted,
     StoreRefused,
     carried_out,
-    carried_out_in_order,
     each_answered,
+    made_good_in_order,
 )
 from service.lanes.store_watch import StoreWatch
 from service.life.scripts import Command
@@ -64,13 +64,16 @@ class SingleCalls:
         return await self._changed(carried_out(self._send, commands))
 
     async def in_order(self, *commands: Command) -> list[Reply]:
-        return await self._changed(carried_out_in_order(self._send, commands))
+        return await self._changed(self._in_order(commands))
 
     async def everywhere(self, *commands: Command) -> dict[str, list[Reply]]:
         return {"": await each_answered(self._bounded(self._send(commands)), len(commands))}
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    async def _in_order(self, commands: Sequence[Command]) -> list[Reply]:
+        return await made_good_in_order(self._send, commands, await self._send(commands))
 
     async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
         replies = await self._told(answer)

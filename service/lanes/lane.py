@@ -140,18 +140,12 @@ async def made_good(send: Send, commands: Sequence[Command], replies: list[Reply
     return _without_errors(await _known_by_now(send, commands, replies))
 
 
-async def carried_out_in_order(send: Send, commands: Sequence[Command]) -> list[Reply]:
+async def made_good_in_order(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
     """The same of commands in an order, which a script that is sent once more would come too late for.
 
     Where the server did not know one it is told all of them, and ScriptsForgotten is raised. Where it may not be told,
     it learns each by carrying it out.
     """
-    replies = await send(commands)
-    return await made_good_in_order(send, commands, replies) if holds_error(replies) else replies
-
-
-async def made_good_in_order(send: Send, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
-    """What `carried_out_in_order` makes of replies that hold an error."""
     if not _is_a_script_unknown(replies):
         return _without_errors(replies)
     loaded = await send(loading())

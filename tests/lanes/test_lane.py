@@ -16,7 +16,7 @@ from service.lanes.lane import (
     ScriptsForgotten,
     ServerDemoted,
     StoreRefused,
-    carried_out_in_order,
+    made_good_in_order,
     named,
 )
 from service.lanes.store_watch import StoreWatch
@@ -192,7 +192,7 @@ async def test_where_they_may_not_be_loaded_nothing_is_sent_behind_an_error(refu
     server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError(refusal), EVAL=full)
 
     with pytest.raises(StoreRefused):
-        await carried_out_in_order(server.send, [TOUCHED, SWEPT])
+        await made_good_in_order(server.send, [TOUCHED, SWEPT], await server.send([TOUCHED, SWEPT]))
 
     assert [server.asked.count(name) for name in ("EVALSHA", "EVAL")] == [3, 1]
 
@@ -201,6 +201,6 @@ async def test_where_the_scripts_cannot_be_loaded_that_is_said() -> None:
     server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError("LOADING not yet"))
 
     with pytest.raises(StoreRefused) as refusal:
-        await carried_out_in_order(server.send, [TOUCHED])
+        await made_good_in_order(server.send, [TOUCHED], await server.send([TOUCHED]))
 
     assert refusal.value.why == "LOADING not yet"
