@@ -7,7 +7,7 @@ import pytest
 
 from service.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "SECURITY.md").read_text()
 README = (ROOT / "README.md").read_text()
 
