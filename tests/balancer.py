@@ -1,4 +1,4 @@
-"""HAProxy for tests: deploy/haproxy.cfg as it is, but for where it listens and how it finds replicas."""
+"""Run HAProxy with deploy/haproxy.cfg; only the port and the list of replicas are replaced."""
 
 import http.client
 import json
@@ -19,23 +19,22 @@ from tests.redis_server import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 _START_SECONDS = 10
-_ANSWER_SECONDS = 20
+_TIMEOUT_SECONDS = 20
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: Any
     headers: HTTPMessage
 
     @property
-    def code(self) -> str | None:
-        """Of a refusal; None of an answer that is none."""
-        found: str | None = self.body.get("code")
-        return found
+    def error_code(self) -> str | None:
+        code: str | None = self.body.get("code")
+        return code
 
 
 class Balancer:
-    """One HAProxy process in front of these addresses, `host:port` each; its files are put into `folder`."""
+    """One HAProxy process in front of `addresses` (`host:port`); its files are written to `folder`."""
 
     def __init__(self, folder: Path, addresses: Sequence[str]) -> None:
         self._port = free_port()
@@ -53,9 +52,9 @@ class Balancer:
             self._process = subprocess.Popen(
                 ["haproxy", "-db", "-f", str(self._folder / "haproxy.cfg")], stdout=log, stderr=log
             )
-        latest = time.monotonic() + _START_SECONDS
-        while not self._accepts():
-            assert time.monotonic() < latest, (self._folder / "log").read_text()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._accepts_connections():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -64,22 +63,22 @@ class Balancer:
         self._process.wait()
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_SECONDS)
+        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_SECONDS)
 
-    def call(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        """What it answers over a connection of its own."""
+    def request(self, method: str, path: str, body: object = None, **headers: str) -> Response:
+        """Send one request over a new connection."""
         with closing(self.connection()) as connection:
-            return call_over(connection, method, path, body, **headers)
+            return send_request(connection, method, path, body, **headers)
 
-    def until(self, path: str, code: str | None) -> Answer:
-        """The first answer to a GET with this code, None for one that is no refusal."""
-        latest = time.monotonic() + _ANSWER_SECONDS
-        while (answer := self.call("GET", path)).code != code:
-            assert time.monotonic() < latest, answer
+    def get_until(self, path: str, error_code: str | None) -> Response:
+        """Repeat a GET until it returns this error code, or no error if `error_code` is None."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while (response := self.request("GET", path)).error_code != error_code:
+            assert time.monotonic() < deadline, response
             time.sleep(0.02)
-        return answer
+        return response
 
-    def _accepts(self) -> bool:
+    def _accepts_connections(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
         except OSError:
@@ -87,12 +86,12 @@ class Balancer:
         return True
 
 
-class Deserter:
-    """Stands in for a replica: it is ready, and hangs up on every other request without a word, but counts them."""
+class DisconnectingReplica:
+    """A fake replica that is ready, but counts every other request and closes the connection without a response."""
 
     def __init__(self) -> None:
         self.requests = 0
-        deserter = self
+        replica = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -106,7 +105,7 @@ class Deserter:
                     self.end_headers()
                 else:
                     self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                    deserter.requests += 1
+                    replica.requests += 1
                     self.close_connection = True
                 return False
 
@@ -126,20 +125,20 @@ class Deserter:
         self._thread.join()
 
 
-def call_over(
+def send_request(
     connection: http.client.HTTPConnection, method: str, path: str, body: object = None, **headers: str
-) -> Answer:
-    sent = None if body is None else json.dumps(body)
+) -> Response:
+    payload = None if body is None else json.dumps(body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, sent, {"Content-Type": "application/json", **named})
+    connection.request(method, path, payload, {"Content-Type": "application/json", **named})
     response = connection.getresponse()
-    return Answer(response.status, json.loads(response.read() or b"{}"), response.headers)
+    return Response(response.status, json.loads(response.read() or b"{}"), response.headers)
 
 
 def _configuration(port: int, addresses: Sequence[str]) -> str:
-    """The committed text with two lines replaced: the port is a free one, and the replicas are named, not looked up."""
+    """Replace the port and the DNS lookup of replicas in deploy/haproxy.cfg."""
     servers = "\n".join(f"    server replica{number} {address}" for number, address in enumerate(addresses, 1))
-    text, bound = re.subn(r"bind :3000", f"bind 127.0.0.1:{port}", (DEPLOY / "haproxy.cfg").read_text())
-    text, placed = re.subn(r"^ *server-template .*$", servers, text, flags=re.MULTILINE)
-    assert (bound, placed) == (1, 1)
+    text, ports = re.subn(r"bind :3000", f"bind 127.0.0.1:{port}", (DEPLOY / "haproxy.cfg").read_text())
+    text, templates = re.subn(r"^ *server-template .*$", servers, text, flags=re.MULTILINE)
+    assert (ports, templates) == (1, 1)
     return text

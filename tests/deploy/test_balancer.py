@@ -1,4 +1,4 @@
-"""The balancer's configuration, run by HAProxy before real replicas. Without HAProxy this is skipped, alone of all."""
+"""Tests of deploy/haproxy.cfg, run by HAProxy in front of real replicas; skipped without HAProxy."""
 
 import shutil
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.balancer import Balancer, Deserter, call_over
+from tests.balancer import Balancer, DisconnectingReplica, send_request
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer, free_port
 from tests.replica import Replica
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.skipif(
 
 NEW = {"agentId": AGENT, "userId": USER}
 UNKNOWN = f"{SESSIONS}/4716d2ea-673d-47d0-b1bd-33202db7411b"
-CHANGES = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+WRITE_METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 
-Balance = Callable[..., Balancer]
+StartBalancer = Callable[..., Balancer]
 
 
 @pytest.fixture
-def balance(tmp_path: Path) -> Iterator[Balance]:
-    """Starts balancers before addresses, and stops them after the test."""
+def start_balancer(tmp_path: Path) -> Iterator[StartBalancer]:
+    """Starts balancers in front of addresses, and stops them after the test."""
     started: list[Balancer] = []
 
     def start(*addresses: str) -> Balancer:
@@ -53,18 +53,18 @@ def replicas(redis_server: RedisServer, start_replica: StartReplica) -> list[Rep
 
 
 @pytest.fixture
-def balancer(balance: Balance, replicas: list[Replica]) -> Balancer:
-    return balance(*(address_of(replica) for replica in replicas))
+def balancer(start_balancer: StartBalancer, replicas: list[Replica]) -> Balancer:
+    return start_balancer(*(address_of(replica) for replica in replicas))
 
 
 @pytest.fixture
-def deserters() -> Iterator[list[Deserter]]:
-    deserters = [Deserter(), Deserter()]
-    for deserter in deserters:
-        deserter.start()
-    yield deserters
-    for deserter in deserters:
-        deserter.stop()
+def disconnecting_replicas() -> Iterator[list[DisconnectingReplica]]:
+    replicas = [DisconnectingReplica(), DisconnectingReplica()]
+    for replica in replicas:
+        replica.start()
+    yield replicas
+    for replica in replicas:
+        replica.stop()
 
 
 def address_of(replica: Replica) -> str:
@@ -72,39 +72,39 @@ def address_of(replica: Replica) -> str:
 
 
 def statuses_while_stopping(balancer: Balancer, path: str, replica: Replica) -> set[int]:
-    """What heartbeats over one connection are answered from before a replica is told to stop until it has."""
+    """The statuses of heartbeats sent over one connection until the replica has stopped."""
     with ThreadPoolExecutor(1) as pool, closing(balancer.connection()) as connection:
-        statuses = {call_over(connection, "POST", path).status}
+        statuses = {send_request(connection, "POST", path).status}
         stopping = pool.submit(replica.stop)
         while not stopping.done():
-            statuses.add(call_over(connection, "POST", path).status)
+            statuses.add(send_request(connection, "POST", path).status)
     return statuses
 
 
-def test_requests_are_spread_over_the_replicas(balancer: Balancer, replicas: list[Replica]) -> None:
-    statuses = [balancer.call("GET", UNKNOWN).status for _ in range(10)]
+def test_requests_are_distributed_over_all_replicas(balancer: Balancer, replicas: list[Replica]) -> None:
+    statuses = [balancer.request("GET", UNKNOWN).status for _ in range(10)]
 
     assert statuses == [404] * 10
     assert [replica.line_with("{session_id}") for replica in replicas]
 
 
-def test_what_a_client_says_of_its_address_does_not_reach_the_replicas(
-    balance: Balance, redis_server: RedisServer, start_replica: StartReplica
+def test_x_forwarded_for_from_clients_is_replaced(
+    start_balancer: StartBalancer, redis_server: RedisServer, start_replica: StartReplica
 ) -> None:
     limited = {"TRUSTED_PROXIES": "127.0.0.0/8", "SESSION_GUESSES_PER_ADDRESS": "5/hour", "SESSION_KEY_PREFIX": "b:"}
     replicas = [start_replica(REDIS_URL=redis_server.url, **limited) for _ in range(2)]
-    balancer = balance(*(address_of(replica) for replica in replicas))
+    balancer = start_balancer(*(address_of(replica) for replica in replicas))
 
-    statuses = [balancer.call("GET", UNKNOWN, X_Forwarded_For=f"203.0.113.{number}").status for number in range(8)]
+    statuses = [balancer.request("GET", UNKNOWN, X_Forwarded_For=f"203.0.113.{number}").status for number in range(8)]
 
     assert statuses == [404] * 5 + [429] * 3
 
 
-def test_a_killed_replica_costs_no_read(balancer: Balancer, replicas: list[Replica]) -> None:
-    session = balancer.call("POST", SESSIONS, NEW).headers["Location"]
+def test_no_read_fails_when_a_replica_is_killed(balancer: Balancer, replicas: list[Replica]) -> None:
+    session = balancer.request("POST", SESSIONS, NEW).headers["Location"]
 
     with ThreadPoolExecutor(8) as pool:
-        reads = pool.map(lambda _: balancer.call("GET", session).status, range(600))
+        reads = pool.map(lambda _: balancer.request("GET", session).status, range(600))
         statuses = [next(reads)]
         replicas[0].signal(signal.SIGKILL)
         statuses.extend(reads)
@@ -112,88 +112,104 @@ def test_a_killed_replica_costs_no_read(balancer: Balancer, replicas: list[Repli
     assert Counter(statuses) == {200: 600}
 
 
-def test_a_replica_that_stops_costs_no_change(
-    balance: Balance, redis_server: RedisServer, start_replica: StartReplica, replicas: list[Replica]
+def test_no_change_fails_when_a_replica_shuts_down(
+    start_balancer: StartBalancer, redis_server: RedisServer, start_replica: StartReplica, replicas: list[Replica]
 ) -> None:
     stopping = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_PAUSE_SECONDS="3")
-    balancer = balance(address_of(stopping), address_of(replicas[0]))
-    session = balancer.call("POST", SESSIONS, NEW).headers["Location"]
+    balancer = start_balancer(address_of(stopping), address_of(replicas[0]))
+    session = balancer.request("POST", SESSIONS, NEW).headers["Location"]
 
     assert statuses_while_stopping(balancer, f"{session}/heartbeat", stopping) == {200}
 
 
-def test_replicas_that_do_not_listen_yet_cost_no_change(balance: Balance, replicas: list[Replica]) -> None:
+def test_no_change_fails_while_replicas_are_starting(start_balancer: StartBalancer, replicas: list[Replica]) -> None:
     starting = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-    balancer = balance(*starting, address_of(replicas[0]))
+    balancer = start_balancer(*starting, address_of(replicas[0]))
 
     with ThreadPoolExecutor(8) as pool:
-        statuses = Counter(pool.map(lambda _: balancer.call("POST", SESSIONS, NEW).status, range(100)))
+        statuses = Counter(pool.map(lambda _: balancer.request("POST", SESSIONS, NEW).status, range(100)))
 
     assert statuses == {201: 100}
 
 
-@CHANGES
-def test_a_change_is_not_sent_again(balance: Balance, deserters: list[Deserter], method: str) -> None:
-    answer = balance(*(deserter.address for deserter in deserters)).call(method, UNKNOWN, {})
+@WRITE_METHODS
+def test_a_change_is_not_retried(
+    start_balancer: StartBalancer, disconnecting_replicas: list[DisconnectingReplica], method: str
+) -> None:
+    response = start_balancer(*(replica.address for replica in disconnecting_replicas)).request(method, UNKNOWN, {})
 
-    assert (answer.status, answer.code) == (502, "REPLICA_FAILED")
-    assert sum(deserter.requests for deserter in deserters) == 1
+    assert (response.status, response.error_code) == (502, "REPLICA_FAILED")
+    assert sum(replica.requests for replica in disconnecting_replicas) == 1
 
 
-@CHANGES
-def test_nor_is_a_change_on_a_connection_in_use(balance: Balance, deserters: list[Deserter], method: str) -> None:
-    balancer = balance(*(deserter.address for deserter in deserters))
+@WRITE_METHODS
+def test_a_change_on_a_reused_connection_is_not_retried(
+    start_balancer: StartBalancer, disconnecting_replicas: list[DisconnectingReplica], method: str
+) -> None:
+    balancer = start_balancer(*(replica.address for replica in disconnecting_replicas))
 
     with closing(balancer.connection()) as connection, suppress(RemoteDisconnected):
-        call_over(connection, "GET", "/readyz")
-        call_over(connection, method, UNKNOWN, {})
+        send_request(connection, "GET", "/readyz")
+        send_request(connection, method, UNKNOWN, {})
 
-    assert sum(deserter.requests for deserter in deserters) == 1
-
-
-def test_a_read_is_sent_to_every_replica_before_it_fails(balance: Balance, deserters: list[Deserter]) -> None:
-    answer = balance(*(deserter.address for deserter in deserters)).call("GET", UNKNOWN)
-
-    assert (answer.status, answer.code) == (502, "REPLICA_FAILED")
-    assert sorted(deserter.requests for deserter in deserters) == [2, 3]
+    assert sum(replica.requests for replica in disconnecting_replicas) == 1
 
 
-def test_without_a_ready_replica_it_refuses_in_our_words(balance: Balance, start_replica: StartReplica) -> None:
+def test_a_read_is_retried_on_every_replica(
+    start_balancer: StartBalancer, disconnecting_replicas: list[DisconnectingReplica]
+) -> None:
+    response = start_balancer(*(replica.address for replica in disconnecting_replicas)).request("GET", UNKNOWN)
+
+    assert (response.status, response.error_code) == (502, "REPLICA_FAILED")
+    assert sorted(replica.requests for replica in disconnecting_replicas) == [2, 3]
+
+
+def test_without_a_ready_replica_the_response_is_no_replica_ready(
+    start_balancer: StartBalancer, start_replica: StartReplica
+) -> None:
     unready = start_replica(REDIS_URL="unix:///nowhere/redis.sock")
 
-    refusal = balance(address_of(unready)).until(SESSIONS, "NO_REPLICA_READY")
+    response = start_balancer(address_of(unready)).get_until(SESSIONS, "NO_REPLICA_READY")
 
-    assert (refusal.status, refusal.headers["Retry-After"], refusal.headers["Cache-Control"]) == (503, "1", "no-store")
-    assert refusal.body["error"]["code"] == "NO_REPLICA_READY"
-    assert refusal.headers["X-Request-ID"]
+    assert (response.status, response.headers["Retry-After"], response.headers["Cache-Control"]) == (
+        503,
+        "1",
+        "no-store",
+    )
+    assert response.body["error"]["code"] == "NO_REPLICA_READY"
+    assert response.headers["X-Request-ID"]
 
 
-def test_a_replica_that_becomes_ready_is_used(balance: Balance, start_replica: StartReplica, data_dir: Path) -> None:
+def test_a_replica_receives_requests_once_it_is_ready(
+    start_balancer: StartBalancer, start_replica: StartReplica, data_dir: Path
+) -> None:
     server = RedisServer(data_dir)
-    balancer = balance(address_of(start_replica(REDIS_URL=server.url)))
-    balancer.until(SESSIONS, "NO_REPLICA_READY")
+    balancer = start_balancer(address_of(start_replica(REDIS_URL=server.url)))
+    balancer.get_until(SESSIONS, "NO_REPLICA_READY")
 
     server.start()
-    answer = balancer.until(SESSIONS, None)
+    response = balancer.get_until(SESSIONS, None)
     server.stop()
 
-    assert answer.status == 200
+    assert response.status == 200
 
 
-def test_an_id_of_a_request_goes_through_and_comes_back(balance: Balance, replicas: list[Replica]) -> None:
-    answer = balance(address_of(replicas[0])).call("GET", UNKNOWN, X_Request_ID="mine-1")
+def test_a_valid_request_id_is_forwarded_and_returned(start_balancer: StartBalancer, replicas: list[Replica]) -> None:
+    response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, X_Request_ID="mine-1")
 
-    assert answer.headers["X-Request-ID"] == "mine-1"
+    assert response.headers["X-Request-ID"] == "mine-1"
     assert replicas[0].line_with('"mine-1"')
 
 
 @pytest.mark.parametrize(
     "named",
     [{}, {"X_Request_ID": "no blanks"}, {"X_Request_ID": 'mine-1,no"quotes'}, {"X_Request_ID": "mine-1,mine-2"}],
-    ids=["none", "unfit", "one of two unfit", "two"],
+    ids=["missing", "invalid character", "invalid list", "list"],
 )
-def test_a_request_without_an_id_is_given_one(balance: Balance, replicas: list[Replica], named: dict[str, str]) -> None:
-    answer = balance(address_of(replicas[0])).call("GET", UNKNOWN, **named)
+def test_a_missing_or_invalid_request_id_is_replaced(
+    start_balancer: StartBalancer, replicas: list[Replica], named: dict[str, str]
+) -> None:
+    response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, **named)
 
-    assert len(answer.headers["X-Request-ID"]) == 36
-    assert replicas[0].line_with(answer.headers["X-Request-ID"])
+    assert len(response.headers["X-Request-ID"]) == 36
+    assert replicas[0].line_with(response.headers["X-Request-ID"])

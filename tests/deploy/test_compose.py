@@ -1,4 +1,4 @@
-"""docker-compose.yml and what lies in deploy/: safe to bring up as it stands, and true to the service."""
+"""Tests that the Compose files, the image and the dashboard are secure by default and match the service."""
 
 import json
 import re
@@ -17,41 +17,40 @@ from service.settings import MAX_METADATA_BYTES, CannotStart, Settings
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS
 
-TOP = Path(__file__).parent.parent.parent
-DEPLOY = TOP / "deploy"
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
 FILES = [
-    TOP / "docker-compose.yml",
+    ROOT / "docker-compose.yml",
     DEPLOY / "sentinel" / "docker-compose.yml",
     DEPLOY / "cluster" / "docker-compose.yml",
 ]
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
-README = (TOP / "README.md").read_text()
-BASES = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-REFUSALS = sorted((DEPLOY / "errors").glob("*.http"))
+README = (ROOT / "README.md").read_text()
+BASE_IMAGES = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+ERROR_FILES = sorted((DEPLOY / "errors").glob("*.http"))
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "sessions.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-METRIC = re.compile(r"\b(?:sessions|process)_\w+|\bup\b")
+METRIC_NAME = re.compile(r"\b(?:sessions|process)_\w+|\bup\b")
 
 Service = dict[str, Any]
 
 
 def services_of(file: Path) -> dict[str, Service]:
-    """As compose has them: what a service extends is merged into it, and files are found from where they are named."""
-    written: dict[str, Service] = yaml.safe_load(file.read_text())["services"]
-    return {name: extended(service, file.parent) for name, service in written.items()}
+    """The services of a Compose file, with `extends` resolved and mounted paths made absolute."""
+    services: dict[str, Service] = yaml.safe_load(file.read_text())["services"]
+    return {name: resolved(service, file.parent) for name, service in services.items()}
 
 
-def extended(service: Service, folder: Path) -> Service:
-    mounts = [mounted_from(folder, volume) for volume in service.get("volumes", [])]
-    own = {**service, **({"volumes": mounts} if mounts else {})}
+def resolved(service: Service, folder: Path) -> Service:
+    volumes = [absolute_volume(folder, volume) for volume in service.get("volumes", [])]
+    own = {**service, **({"volumes": volumes} if volumes else {})}
     if "extends" not in service:
         return own
-    named = own.pop("extends")
-    return merged(services_of((folder / named["file"]).resolve())[named["service"]], own)
+    extends = own.pop("extends")
+    return merged(services_of((folder / extends["file"]).resolve())[extends["service"]], own)
 
 
-def mounted_from(folder: Path, volume: str) -> str:
-    """What it mounts, as an absolute path where it is a file."""
+def absolute_volume(folder: Path, volume: str) -> str:
     source, _, rest = volume.partition(":")
     return f"{(folder / source).resolve()}:{rest}" if source.startswith(".") else volume
 
@@ -64,28 +63,32 @@ def merged(base: Service, own: Service) -> Service:
 
 
 SERVICES = {file: services_of(file) for file in FILES}
-TOP_LEVEL = SERVICES[FILES[0]]
-NAMED = {
+DEFAULT = SERVICES[FILES[0]]
+ALL_SERVICES = {
     f"{file.parent.name}-{name}": service for file, services in SERVICES.items() for name, service in services.items()
 }
-IMAGES = {service["image"] for service in NAMED.values() if "build" not in service}
+IMAGES = {service["image"] for service in ALL_SERVICES.values() if "build" not in service}
 
 
-def of_each(services: dict[str, Service]) -> pytest.MarkDecorator:
+def for_each(services: dict[str, Service]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("service", services.values(), ids=services.keys())
 
 
-OF_EACH_FILE = pytest.mark.parametrize("services", SERVICES.values(), ids=[file.parent.name for file in FILES])
-OF_EACH_SERVER = of_each(
-    {name: service for name, service in NAMED.items() if service["image"].startswith("valkey/") and "form" not in name}
+FOR_EACH_FILE = pytest.mark.parametrize("services", SERVICES.values(), ids=[file.parent.name for file in FILES])
+FOR_EACH_REDIS_SERVER = for_each(
+    {
+        name: service
+        for name, service in ALL_SERVICES.items()
+        if service["image"].startswith("valkey/") and "form" not in name
+    }
 )
 
 
-class AnyRefusal(Refusal):
-    status, code, message = 418, "ANY", "Any"
+class ExampleError(Refusal):
+    status, code, message = 418, "EXAMPLE", "Example"
 
 
-@OF_EACH_FILE
+@FOR_EACH_FILE
 def test_only_the_balancer_is_published(services: dict[str, Service]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
 
@@ -93,118 +96,118 @@ def test_only_the_balancer_is_published(services: dict[str, Service]) -> None:
     assert published == {"balancer": ["${PUBLISH_ADDRESS:-127.0.0.1}:3000:3000"]}
 
 
-def test_the_profile_publishes_grafana_besides() -> None:
-    watching = {
-        name: service.get("ports") for name, service in TOP_LEVEL.items() if service.get("profiles") == ["watch"]
+def test_the_watch_profile_also_publishes_grafana() -> None:
+    published = {
+        name: service.get("ports") for name, service in DEFAULT.items() if service.get("profiles") == ["watch"]
     }
 
-    assert watching == {"prometheus": None, "grafana": ["${PUBLISH_ADDRESS:-127.0.0.1}:3001:3000"]}
+    assert published == {"prometheus": None, "grafana": ["${PUBLISH_ADDRESS:-127.0.0.1}:3001:3000"]}
 
 
-@pytest.mark.parametrize("image", sorted({*IMAGES, *BASES}))
+@pytest.mark.parametrize("image", sorted({*IMAGES, *BASE_IMAGES}))
 def test_images_are_pinned_to_a_version(image: str) -> None:
     assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", image)
 
 
-@of_each(NAMED)
-def test_nothing_may_gain_privileges(service: Service) -> None:
+@for_each(ALL_SERVICES)
+def test_containers_cannot_gain_privileges(service: Service) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
     assert "cap_add" not in service
 
 
-@of_each(NAMED)
-def test_nothing_is_run_by_root(service: Service) -> None:
+@for_each(ALL_SERVICES)
+def test_containers_do_not_run_as_root(service: Service) -> None:
     assert service["user"] in ("10001", "472", "haproxy", "nobody", "valkey")
 
 
-@of_each(NAMED)
-def test_nothing_may_have_processes_without_end(service: Service) -> None:
+@for_each(ALL_SERVICES)
+def test_containers_have_a_process_limit(service: Service) -> None:
     assert service["pids_limit"] <= 512
 
 
-@of_each(NAMED)
-def test_nothing_shares_what_is_the_machines(service: Service) -> None:
+@for_each(ALL_SERVICES)
+def test_containers_do_not_share_host_namespaces_or_devices(service: Service) -> None:
     assert service.keys() & {"pid", "ipc", "network_mode", "devices", "userns_mode"} == set()
     assert [volume for volume in service["volumes"] if "docker.sock" in volume] == []
 
 
-@of_each(NAMED)
-def test_file_systems_are_read_only(service: Service) -> None:
+@for_each(ALL_SERVICES)
+def test_root_file_systems_are_read_only(service: Service) -> None:
     assert service["read_only"] is True
 
 
-@OF_EACH_SERVER
-def test_the_health_of_servers_is_checked(service: Service) -> None:
+@FOR_EACH_REDIS_SERVER
+def test_redis_servers_have_a_health_check(service: Service) -> None:
     assert service["healthcheck"]["test"][:2] == ["CMD", "valkey-cli"]
 
 
-@OF_EACH_FILE
-def test_the_health_of_the_balancer_is_checked(services: dict[str, Service]) -> None:
+@FOR_EACH_FILE
+def test_the_balancer_has_a_health_check(services: dict[str, Service]) -> None:
     assert services["balancer"]["healthcheck"]["test"][0] == "CMD"
 
 
-@of_each(NAMED)
-def test_what_is_mounted_is_there(service: Service) -> None:
-    mounted = [volume.partition(":")[0] for volume in service["volumes"] if volume.startswith("/")]
+@for_each(ALL_SERVICES)
+def test_mounted_files_exist(service: Service) -> None:
+    paths = [volume.partition(":")[0] for volume in service["volumes"] if volume.startswith("/")]
 
-    assert [path for path in mounted if not Path(path).exists()] == []
+    assert [path for path in paths if not Path(path).exists()] == []
 
 
-def test_the_image_checks_its_own_health_and_runs_as_nobody_special() -> None:
+def test_the_image_has_a_health_check_and_runs_unprivileged() -> None:
     assert "\nHEALTHCHECK " in DOCKERFILE
     assert "/livez" in DOCKERFILE
     assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["10001"]
 
 
-def test_valkey_keeps_what_it_is_told() -> None:
-    written = (DEPLOY / "valkey.conf").read_text()
-    options = dict(line.split(maxsplit=1) for line in written.splitlines() if line and not line.startswith("#"))
+def test_valkey_persists_data_and_does_not_evict() -> None:
+    lines = (DEPLOY / "valkey.conf").read_text().splitlines()
+    options = dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
 
     assert (options["appendonly"], options["maxmemory-policy"]) == ("yes", "noeviction")
     assert options["hash-max-listpack-value"] == str(MAX_METADATA_BYTES)
 
 
-@OF_EACH_SERVER
-def test_every_server_is_told_it_and_has_a_volume(service: Service) -> None:
+@FOR_EACH_REDIS_SERVER
+def test_every_server_uses_this_configuration_and_has_a_volume(service: Service) -> None:
     assert f"{DEPLOY / 'valkey.conf'}:/etc/valkey.conf:ro" in service["volumes"]
     assert [volume for volume in service["volumes"] if volume.endswith(":/data")] != []
 
 
-@OF_EACH_FILE
+@FOR_EACH_FILE
 def test_no_two_servers_share_a_volume(services: dict[str, Service]) -> None:
     volumes = [volume for service in services.values() for volume in service["volumes"] if volume.endswith(":/data")]
 
     assert len(set(volumes)) == len(volumes)
 
 
-@OF_EACH_FILE
-def test_redis_is_reached_by_the_service_alone(services: dict[str, Service]) -> None:
-    reaching = {name for name, service in services.items() if "store" in service["networks"]}
-    valkeys = {name for name, service in services.items() if service["image"].startswith("valkey/")}
+@FOR_EACH_FILE
+def test_only_the_service_can_reach_redis(services: dict[str, Service]) -> None:
+    connected = {name for name, service in services.items() if "store" in service["networks"]}
+    servers = {name for name, service in services.items() if service["image"].startswith("valkey/")}
 
-    assert reaching == valkeys | {"service"}
+    assert connected == servers | {"service"}
 
 
-def test_the_service_is_the_user_that_it_is_to_be() -> None:
-    url = settings_of(TOP_LEVEL["service"]).redis_url
+def test_the_service_uses_its_own_redis_account() -> None:
+    url = settings_of(DEFAULT["service"]).redis_url
     assert url is not None
 
     assert url.get_secret_value().startswith("redis://session-service:${REDIS_PASSWORD:-session-service}@")
-    assert TOP_LEVEL["redis"]["environment"]["REDIS_PASSWORD"] == "${REDIS_PASSWORD:-session-service}"
+    assert DEFAULT["redis"]["environment"]["REDIS_PASSWORD"] == "${REDIS_PASSWORD:-session-service}"
 
 
-@OF_EACH_FILE
-def test_the_environment_is_of_settings_that_the_service_knows(services: dict[str, Service]) -> None:
+@FOR_EACH_FILE
+def test_the_environment_contains_only_known_settings(services: dict[str, Service]) -> None:
     environment = services["service"]["environment"]
 
     assert set(environment) <= {name.upper() for name in Settings.model_fields}
     assert settings_of(services["service"]).redis_url is not None
 
 
-@OF_EACH_FILE
-def test_the_image_starts_with_that_environment_though_others_reach_it(services: dict[str, Service]) -> None:
+@FOR_EACH_FILE
+def test_the_image_starts_on_a_public_address_only_with_anonymous_access_allowed(services: dict[str, Service]) -> None:
     (host,) = re.findall(r"\bHOST=(\S+)", DOCKERFILE)
     settings = settings_of(services["service"]).model_copy(update={"host": host})
 
@@ -213,35 +216,35 @@ def test_the_image_starts_with_that_environment_though_others_reach_it(services:
         require_guarded(settings.model_copy(update={"session_allow_anonymous": False}))
 
 
-@OF_EACH_FILE
-def test_the_service_is_told_servers_that_there_are(services: dict[str, Service]) -> None:
+@FOR_EACH_FILE
+def test_redis_url_names_existing_services(services: dict[str, Service]) -> None:
     url = settings_of(services["service"]).redis_url
     assert url is not None
 
-    named = re.findall(r"[/,@]([\w-]+):\d+", url.get_secret_value())
+    hosts = re.findall(r"[/,@]([\w-]+):\d+", url.get_secret_value())
 
-    assert named != []
-    assert set(named) <= set(services)
+    assert hosts != []
+    assert set(hosts) <= set(services)
 
 
 @pytest.mark.parametrize("file", FILES[1:], ids=lambda file: file.parent.name)
-def test_servers_have_the_addresses_that_others_know_them_by(file: Path) -> None:
-    told = yaml.safe_load(file.read_text())["x-hosts"]
+def test_etc_hosts_entries_match_the_addresses_of_servers(file: Path) -> None:
+    hosts = yaml.safe_load(file.read_text())["x-hosts"]
     services = SERVICES[file]
 
-    assert {name: services[name]["networks"]["store"]["ipv4_address"] for name in told} == told
-    assert [services[name]["hostname"] for name in told] == [*told]
-    assert [services[name]["extra_hosts"] for name in (*told, "service")] == [told] * (len(told) + 1)
+    assert {name: services[name]["networks"]["store"]["ipv4_address"] for name in hosts} == hosts
+    assert [services[name]["hostname"] for name in hosts] == [*hosts]
+    assert [services[name]["extra_hosts"] for name in (*hosts, "service")] == [hosts] * (len(hosts) + 1)
 
 
-def test_the_nodes_that_form_the_cluster_are_those_there_are() -> None:
-    told = yaml.safe_load(FILES[2].read_text())["x-hosts"]
+def test_the_cluster_is_formed_of_all_nodes() -> None:
+    hosts = yaml.safe_load(FILES[2].read_text())["x-hosts"]
 
-    assert SERVICES[FILES[2]]["form"]["command"][2:] == [f"{address}:6379" for address in told.values()]
+    assert SERVICES[FILES[2]]["form"]["command"][2:] == [f"{address}:6379" for address in hosts.values()]
 
 
-@OF_EACH_FILE
-def test_the_service_has_time_to_drain(services: dict[str, Service]) -> None:
+@FOR_EACH_FILE
+def test_the_grace_period_is_longer_than_the_drain(services: dict[str, Service]) -> None:
     settings = settings_of(services["service"])
     grace_seconds = int(services["service"]["stop_grace_period"].removesuffix("s"))
 
@@ -249,66 +252,66 @@ def test_the_service_has_time_to_drain(services: dict[str, Service]) -> None:
     assert grace_seconds > settings.session_drain_pause_seconds + 2 * settings.session_drain_timeout_seconds
 
 
-@pytest.mark.parametrize("path", REFUSALS, ids=lambda path: path.name)
-def test_the_balancer_refuses_as_the_service_does(path: Path) -> None:
+@pytest.mark.parametrize("path", ERROR_FILES, ids=lambda path: path.name)
+def test_error_responses_of_the_balancer_have_the_format_of_the_service(path: Path) -> None:
     head, _, body = path.read_bytes().partition(b"\r\n\r\n")
     status_line, *lines = head.decode().split("\r\n")
     headers = dict(line.split(": ") for line in lines)
-    refusal = json.loads(body)
+    error = json.loads(body)
 
     assert re.fullmatch(rf"HTTP/1\.1 {path.stem} [A-Z][A-Za-z ]+", status_line)
     assert headers["Content-Type"].startswith("application/json")
     assert (headers["Content-Length"], headers["Cache-Control"]) == (str(len(body)), "no-store")
     assert SAFE.items() <= headers.items()
-    assert shape_of(refusal) == shape_of(as_the_service_says(AnyRefusal("Any.")))
-    assert f"`{refusal['code']}`" in README
+    assert shape_of(error) == shape_of(service_response(ExampleError("Example.")))
+    assert f"`{error['code']}`" in README
 
 
-def test_without_a_replica_the_balancer_says_when_to_come_back() -> None:
+def test_the_503_of_the_balancer_has_retry_after() -> None:
     assert b"\r\nRetry-After: 1\r\n" in (DEPLOY / "errors" / "503.http").read_bytes()
 
 
-def test_there_is_a_refusal_for_each_that_the_balancer_is_told_of() -> None:
-    named = re.findall(r"errorfile \d+ (errors/\S+)", (DEPLOY / "haproxy.cfg").read_text())
+def test_the_balancer_uses_every_error_file() -> None:
+    configured = re.findall(r"errorfile \d+ (errors/\S+)", (DEPLOY / "haproxy.cfg").read_text())
 
-    assert named == [f"errors/{path.name}" for path in REFUSALS]
+    assert configured == [f"errors/{path.name}" for path in ERROR_FILES]
 
 
-def test_prometheus_finds_every_replica_by_name() -> None:
+def test_prometheus_discovers_every_replica_by_dns() -> None:
     job = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]
 
-    assert [(found["names"], found["type"], found["port"]) for found in job["dns_sd_configs"]] == [
+    assert [(config["names"], config["type"], config["port"]) for config in job["dns_sd_configs"]] == [
         (["service"], "A", 3000)
     ]
 
 
-async def test_the_dashboard_asks_for_what_the_service_serves(client: HttpClient) -> None:
+async def test_the_dashboard_queries_existing_metrics_and_labels(client: HttpClient) -> None:
     await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
 
     served = await (await client.get("/metrics")).text()
     samples = [sample for family in text_string_to_metric_families(served) for sample in family.samples]
-    asked = {name for query in QUERIES for name in METRIC.findall(query)}
+    queried = {name for query in QUERIES for name in METRIC_NAME.findall(query)}
 
-    assert [query for query in QUERIES if not METRIC.search(query)] == []
-    assert asked <= {sample.name for sample in samples} | {"up"}
-    assert labels_asked_for() <= {label for sample in samples for label in sample.labels}
+    assert [query for query in QUERIES if not METRIC_NAME.search(query)] == []
+    assert queried <= {sample.name for sample in samples} | {"up"}
+    assert queried_labels() <= {label for sample in samples for label in sample.labels}
 
 
 def settings_of(service: Service) -> Settings:
-    told = {name.lower(): value for name, value in service["environment"].items() if value is not None}
-    return Settings(**told)
+    environment = {name.lower(): value for name, value in service["environment"].items() if value is not None}
+    return Settings(**environment)
 
 
-def as_the_service_says(refusal: Refusal) -> object:
-    body = refusal_response(refusal, "schema").body
+def service_response(error: Refusal) -> object:
+    body = refusal_response(error, "schema").body
     assert isinstance(body, bytes)
     return json.loads(body)
 
 
-def labels_asked_for() -> set[str]:
+def queried_labels() -> set[str]:
     return {label for query in QUERIES for by in re.findall(r"by \(([^)]+)\)", query) for label in by.split(", ")}
 
 
 def shape_of(value: object) -> object:
-    """The members of a JSON value, whatever they hold."""
-    return {name: shape_of(held) for name, held in value.items()} if isinstance(value, dict) else type(value)
+    """The names and types in a JSON value."""
+    return {name: shape_of(member) for name, member in value.items()} if isinstance(value, dict) else type(value)

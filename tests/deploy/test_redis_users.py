@@ -1,6 +1,6 @@
-"""The accounts in deploy/ that the service needs on its Redis and on its Sentinels.
+"""Tests that the ACL files in deploy/ grant nothing beyond the needs of the service.
 
-That they are enough shows in every other test, whose servers let the service do no more (tests/redis_server.py).
+All other tests run with these accounts (tests/redis_server.py), so they show that the permissions are sufficient.
 """
 
 import re
@@ -18,38 +18,38 @@ from tests.sentinel_servers import Sentinel, SentinelServers
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 SERVICE = Login("session-service", "a-password")
 
-REFUSED = r"(?i)no permissions"
+NO_PERMISSION = r"(?i)no permissions"
 
 FORBIDDEN = {
-    "to empty it": ("FLUSHALL",),
-    "to empty a database": ("FLUSHDB",),
-    "to list all keys": ("KEYS", "*"),
-    "to walk over all keys": ("SCAN", "0"),
-    "to change its settings": ("CONFIG", "SET", "maxmemory", "0"),
-    "to read settings and change none": ("CONFIG", "REWRITE"),
-    "to forget scripts": ("SCRIPT", "FLUSH"),
-    "to see accounts": ("ACL", "LIST"),
-    "to make an account": ("ACL", "SETUSER", "mine", "on", "nopass", "+@all"),
-    "to see who is connected": ("CLIENT", "LIST"),
-    "to hear what others ask": ("MONITOR",),
-    "to make it follow another": ("REPLICAOF", "127.0.0.1", "1"),
-    "to have all it holds": ("SYNC",),
-    "to stop it": ("SHUTDOWN", "NOSAVE"),
-    "to load a function": ("FUNCTION", "LOAD", "#!lua name=x\n"),
-    "to send to others": ("PUBLISH", "channel", "word"),
-    "to take the end from a session": ("PERSIST", "session:{ab}:x"),
-    "to move a key": ("MIGRATE", "127.0.0.1", "1", "session:{ab}:x", "0", "1"),
-    "to rename a key": ("RENAME", "session:{ab}:x", "session:{ab}:y"),
-    "to read another's key": ("GET", "sessions-of-others"),
-    "to write another's key": ("SET", "other", "1"),
-    "to delete another's key": ("DEL", "other"),
-    "to do so by a script": ("EVAL", "return redis.call('GET', KEYS[1])", 1, "other"),
-    "to empty it by a script": ("EVAL", "return redis.call('FLUSHALL')", 0),
+    "delete all data": ("FLUSHALL",),
+    "delete a database": ("FLUSHDB",),
+    "list keys": ("KEYS", "*"),
+    "scan keys": ("SCAN", "0"),
+    "change the configuration": ("CONFIG", "SET", "maxmemory", "0"),
+    "rewrite the configuration file": ("CONFIG", "REWRITE"),
+    "flush scripts": ("SCRIPT", "FLUSH"),
+    "list accounts": ("ACL", "LIST"),
+    "create an account": ("ACL", "SETUSER", "mine", "on", "nopass", "+@all"),
+    "list clients": ("CLIENT", "LIST"),
+    "monitor commands": ("MONITOR",),
+    "make it a replica": ("REPLICAOF", "127.0.0.1", "1"),
+    "copy the data set": ("SYNC",),
+    "shut down the server": ("SHUTDOWN", "NOSAVE"),
+    "load a function": ("FUNCTION", "LOAD", "#!lua name=x\n"),
+    "publish a message": ("PUBLISH", "channel", "word"),
+    "remove a TTL": ("PERSIST", "session:{ab}:x"),
+    "migrate a key": ("MIGRATE", "127.0.0.1", "1", "session:{ab}:x", "0", "1"),
+    "rename a key": ("RENAME", "session:{ab}:x", "session:{ab}:y"),
+    "read a foreign key": ("GET", "sessions-of-others"),
+    "write a foreign key": ("SET", "other", "1"),
+    "delete a foreign key": ("DEL", "other"),
+    "read a foreign key from a script": ("EVAL", "return redis.call('GET', KEYS[1])", 1, "other"),
+    "delete all data from a script": ("EVAL", "return redis.call('FLUSHALL')", 0),
 }
 
 
 def users_in(file: str) -> str:
-    """The file as README says to fill it in."""
+    """The file with a password, as docs/redis.md describes."""
     return (
         (DEPLOY / file).read_text().replace("user session-service on", f"user session-service on >{SERVICE.password}")
     )
@@ -57,7 +57,7 @@ def users_in(file: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One that lets in the service, by its name and password, and everyone else do everything."""
+    """A server on which only the service has a restricted account."""
     folder = tmp_path_factory.mktemp("r")
     (folder / "own.acl").write_text(users_in("redis-users.acl"))
     server = RedisServer(
@@ -68,26 +68,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server.stop()
 
 
-def as_the_service(server: RedisServer) -> redis.Redis:
+def service_client(server: RedisServer) -> redis.Redis:
     return redis.Redis(port=server.port, username=SERVICE.user, password=SERVICE.password)
 
 
 @pytest.mark.parametrize("words", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_the_service_may_not(server: RedisServer, words: tuple[str, ...]) -> None:
+def test_the_account_has_no_permission_to(server: RedisServer, words: tuple[str, ...]) -> None:
     with (
-        as_the_service(server) as client,
-        pytest.raises(redis.ResponseError, match=REFUSED),
+        service_client(server) as client,
+        pytest.raises(redis.ResponseError, match=NO_PERMISSION),
     ):
         client.execute_command(*words)
 
 
-def test_the_service_may_ask_whether_that_is_the_primary(server: RedisServer) -> None:
-    """Where it may not, it goes without a word by what it knew, so that no other test would miss this."""
-    with as_the_service(server) as client:
+def test_the_account_may_run_role(server: RedisServer) -> None:
+    """Without ROLE the service skips the check silently, so no other test would notice."""
+    with service_client(server) as client:
         assert client.role()[0] == b"master"
 
 
-def test_the_service_serves_as_that_user(server: RedisServer, start_replica: StartReplica) -> None:
+def test_the_service_works_with_this_account(server: RedisServer, start_replica: StartReplica) -> None:
     replica = start_replica(REDIS_URL=f"redis://{SERVICE}127.0.0.1:{server.port}")
 
     status, session = replica.call("POST", "/api/messaging/sessions", {"agentId": AGENT, "userId": USER})
@@ -96,13 +96,13 @@ def test_the_service_serves_as_that_user(server: RedisServer, start_replica: Sta
     assert replica.call("DELETE", f"/api/messaging/sessions/{session['sessionId']}")[0] == 200
 
 
-def test_as_the_file_stands_nobody_knows_the_password(redis_server: RedisServer) -> None:
+def test_the_file_as_shipped_has_no_valid_password(redis_server: RedisServer) -> None:
     rules = (DEPLOY / "redis-users.acl").read_text().split()[2:]
-    redis_server.command("ACL", "SETUSER", "as-it-stands", *rules)
+    redis_server.command("ACL", "SETUSER", "as-shipped", *rules)
 
     with pytest.raises(AuthenticationError):
-        redis.Redis.from_url(redis_server.url.replace("unix://", "unix://as-it-stands:@")).ping()
-    redis_server.command("ACL", "DELUSER", "as-it-stands")
+        redis.Redis.from_url(redis_server.url.replace("unix://", "unix://as-shipped:@")).ping()
+    redis_server.command("ACL", "DELUSER", "as-shipped")
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,14 @@ def test_as_the_file_stands_nobody_knows_the_password(redis_server: RedisServer)
     ],
     ids=lambda words: " ".join(words),
 )
-def test_the_service_may_not_tell_sentinels_what_to_do(
-    sentinel_servers: SentinelServers, words: tuple[str, ...]
-) -> None:
+def test_the_account_cannot_administer_sentinels(sentinel_servers: SentinelServers, words: tuple[str, ...]) -> None:
     sentinel: Sentinel = sentinel_servers.sentinels[0]
 
-    with redis.Redis(port=sentinel.port) as client, pytest.raises(redis.ResponseError, match=REFUSED):
+    with redis.Redis(port=sentinel.port) as client, pytest.raises(redis.ResponseError, match=NO_PERMISSION):
         client.execute_command(*words)
 
 
-def test_the_file_has_every_command_that_scripts_call() -> None:
+def test_the_account_may_run_every_command_that_scripts_call() -> None:
     texts = [path.read_text() for path in (DEPLOY.parent / "service" / "life" / "scripts").glob("*.lua")]
     called = {name.lower() for text in texts for name in re.findall(r"redis\.p?call\('([A-Z]+)'", text)}
     granted = {word[1:] for word in users_in("redis-users.acl").split() if word.startswith("+")}

@@ -1,4 +1,4 @@
-"""SECURITY.md: it leaves out no requirement, and what it points to is there."""
+"""Tests that SECURITY.md covers every requirement and that its references exist."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ CHAPTER_7 = (
     *(f"7.5.{number}" for number in (1, 2, 3)),
     *(f"7.6.{number}" for number in (1, 2)),
 )
-"""Of OWASP ASVS 5.0.0."""
+"""The requirements of OWASP ASVS 5.0.0, chapter V7."""
 
 CHEAT_SHEET = (
     "Session ID Name Fingerprinting",
@@ -55,13 +55,13 @@ CHEAT_SHEET = (
     "Simultaneous Session Logons",
     "Session Management WAF Protections",
 )
-"""The sections of the OWASP Session Management Cheat Sheet that ask for something."""
+"""The sections of the OWASP Session Management Cheat Sheet that contain requirements."""
 
-STANDINGS = {"met", "by setting", "in part", "not met", "front end"}
+STATUSES = {"met", "by setting", "in part", "not met", "front end"}
 
 
 def rows_under(heading: str) -> list[list[str]]:
-    """Of the table there, without its head."""
+    """The body of the table under a heading."""
     section = re.split(r"^## ", PAGE.partition(f"## {heading}")[2], maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -71,36 +71,36 @@ REQUIREMENTS = rows_under("OWASP ASVS 5.0.0, chapter V7")
 SECTIONS = rows_under("OWASP Session Management Cheat Sheet")
 
 
-def test_every_requirement_of_the_chapter_has_its_line() -> None:
+def test_every_requirement_of_chapter_7_has_a_row() -> None:
     assert tuple(number for number, *_ in REQUIREMENTS) == CHAPTER_7
 
 
-def test_every_section_of_the_cheat_sheet_has_its_line() -> None:
+def test_every_section_of_the_cheat_sheet_has_a_row() -> None:
     assert tuple(section for section, *_ in SECTIONS) == CHEAT_SHEET
 
 
-def test_each_line_says_in_a_known_word_how_it_stands() -> None:
-    assert {row[-2] for row in (*REQUIREMENTS, *SECTIONS)} == STANDINGS
+def test_every_row_has_a_known_status() -> None:
+    assert {row[-2] for row in (*REQUIREMENTS, *SECTIONS)} == STATUSES
 
 
-def test_what_is_met_says_where_and_what_is_not_says_why() -> None:
-    silent = [row[0] for row in (*REQUIREMENTS, *SECTIONS) if row[-2] != "front end" and not row[-1]]
+def test_every_row_has_an_explanation_unless_the_front_end_is_responsible() -> None:
+    unexplained = [row[0] for row in (*REQUIREMENTS, *SECTIONS) if row[-2] != "front end" and not row[-1]]
 
-    assert silent == []
+    assert unexplained == []
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:service|tests|deploy)/[\w./-]+)`", PAGE))))
-def test_a_file_that_it_names_is_there(path: str) -> None:
+def test_referenced_files_exist(path: str) -> None:
     assert (ROOT / path).is_file()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:SESSION_|TRUSTED_)\w+)", PAGE))))
-def test_a_setting_that_it_names_is_one(name: str) -> None:
+def test_referenced_settings_exist(name: str) -> None:
     assert name.lower() in Settings.model_fields
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
-def test_a_link_leads_somewhere(target: str) -> None:
+def test_links_resolve(target: str) -> None:
     path, _, anchor = target.partition("#")
     headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
 
@@ -108,5 +108,5 @@ def test_a_link_leads_somewhere(target: str) -> None:
     assert anchor in {"", *(heading.lower().replace(" ", "-") for heading in headings)}
 
 
-def test_the_readme_leads_to_it() -> None:
+def test_the_readme_links_to_it() -> None:
     assert "](SECURITY.md)" in README
