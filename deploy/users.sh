@@ -1,8 +1,8 @@
-# Starts what it is given with users: the service by REDIS_PASSWORD, and an admin, who may do everything, where there is a
-# REDIS_ADMIN_PASSWORD. Everyone else may see whether it is there.
+# Starts the given server command with an ACL file: the service (REDIS_PASSWORD), optionally an admin with all permissions
+# (REDIS_ADMIN_PASSWORD), and a default user that may only PING.
 
 set -eu
-umask 077  # hashes of passwords are nobody else's to read
+umask 077  # the file contains password hashes
 hash_of() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
 {
     sed "s/^user session-service on /&#$(hash_of "$REDIS_PASSWORD") /" /etc/redis-users.acl

@@ -1,8 +1,8 @@
-# Makes a Cluster of the nodes at these addresses, half of them replicas, unless one of them is in a Cluster already.
+# Creates a Cluster from the nodes at these addresses, one replica per primary, unless a node already belongs to one.
 
 set -eu
 for address; do
-    knows=$(valkey-cli -e -u "redis://$address" CLUSTER INFO | tr -d '\r' | sed -n 's/^cluster_known_nodes://p')
-    [ "$knows" = 1 ] || { echo "$address is in a Cluster already: nothing to do"; exit 0; }
+    known_nodes=$(valkey-cli -e -u "redis://$address" CLUSTER INFO | tr -d '\r' | sed -n 's/^cluster_known_nodes://p')
+    [ "$known_nodes" = 1 ] || { echo "$address already belongs to a Cluster: nothing to do"; exit 0; }
 done
 exec valkey-cli --cluster create "$@" --cluster-replicas 1 --cluster-yes

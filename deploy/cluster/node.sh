@@ -1,7 +1,8 @@
-# A node of the Cluster. nodes.conf, in its volume, is the Cluster's own memory of who is who.
+# Starts a Cluster node. It stores the topology in nodes.conf, in its volume.
 #
-# A shard without a server costs its own sessions (503), not all of them. Cut off from most primaries a node answers nothing,
-# reads included: a session that it does not know yet would be 404 instead of 503. Clients are told names, not addresses.
+# cluster-require-full-coverage no: a missing shard makes only its own sessions unavailable.
+# cluster-allow-reads-when-down no: an isolated node rejects reads, which would return 404 for sessions it has not seen.
+# Nodes announce host names, so that their addresses may change.
 
 set -eu
 exec valkey-server /etc/valkey.conf \

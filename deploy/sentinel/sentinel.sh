@@ -1,4 +1,4 @@
-# A Sentinel writes what it learns into its configuration, the primary above all: it begins with ours and keeps its own.
+# A Sentinel rewrites its configuration, so copy the initial file only once.
 
 set -eu
 cd /data
