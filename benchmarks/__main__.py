@@ -9,15 +9,15 @@ from pathlib import Path
 
 from benchmarks import report, runs
 from benchmarks.machine import MissingTool, redis_server, require
-from service.secret import Secret
-from service.telemetry import log
+from service.observability import log
+from service.shared_secret import SharedSecret
 
 _RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     options = _options()
-    log.configure("json", "error", sys.stderr, Secret())
+    log.configure("json", "error", sys.stderr, SharedSecret())
     try:
         require("wrk", "apt-get install wrk")
         require("taskset", "apt-get install util-linux")

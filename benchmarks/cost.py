@@ -8,17 +8,17 @@ import redis
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
-from service.keeping.sweeper import Sweeper
-from service.lanes.connect import client_for
-from service.lanes.store_watch import StoreWatch
-from service.life.keys import Keys
-from service.life.lifecycle import Lifecycle
-from service.secret import Secret
+from service.maintenance.sweeper import Sweeper
+from service.observability.event_log import EventLog
+from service.observability.later import Later
+from service.observability.metrics import Metrics
+from service.redis_client.factory import redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.sessions.events import SessionEvents
+from service.sessions.keys import Keys
 from service.settings import Settings
-from service.telemetry.event_log import EventLog
-from service.telemetry.later import Later
-from service.telemetry.metrics import Metrics
-from tests.single_calls import SingleCalls
+from service.shared_secret import SharedSecret
+from tests.unpipelined_client import UnpipelinedClient
 
 SESSIONS_WEIGHED = 100_000
 _AT_ONCE = "0.001"
@@ -64,10 +64,13 @@ def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
 
 async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
-    client = client_for(url, 10)
+    client = redis_client_for(url, 10)
     metrics = Metrics()
-    lane, lifecycle = SingleCalls(client, 10, StoreWatch(metrics)), Lifecycle(metrics, EventLog(Secret()), Later())
-    sweeper = Sweeper(lane, Keys(""), lifecycle, metrics, retention_ms=Settings().retention_ms)
+    redis_client, events = (
+        UnpipelinedClient(client, 10, StoreMonitor(metrics)),
+        SessionEvents(metrics, EventLog(SharedSecret()), Later()),
+    )
+    sweeper = Sweeper(redis_client, Keys(""), events, metrics, retention_ms=Settings().retention_ms)
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()

@@ -14,7 +14,7 @@ from benchmarks.load import Measured, Target, measure
 from benchmarks.machine import MissingTool, cpu_seconds, http_server, python, resident_mib
 from benchmarks.peers import PEERS
 from benchmarks.sessions import SESSIONS, new_session_body, opened, pages, stored, targets
-from service.access.api_keys import new_key
+from service.auth.api_keys import new_key
 
 CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32

@@ -7,8 +7,8 @@ import uuid
 import redis
 
 from benchmarks.load import Target
-from service.life import scripts
-from service.life.keys import Keys, LookupKeys
+from service.sessions import scripts
+from service.sessions.keys import Keys, OwnerIndexKeys
 
 SESSIONS = "/api/messaging/sessions"
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -72,7 +72,7 @@ def stored(
     client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"web"}', timeout_minutes: str = "30"
 ) -> list[str]:
     """Store that many sessions, each of a user of its own, and return their ids."""
-    for script in (scripts.ENLIST, scripts.CREATE):
+    for script in (scripts.ADD_TO_INDEX, scripts.CREATE):
         client.script_load(script.text)
     session_ids = [str(uuid.uuid4()) for _ in range(number)]
     for start in range(0, number, _IN_ONE_TRIP):
@@ -86,7 +86,7 @@ def stored(
 
 def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[scripts.Command]:
     user_id = str(uuid.uuid4())
-    lookups = [LookupKeys(_KEYS.agent(AGENT)), LookupKeys(_KEYS.user(user_id))]
+    owner_indexes = [OwnerIndexKeys(_KEYS.agent(AGENT)), OwnerIndexKeys(_KEYS.user(user_id))]
     create = scripts.CREATE.command(
         _KEYS.of(session_id),
         id=session_id,
@@ -99,8 +99,10 @@ def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[sc
     )
     return [
         *[
-            scripts.ENLIST.command(lookup, id=session_id, lookup_life_ms=LOOKUP_LIFE_MS, created_at="")
-            for lookup in lookups
+            scripts.ADD_TO_INDEX.command(
+                owner_index, id=session_id, owner_index_lifetime_ms=LOOKUP_LIFE_MS, created_at=""
+            )
+            for owner_index in owner_indexes
         ],
         create,
     ]

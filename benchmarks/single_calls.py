@@ -7,28 +7,28 @@ import sys
 import uvloop
 from aiohttp import web
 
+from service.api.access_log import AccessLog
+from service.api.runner import Runner
 from service.app import create_app
-from service.http.runner import Runner
-from service.http.watch import Watch
-from service.lanes.clients import Clients
-from service.lanes.connect import client_for
-from service.lanes.store_watch import StoreWatch
+from service.observability.event_log import event_log_on
+from service.observability.later import Later
+from service.observability.metrics import Metrics
+from service.redis_client.clients import RedisClients
+from service.redis_client.factory import redis_client_for
+from service.redis_client.monitor import StoreMonitor
 from service.settings import Settings
-from service.telemetry.event_log import event_log_on
-from service.telemetry.later import Later
-from service.telemetry.metrics import Metrics
-from tests.single_calls import SingleCalls
+from tests.unpipelined_client import UnpipelinedClient
 
 
 async def serve() -> None:
-    client = client_for(os.environ["REDIS_URL"], 2)
+    client = redis_client_for(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
-    watch = StoreWatch(metrics)
-    calls = SingleCalls(client, 2, watch)
+    watch = StoreMonitor(metrics)
+    calls = UnpipelinedClient(client, 2, watch)
     app = create_app(
         Settings(),
-        Clients(calls, calls, calls, calls, watch, calls.aclose),
-        Watch(metrics, event_log_on(sys.stderr, "json", "info"), Later()),
+        RedisClients(calls, calls, calls, calls, watch, calls.aclose),
+        AccessLog(metrics, event_log_on(sys.stderr, "json", "info"), Later()),
     )
     runner = Runner(app, "schema")
     await runner.setup()

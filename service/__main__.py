@@ -6,31 +6,31 @@ import sys
 
 import uvloop
 
-from service.access.api_keys import new_key
-from service.access.configured import require_guarded
-from service.process import command_line
+from service.auth.api_keys import new_key
+from service.auth.factory import require_authentication
+from service.cli import arguments
+from service.observability.event_log import event_log_on
 from service.process.serve import serve
 from service.process.workers import serve_by_workers
-from service.settings import CannotStart, Settings, load_settings, unknown_variables
-from service.telemetry.event_log import event_log_on
+from service.settings import Settings, StartupError, load_settings, unknown_variables
 
 
 def main() -> None:
-    asked = command_line.parse(sys.argv[1:])
-    if isinstance(asked, command_line.MakeKey):
+    asked = arguments.parse(sys.argv[1:])
+    if isinstance(asked, arguments.CreateKey):
         sys.exit(_make_key(asked))
     try:
         settings = load_settings()
-        if isinstance(asked, command_line.Serve):
+        if isinstance(asked, arguments.Serve):
             sys.exit(_serve(settings, asked.workers or settings.session_workers))
         else:
             sys.exit(_command(asked, settings))
-    except CannotStart as error:
+    except StartupError as error:
         sys.exit(str(error))
 
 
 def _serve(settings: Settings, workers: int) -> int:
-    require_guarded(settings)
+    require_authentication(settings)
     event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if workers > 1:
@@ -39,7 +39,7 @@ def _serve(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _make_key(asked: command_line.MakeKey) -> int:
+def _make_key(asked: arguments.CreateKey) -> int:
     """It needs no settings: these may be wrong for want of a key."""
     key, entry = new_key(asked.name, asked.scopes)
     sys.stdout.write(
@@ -49,8 +49,8 @@ def _make_key(asked: command_line.MakeKey) -> int:
     return 0
 
 
-def _command(asked: command_line.Inspect | command_line.Revoke | command_line.TellHashes, settings: Settings) -> int:
-    from service.terminal import commands  # only here: serving needs none of it
+def _command(asked: arguments.Inspect | arguments.Revoke | arguments.HashIds, settings: Settings) -> int:
+    from service.cli import commands  # only here: serving needs none of it
 
     event_log = event_log_on(sys.stderr, settings.session_log_format, "error")  # of the rest, a command speaks itself
     here = commands.here()

@@ -5,46 +5,48 @@ from typing import cast
 
 from aiohttp import web
 
-from service.access.configured import guard_of
-from service.access.guard import guarded
-from service.checks.degradation import Degradation
-from service.checks.health import Health
-from service.checks.layout import Layout
-from service.checks.shared_secret import SharedSecret
-from service.http import api, documentation, probes
-from service.http.addresses import Addresses
-from service.http.app_keys import ADDRESSES, DIRECTORY, HEALTH, POLICIES, REVOCATION, SETTINGS, STORE, WATCH
-from service.http.origins import audited
-from service.http.safe_headers import make_safe
-from service.http.shortcut import Shortcut
-from service.http.watch import Watch
-from service.keeping.delisting import ROUND_SECONDS as DELIST_SECONDS
-from service.keeping.delisting import Delisting
-from service.keeping.losses import Losses
-from service.keeping.reconciler import Reconciler
-from service.keeping.relisting import Relisting
-from service.keeping.rounds import repeated
-from service.keeping.sweeper import Sweeper
-from service.keeping.upkeep import ROUND_SECONDS as UPKEEP_SECONDS
-from service.keeping.upkeep import Upkeep
-from service.lanes.clients import Clients
-from service.life.keys import Keys
-from service.life.lifecycle import Lifecycle
-from service.life.policies import Policies
-from service.life.store import Store
-from service.limits.configured import door_of
-from service.limits.door import beside_limits, limited
-from service.listing.census import Census
-from service.listing.directory import Directory
-from service.listing.revocation import Revocation
+from service.api import health_routes, openapi, session_routes
+from service.api.access_log import AccessLog
+from service.api.app_keys import ACCESS_LOG, CLIENT_ADDRESSES, HEALTH, LISTING, POLICIES, REVOKER, SETTINGS, STORE
+from service.api.audit_context import audited
+from service.api.client_address import ClientAddresses
+from service.api.security_headers import add_security_headers
+from service.api.shortcut import Shortcut
+from service.auth.authenticator import with_authentication
+from service.auth.factory import authenticator_for
+from service.maintenance.health import Health
+from service.maintenance.health_reasons import HealthReasons
+from service.maintenance.index_removal import ROUND_SECONDS as DELIST_SECONDS
+from service.maintenance.index_removal import IndexRemoval
+from service.maintenance.index_repair import IndexRepair
+from service.maintenance.lost_sessions import LostSessions
+from service.maintenance.periodic import repeated
+from service.maintenance.reconciler import Reconciler
+from service.maintenance.schema_version import SchemaVersion
+from service.maintenance.secret_loader import SecretLoader
+from service.maintenance.startup_checks import ROUND_SECONDS as UPKEEP_SECONDS
+from service.maintenance.startup_checks import StartupChecks
+from service.maintenance.sweeper import Sweeper
+from service.observability.audit import Audit
+from service.rate_limit.factory import rate_limiter_for
+from service.rate_limit.limiter import beside_limits, limited
+from service.redis_client.clients import RedisClients
+from service.sessions.counts import SessionCounts
+from service.sessions.events import SessionEvents
+from service.sessions.keys import Keys
+from service.sessions.listing import SessionListing
+from service.sessions.policies import Policies
+from service.sessions.revocation import BulkRevocation
+from service.sessions.store import SessionStore
 from service.settings import MAX_BODY_BYTES, Settings
-from service.telemetry.audit import Audit
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60
 
 
-def create_app(settings: Settings, clients: Clients, watch: Watch, audit: Audit | None = None) -> web.Application:
+def create_app(
+    settings: Settings, clients: RedisClients, watch: AccessLog, audit: Audit | None = None
+) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep.
 
     Raises CannotStart where the keys of callers cannot be read.
@@ -52,21 +54,21 @@ def create_app(settings: Settings, clients: Clients, watch: Watch, audit: Audit 
     keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
-    lifecycle = Lifecycle(metrics, watch.log, watch.later, audit)
-    census = Census(clients.wide, keys)
-    policies = Policies(clients.lane, keys, lifecycle, settings)
-    beside = clients.beside
-    upkeep = Upkeep(beside, keys, lifecycle)
-    sweeper = Sweeper(beside, keys, lifecycle, metrics, retention_ms=settings.retention_ms)
-    losses, delisting = Losses(beside, keys, lifecycle), Delisting(beside, keys)
-    lifecycle.when_lost_is_met, lifecycle.when_left_behind = losses.met, delisting.left_behind
-    relisting = Relisting(beside, keys, delisting, lookup_life_ms=settings.lookup_life_ms)
+    events = SessionEvents(metrics, watch.log, watch.later, audit)
+    session_counts = SessionCounts(clients.bulk, keys)
+    policies = Policies(clients.main, keys, events, settings)
+    beside = clients.background
+    upkeep = StartupChecks(beside, keys, events)
+    sweeper = Sweeper(beside, keys, events, metrics, retention_ms=settings.retention_ms)
+    losses, delisting = LostSessions(beside, keys, events), IndexRemoval(beside, keys)
+    events.when_lost_is_met, events.when_left_behind = losses.met, delisting.left_behind
+    relisting = IndexRepair(beside, keys, delisting, owner_index_lifetime_ms=settings.owner_index_lifetime_ms)
     reconciler = Reconciler(beside, keys, relisting, losses, metrics)
-    degradation = Degradation(
-        beside, sweeper, lifecycle, clients.watch.refusals, settings.session_sweep_interval_seconds
+    degradation = HealthReasons(
+        beside, sweeper, events, clients.watch.rejections, settings.session_sweep_interval_seconds
     )
-    layout = Layout(beside, keys, SharedSecret(beside, keys, watch.log.secret, timeout_seconds / 4))
-    health = Health(beside, layout, census, degradation, timeout_seconds)
+    layout = SchemaVersion(beside, keys, SecretLoader(beside, keys, watch.log.secret, timeout_seconds / 4))
+    health = Health(beside, layout, session_counts, degradation, timeout_seconds)
 
     async def store_in_use(_: web.Application) -> AsyncIterator[None]:
         async with (
@@ -97,35 +99,37 @@ def create_app(settings: Settings, clients: Clients, watch: Watch, audit: Audit 
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
-    app[ADDRESSES] = addresses = Addresses(settings.trusted_networks)
+    app[CLIENT_ADDRESSES] = addresses = ClientAddresses(settings.trusted_networks)
     app[HEALTH] = health
-    app[WATCH] = watch
+    app[ACCESS_LOG] = watch
     app[POLICIES] = policies
-    app[STORE] = Store(
-        clients.lane,
+    app[STORE] = SessionStore(
+        clients.main,
         keys,
-        lifecycle,
+        events,
         policies,
         watch.log.secret,
         retention_ms=settings.retention_ms,
-        lookup_life_ms=settings.lookup_life_ms,
-        patience_seconds=timeout_seconds,
+        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
+        wait_seconds=timeout_seconds,
         caps=settings.caps,
-        record_life_ms=settings.record_life_ms,
+        record_lifetime_ms=settings.record_lifetime_ms,
         id_format=settings.session_id_format,
     )
-    app[DIRECTORY] = Directory(clients.wide, keys, census, delisting.met)
-    app[REVOCATION] = Revocation(clients.wide, keys, lifecycle)
+    app[LISTING] = SessionListing(clients.bulk, keys, session_counts, delisting.met)
+    app[REVOKER] = BulkRevocation(clients.bulk, keys, events)
     app.cleanup_ctx.append(store_in_use)
-    app.on_response_prepare.append(make_safe)
-    door = door_of(settings, addresses, clients.prompt, keys, metrics)
-    guard = guard_of(settings, clients.lane, keys, None if door is None else door.admit, audit)
-    if guard is not None:
-        app.on_cleanup.append(lambda _: guard.aclose())
-    app.router.register_resource(Shortcut(api.SESSIONS, "session_id", app.router))
-    told = audited(cast(Iterable[web.RouteDef], api.routes), is_on=audit is not None)
-    about_sessions = limited(guarded(told, guard), door)
-    others = [*cast(Iterable[web.RouteDef], probes.routes), *documentation.routes(settings)]
-    app.add_routes(beside_limits(guarded(others, guard), door))
+    app.on_response_prepare.append(add_security_headers)
+    rate_limiter = rate_limiter_for(settings, addresses, clients.no_wait, keys, metrics)
+    authenticator = authenticator_for(
+        settings, clients.main, keys, None if rate_limiter is None else rate_limiter.admit, audit
+    )
+    if authenticator is not None:
+        app.on_cleanup.append(lambda _: authenticator.aclose())
+    app.router.register_resource(Shortcut(session_routes.SESSIONS, "session_id", app.router))
+    told = audited(cast(Iterable[web.RouteDef], session_routes.routes), is_on=audit is not None)
+    about_sessions = limited(with_authentication(told, authenticator), rate_limiter)
+    others = [*cast(Iterable[web.RouteDef], health_routes.routes), *openapi.routes(settings)]
+    app.add_routes(beside_limits(with_authentication(others, authenticator), rate_limiter))
     app.add_routes([web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions])
     return app

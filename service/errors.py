@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from service.instants import iso
+from service.timestamps import iso
 
 
-class Refusal(Exception):  # noqa: N818  (a refusal is an answer, not a fault)
+class ServiceError(Exception):
     """An answer other than success. `sentence` says it for a person, `details` for a program."""
 
     status: ClassVar[int]
@@ -14,13 +14,13 @@ class Refusal(Exception):  # noqa: N818  (a refusal is an answer, not a fault)
     message: ClassVar[str]
     headers: Mapping[str, str] = {}
 
-    def __init__(self, sentence: str, **details: Any) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+    def __init__(self, detail: str, **details: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
         self.details = details
 
 
-class InvalidRequest(Refusal):
+class InvalidRequest(ServiceError):
     """The request says something that cannot be; `fields` names every member at fault and what is wrong with it."""
 
     status, code, message = 400, "VALIDATION_ERROR", "The request is not valid"
@@ -29,19 +29,19 @@ class InvalidRequest(Refusal):
         super().__init__("; ".join(f"{name}: {fault}" for name, fault in fields.items()), fields=dict(fields))
 
 
-class MalformedRequest(Refusal):
+class MalformedRequest(ServiceError):
     """What arrived is not HTTP, or not HTTP that this service reads."""
 
     status, code, message = 400, "BAD_REQUEST", "The request could not be read"
 
 
-class Unauthorized(Refusal):
+class Unauthorized(ServiceError):
     """Nobody knows who asks. `reason` is `missing`, `unknown` or `expired`."""
 
     status, code, message = 401, "UNAUTHORIZED", "A key or token is needed"
 
-    def __init__(self, sentence: str, *, reason: str) -> None:
-        super().__init__(sentence, reason=reason)
+    def __init__(self, detail: str, *, reason: str) -> None:
+        super().__init__(detail, reason=reason)
         self.headers = {"WWW-Authenticate": "Bearer" if reason == "missing" else 'Bearer error="invalid_token"'}
 
     @property
@@ -54,22 +54,22 @@ class Unauthorized(Refusal):
         return cls("The key or token is not one that this service takes.", reason="unknown")
 
 
-class Forbidden(Refusal):
+class Forbidden(ServiceError):
     """It is known who asks, and they may not; with a `scope` where one would let them."""
 
     status, code, message = 403, "FORBIDDEN", "This is not allowed"
 
-    def __init__(self, sentence: str, *, scope: str | None = None) -> None:
-        super().__init__(sentence, **({} if scope is None else {"scope": scope}))
+    def __init__(self, detail: str, *, scope: str | None = None) -> None:
+        super().__init__(detail, **({} if scope is None else {"scope": scope}))
         wanted = "" if scope is None else f', scope="{scope}"'
         self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope"{wanted}'}
 
 
-class RouteNotFound(Refusal):
+class RouteNotFound(ServiceError):
     status, code, message = 404, "NOT_FOUND", "There is nothing at this path"
 
 
-class SessionNotFound(Refusal):
+class SessionNotFound(ServiceError):
     """The session never was, was deleted, or ended longer ago than its tombstone is kept."""
 
     status, code, message = 404, "SESSION_NOT_FOUND", "Session not found"
@@ -78,7 +78,7 @@ class SessionNotFound(Refusal):
         super().__init__(f"There is no session with the id {session_id!r}.", sessionId=session_id)
 
 
-class AgentNotFound(Refusal):
+class AgentNotFound(ServiceError):
     """Agents must be known (SESSION_REQUIRE_KNOWN_AGENT), and this one has no policy."""
 
     status, code, message = 404, "AGENT_NOT_FOUND", "Agent not found"
@@ -87,14 +87,14 @@ class AgentNotFound(Refusal):
         super().__init__(f"There is no agent with the id {agent_id!r}: it has no policy.", agentId=agent_id)
 
 
-class AgentPolicyNotFound(Refusal):
+class AgentPolicyNotFound(ServiceError):
     status, code, message = 404, "AGENT_POLICY_NOT_FOUND", "Agent has no policy"
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"The agent {agent_id!r} has no policy.", agentId=agent_id)
 
 
-class MethodNotAllowed(Refusal):
+class MethodNotAllowed(ServiceError):
     status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here"
 
     def __init__(self, method: str, allowed: str) -> None:
@@ -102,7 +102,7 @@ class MethodNotAllowed(Refusal):
         self.headers = {"Allow": allowed}
 
 
-class RequestTimedOut(Refusal):
+class RequestTimedOut(ServiceError):
     """The request was not whole in time; nothing was done, and the connection is closed."""
 
     status, code, message = 408, "REQUEST_TIMEOUT", "The request did not arrive in time"
@@ -112,7 +112,7 @@ class RequestTimedOut(Refusal):
         super().__init__("The request was not whole in the time that it had; nothing was done.")
 
 
-class SessionRevoked(Refusal):
+class SessionRevoked(ServiceError):
     """It was ended while it was being created, and does not live.
 
     That was a bulk revocation. Where the session had to be taken back (see Store.create), it may also have been someone
@@ -129,7 +129,7 @@ class SessionRevoked(Refusal):
         )
 
 
-class SessionLimitReached(Refusal):
+class SessionLimitReached(ServiceError):
     """As many sessions of its user, or of its agent, live as may (SESSION_MAX_PER_USER, SESSION_MAX_PER_AGENT).
 
     `limit` is `user` or `agent`.
@@ -144,7 +144,7 @@ class SessionLimitReached(Refusal):
         )
 
 
-class SessionExpired(Refusal):
+class SessionExpired(ServiceError):
     """The session lived and has ended; its tombstone says when and why."""
 
     status, code, message = 410, "SESSION_EXPIRED", "Session has expired"
@@ -158,7 +158,7 @@ class SessionExpired(Refusal):
         )
 
 
-class PreconditionFailed(Refusal):
+class PreconditionFailed(ServiceError):
     """The session is at another revision than those over which it was to be changed; nothing was changed."""
 
     status, code, message = 412, "PRECONDITION_FAILED", "Session was changed meanwhile"
@@ -173,21 +173,21 @@ class PreconditionFailed(Refusal):
         self.headers = {"ETag": etag}
 
 
-class PayloadTooLarge(Refusal):
+class PayloadTooLarge(ServiceError):
     status, code, message = 413, "PAYLOAD_TOO_LARGE", "The request body is too large"
 
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(f"A request body may hold {max_body_bytes} bytes.", maxBytes=max_body_bytes)
 
 
-class UriTooLong(Refusal):
+class UriTooLong(ServiceError):
     status, code, message = 414, "URI_TOO_LONG", "The URL is too long"
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"A URL may have {max_bytes} bytes.", maxBytes=max_bytes)
 
 
-class UnsupportedMediaType(Refusal):
+class UnsupportedMediaType(ServiceError):
     status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
 
     def __init__(self, content_type: str, *media_types: str) -> None:
@@ -195,7 +195,7 @@ class UnsupportedMediaType(Refusal):
         super().__init__(f"Send Content-Type: {accepted}, not {content_type}.", contentType=content_type)
 
 
-class UnsupportedEncoding(Refusal):
+class UnsupportedEncoding(ServiceError):
     """The body is compressed in a way that this service does not open."""
 
     status, code, message = 415, "UNSUPPORTED_ENCODING", "The request body cannot be opened"
@@ -208,7 +208,7 @@ class UnsupportedEncoding(Refusal):
         )
 
 
-class RenewalFailed(Refusal):
+class RenewalFailed(ServiceError):
     """The session already ends at its maximum duration: nothing is left to extend."""
 
     status, code, message = 422, "SESSION_RENEWAL_FAILED", "Session cannot be renewed"
@@ -223,7 +223,7 @@ class RenewalFailed(Refusal):
         )
 
 
-class TimeoutInThePast(Refusal):
+class TimeoutInThePast(ServiceError):
     """With the changed configuration the session would have ended already; nothing was changed."""
 
     status, code, message = 422, "INVALID_TIMEOUT_CONFIG", "Session would have ended already"
@@ -237,7 +237,7 @@ class TimeoutInThePast(Refusal):
         )
 
 
-class IdempotencyKeyReused(Refusal):
+class IdempotencyKeyReused(ServiceError):
     """The caller gave the same key to another creation before. Nothing was created."""
 
     status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "Key was used for another request"
@@ -246,7 +246,7 @@ class IdempotencyKeyReused(Refusal):
         super().__init__("The Idempotency-Key came with another request before; each creation needs its own.")
 
 
-class RateLimited(Refusal):
+class RateLimited(ServiceError):
     """None is left of what may be asked, or guessed, from one address or by one caller. Nothing was done."""
 
     status, code, message = 429, "RATE_LIMITED", "Too many requests"
@@ -257,7 +257,7 @@ class RateLimited(Refusal):
         self.headers = {"Retry-After": str(seconds)}
 
 
-class HeaderFieldsTooLarge(Refusal):
+class HeaderFieldsTooLarge(ServiceError):
     """One header, or all of them: in number or in bytes."""
 
     status, code, message = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE", "The request's headers are too large"
@@ -271,7 +271,7 @@ class HeaderFieldsTooLarge(Refusal):
         )
 
 
-class InternalError(Refusal):
+class InternalError(ServiceError):
     """A fault of ours. It is logged; the client learns only that it happened."""
 
     status, code, message = 500, "INTERNAL_ERROR", "Internal server error"
@@ -280,7 +280,7 @@ class InternalError(Refusal):
         super().__init__("Something went wrong on our side.")
 
 
-class StoreUnavailable(Refusal):
+class StoreUnavailable(ServiceError):
     """Redis did not do what was asked. A change may or may not have happened. `why` is for the log."""
 
     status, code, message = 503, "STORE_UNAVAILABLE", "The session store is not available"
@@ -291,7 +291,7 @@ class StoreUnavailable(Refusal):
         self.why = why
 
 
-class TooManyConnections(Refusal):
+class TooManyConnections(ServiceError):
     """This process serves as many clients as it may. Nothing was read, and the connection is closed."""
 
     status, code, message = 503, "TOO_MANY_CONNECTIONS", "There are too many connections"
@@ -301,7 +301,7 @@ class TooManyConnections(Refusal):
         super().__init__("As many clients are connected as can be served; nothing was done, try again.")
 
 
-class IssuerUnavailable(Refusal):
+class IssuerUnavailable(ServiceError):
     """What tokens are signed with cannot be had from their issuer, so it is not known who asks. Nothing was done."""
 
     status, code, message = 503, "ISSUER_UNAVAILABLE", "The issuer of tokens does not answer"
@@ -311,7 +311,7 @@ class IssuerUnavailable(Refusal):
         super().__init__("The token cannot be judged, for its issuer does not answer; nothing was done, try again.")
 
 
-class Contention(Refusal):
+class Contention(ServiceError):
     """So many change this session at once that a change had no turn. Nothing was changed, and Redis is well."""
 
     status, code, message = 503, "CONTENTION", "Session is changed by too many at once"
@@ -321,7 +321,7 @@ class Contention(Refusal):
         super().__init__("Others kept changing this session; nothing was changed, try again.", sessionId=session_id)
 
 
-class CreationContention(Refusal):
+class CreationContention(ServiceError):
     """So many create sessions of one user or agent at once that one had no turn: it was not created. Redis is well."""
 
     status, code, message = 503, "CONTENTION", "Too many create sessions at once"
@@ -334,7 +334,7 @@ class CreationContention(Refusal):
         )
 
 
-class OtherHTTPError(Refusal):
+class OtherHTTPError(ServiceError):
     """A refusal of the HTTP layer that has no class of its own."""
 
     def __init__(self, status: int, reason: str) -> None:

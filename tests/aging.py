@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from service.life.keys import Keys
+from service.sessions.keys import Keys
 
 _INSTANTS = ("createdAt", "lastActivity", "renewedAt", "expiresAt")
 
@@ -25,10 +25,10 @@ async def age(redis: Redis, session_id: str, by_ms: int, *, keys: Keys | None = 
         await pipeline.execute()
 
 
-async def age_counted(redis: Redis, session_id: str, by_ms: int, *lookups: str) -> None:
+async def age_counted(redis: Redis, session_id: str, by_ms: int, *owner_indexes: str) -> None:
     """The same of one that is counted: also what lies beside its lookups is of as long ago."""
     await age(redis, session_id, by_ms)
-    for lookup in lookups:
-        for key in Keys("").beside(lookup):
+    for owner_index in owner_indexes:
+        for key in Keys("").beside(owner_index):
             if await redis.zscore(key, session_id) is not None:
                 await redis.zincrby(key, -by_ms, session_id)

@@ -13,8 +13,8 @@ from service.errors import (
     SessionRevoked,
     TimeoutInThePast,
 )
-from service.lanes.lane import UnknownAnswer
-from service.life.sessions import Session
+from service.redis_client.client import UnexpectedReply
+from service.sessions.session import Session
 
 _WORDS: dict[type[Exception], str] = {
     SessionNotFound: "missing",
@@ -25,7 +25,7 @@ _WORDS: dict[type[Exception], str] = {
     RenewalFailed: "at_maximum",
     TimeoutInThePast: "in_the_past",
     PreconditionFailed: "other_revision",
-    UnknownAnswer: "unknown",
+    UnexpectedReply: "unknown",
 }
 
 

@@ -15,31 +15,31 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 
+from service.api.access_log import AccessLog
+from service.api.runner import Runner
 from service.app import create_app
-from service.http.runner import Runner
-from service.http.watch import Watch
-from service.lanes.clients import Clients
-from service.lanes.connect import Source, client_for, like_of, source_of
-from service.lanes.dial import Dialer, Like
-from service.lanes.lane import Lane
-from service.lanes.pipeline import Pipeline
-from service.lanes.redis_url import Kind
-from service.lanes.store_watch import StoreWatch
-from service.life.keys import Keys
-from service.life.lifecycle import Lifecycle
-from service.life.policies import Policies
-from service.life.sessions import Session
-from service.life.store import Store
-from service.secret import Secret
+from service.observability.event_log import EventLog
+from service.observability.later import Later
+from service.observability.metrics import Metrics
+from service.redis_client.client import RedisClient
+from service.redis_client.clients import RedisClients
+from service.redis_client.connector import ConnectionFactory, Connector
+from service.redis_client.factory import ClientFactory, client_factory, connection_factory_of, redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.redis_client.pipeline import Pipeline
+from service.sessions.events import SessionEvents
+from service.sessions.keys import Keys
+from service.sessions.policies import Policies
+from service.sessions.session import Session
+from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.telemetry.event_log import EventLog
-from service.telemetry.later import Later
-from service.telemetry.metrics import Metrics
+from service.settings.redis_url import Kind
+from service.shared_secret import SharedSecret
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import ADMIN, RedisServer
 from tests.replica import Replica
 from tests.sentinel_servers import SentinelServers
-from tests.single_calls import SingleCalls
+from tests.unpipelined_client import UnpipelinedClient
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
@@ -53,13 +53,13 @@ KEYS_WITHOUT_END = (
     "sessions:secret",
 )
 
-SECRET = Secret()
+SECRET = SharedSecret()
 """What replicas share, where a test makes stores of its own."""
 SECRET.learn("5e" * 32)
 
 HttpClient = TestClient[Any, Any]
 
-_LANES: defaultdict[int, list[Lane]] = defaultdict(list)
+_LANES: defaultdict[int, list[RedisClient]] = defaultdict(list)
 """To the servers of clients, by those."""
 
 _SERVERS: dict[Kind, str] = {
@@ -72,11 +72,16 @@ _SERVERS: dict[Kind, str] = {
 class ServiceServer(TestServer):
     """The service under aiohttp's test server, run by its own runner."""
 
-    def __init__(self, settings: Settings, redis: Redis, on: Callable[[Lane], Lane] = lambda lane: lane) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        on: Callable[[RedisClient], RedisClient] = lambda redis_client: redis_client,
+    ) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        watch = Watch(metrics, EventLog(Secret()), Later())
-        clients = clients._replace(lane=on(clients.lane), prompt=on(clients.prompt), wide=on(clients.wide))
+        watch = AccessLog(metrics, EventLog(SharedSecret()), Later())
+        clients = clients._replace(main=on(clients.main), no_wait=on(clients.no_wait), bulk=on(clients.bulk))
         super().__init__(create_app(settings, clients, watch))
         self._settings = settings
 
@@ -84,38 +89,38 @@ class ServiceServer(TestServer):
         return Runner(self.app, self._settings.session_error_format, **options)
 
 
-def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> Clients:
+def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:
     """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
-    watch = StoreWatch(metrics)
-    lanes = [_new_lane(redis, timeout_seconds, watch) for _ in range(3)]
+    watch = StoreMonitor(metrics)
+    redis_clients = [_new_lane(redis, timeout_seconds, watch) for _ in range(3)]
 
     async def aclose() -> None:
-        for lane in lanes:
-            await lane.aclose()
+        for redis_client in redis_clients:
+            await redis_client.aclose()
 
-    lane, wide, beside = lanes
-    return Clients(lane, lane, wide, beside, watch, aclose)
+    redis_client, wide, beside = redis_clients
+    return RedisClients(redis_client, redis_client, wide, beside, watch, aclose)
 
 
-def lane_to(redis: Redis) -> Lane:
+def lane_to(redis: Redis) -> RedisClient:
     """A way to the servers of a client, of whatever kind they are; that of a real one closes with the client."""
-    lane = _new_lane(redis, 2, StoreWatch(Metrics()))
-    _LANES[id(redis)].append(lane)
-    return lane
+    redis_client = _new_lane(redis, 2, StoreMonitor(Metrics()))
+    _LANES[id(redis)].append(redis_client)
+    return redis_client
 
 
-def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreWatch) -> Lane:
+def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreMonitor) -> RedisClient:
     if isinstance(redis, FakeAsyncRedis):
-        return SingleCalls(redis, timeout_seconds, watch)
+        return UnpipelinedClient(redis, timeout_seconds, watch)
     if isinstance(redis, RedisCluster):
         hosts = ",".join(redis.nodes_manager.startup_nodes)
-        return source_of(f"redis+cluster://{hosts}", timeout_seconds, watch).new_lane()
-    return Pipeline(Dialer(like_of_the_service(redis)), timeout_seconds, watch)
+        return client_factory(f"redis+cluster://{hosts}", timeout_seconds, watch).new_client()
+    return Pipeline(Connector(like_of_the_service(redis)), timeout_seconds, watch)
 
 
-def like_of_the_service(redis: Redis) -> Like:
+def like_of_the_service(redis: Redis) -> ConnectionFactory:
     """Connections like the client's; where that is the admin's, these are the service's."""
-    like = like_of(redis)
+    like = connection_factory_of(redis)
 
     async def confined() -> AbstractConnection:
         connection = await like()
@@ -125,26 +130,26 @@ def like_of_the_service(redis: Redis) -> Like:
     return confined
 
 
-def policies_on(lane: Lane, settings: Settings) -> Policies:
-    return Policies(lane, Keys(""), lifecycle_into(Metrics()), settings)
+def policies_on(redis_client: RedisClient, settings: Settings) -> Policies:
+    return Policies(redis_client, Keys(""), events_into(Metrics()), settings)
 
 
-def lifecycle_into(metrics: Metrics) -> Lifecycle:
-    return Lifecycle(metrics, EventLog(Secret()), Later())
+def events_into(metrics: Metrics) -> SessionEvents:
+    return SessionEvents(metrics, EventLog(SharedSecret()), Later())
 
 
-def store_on(lane: Lane, settings: Settings) -> Store:
-    return Store(
-        lane,
+def store_on(redis_client: RedisClient, settings: Settings) -> SessionStore:
+    return SessionStore(
+        redis_client,
         Keys("", capped=settings.caps is not None),
-        lifecycle_into(Metrics()),
-        policies_on(lane, settings),
+        events_into(Metrics()),
+        policies_on(redis_client, settings),
         SECRET,
         retention_ms=settings.retention_ms,
-        lookup_life_ms=settings.lookup_life_ms,
-        patience_seconds=settings.session_store_timeout_seconds,
+        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
+        wait_seconds=settings.session_store_timeout_seconds,
         caps=settings.caps,
-        record_life_ms=settings.record_life_ms,
+        record_lifetime_ms=settings.record_lifetime_ms,
         id_format=settings.session_id_format,
     )
 
@@ -202,8 +207,8 @@ async def real_redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     client = _client_of(request, request.getfixturevalue("kind") if "kind" in request.fixturenames else "server")
     await client.flushall()
     yield client
-    for lane in _LANES.pop(id(client), []):
-        await lane.aclose()
+    for redis_client in _LANES.pop(id(client), []):
+        await redis_client.aclose()
     endless = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
     await client.aclose()
     assert [key for key in endless if not _may_stay(key)] == []
@@ -214,9 +219,9 @@ def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
     servers = request.getfixturevalue(_SERVERS[kind])
     match kind:
         case "server":
-            return client_for(servers.admin_url, 2)
+            return redis_client_for(servers.admin_url, 2)
         case "sentinel":
-            return client_for(servers.primary.admin_url, 2)
+            return redis_client_for(servers.primary.admin_url, 2)
         case "cluster":
             nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
             client = RedisCluster(
@@ -249,35 +254,35 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 
 
 @pytest.fixture
-async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[Source]:
-    source = source_of(redis_url, 2, StoreWatch(Metrics()))
+async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[ClientFactory]:
+    source = client_factory(redis_url, 2, StoreMonitor(Metrics()))
     yield source
     await source.aclose()
 
 
 @pytest.fixture
-async def lane(source: Source) -> AsyncIterator[Lane]:
+async def redis_client(source: ClientFactory) -> AsyncIterator[RedisClient]:
     """The way to each kind of servers in turn."""
-    lane = source.new_lane()
-    yield lane
-    await lane.aclose()
+    redis_client = source.new_client()
+    yield redis_client
+    await redis_client.aclose()
 
 
 @pytest.fixture
-async def beside(source: Source) -> AsyncIterator[Lane]:
+async def beside(source: ClientFactory) -> AsyncIterator[RedisClient]:
     """Another way to the same servers."""
-    lane = source.new_lane()
-    yield lane
-    await lane.aclose()
+    redis_client = source.new_client()
+    yield redis_client
+    await redis_client.aclose()
 
 
 @pytest.fixture
-def store(lane: Lane, settings: Settings) -> Store:
-    return store_on(lane, settings)
+def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
+    return store_on(redis_client, settings)
 
 
 @pytest.fixture
-async def session(store: Store) -> Session:
+async def session(store: SessionStore) -> Session:
     return await store.create(AGENT, USER, {}, b'{"channel":"web"}')
 
 

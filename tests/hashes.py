@@ -5,8 +5,8 @@ from typing import cast
 import redis
 from redis.asyncio import Redis
 
-from service.secret import Secret
-from tests.store.evidence import KEYS
+from service.shared_secret import SharedSecret
+from tests.sessions.evidence import KEYS
 
 
 async def hashed_in(client: Redis, id_: str) -> str:
@@ -21,6 +21,6 @@ def hashed_at(url: str, id_: str) -> str:
 
 def _hashed(id_: str, digits: bytes | None) -> str:
     assert digits is not None
-    secret = Secret()
+    secret = SharedSecret()
     secret.learn(digits.decode())
     return secret.hashed(id_)

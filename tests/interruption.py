@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.lanes.lane import Lane, Reply
-from service.life.scripts import Command, name_of
+from service.redis_client.client import RedisClient, Reply
+from service.sessions.scripts import Command, command_name
 
 Happening = Callable[[], Awaitable[Any]]
 
@@ -13,25 +13,33 @@ class Interrupted:
     """The calls of `lane`; around the first change whose commands have the given name, something else happens."""
 
     def __init__(
-        self, lane: Lane, name: str, *, before: Happening | None = None, after: Happening | None = None
+        self, redis_client: RedisClient, name: str, *, before: Happening | None = None, after: Happening | None = None
     ) -> None:
-        self._lane = lane
+        self._redis_client = redis_client
         self._name = name
         self._before = before
         self._after = after
-        self.read, self.reads, self.ask = lane.read, lane.reads, lane.ask
-        self.in_order, self.everywhere, self.aclose = lane.in_order, lane.everywhere, lane.aclose
+        self.read_hash, self.read_hashes, self.query = (
+            redis_client.read_hash,
+            redis_client.read_hashes,
+            redis_client.query,
+        )
+        self.execute_ordered, self.broadcast, self.aclose = (
+            redis_client.execute_ordered,
+            redis_client.broadcast,
+            redis_client.aclose,
+        )
 
     @property
-    def spans_slots(self) -> bool:
-        return self._lane.spans_slots
+    def supports_multi_slot(self) -> bool:
+        return self._redis_client.supports_multi_slot
 
-    async def change(self, *commands: Command) -> list[Reply]:
-        if name_of(commands[0]) != self._name:
-            return await self._lane.change(*commands)
+    async def execute(self, *commands: Command) -> list[Reply]:
+        if command_name(commands[0]) != self._name:
+            return await self._redis_client.execute(*commands)
         before, self._before, after, self._after = self._before, None, self._after, None
         await _happen(before)
-        replies = await self._lane.change(*commands)
+        replies = await self._redis_client.execute(*commands)
         await _happen(after)
         return replies
 

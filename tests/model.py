@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
-from service.life.sessions import Session, TimeoutConfig, session_from
+from service.sessions.session import Session, TimeoutConfig, session_from
 
 FAILOVER_TOLERANCE_MS = 5000
 """A hash that is gone with its end further ahead than this was lost, not expired."""
@@ -84,11 +84,11 @@ Outcome = tuple[Answer, Life | None]
 
 
 def get(life: Life, now_ms: int) -> Outcome:
-    return refusal_of(life, now_ms) or seen(life, now_ms), life
+    return error_for_reply(life, now_ms) or seen(life, now_ms), life
 
 
-def touch(life: Life, now_ms: int) -> Outcome:
-    refusal = refusal_of(life, now_ms)
+def heartbeat(life: Life, now_ms: int) -> Outcome:
+    refusal = error_for_reply(life, now_ms)
     if refusal:
         return refusal, life
     active = replace(life, last_activity_ms=now_ms)
@@ -98,7 +98,7 @@ def touch(life: Life, now_ms: int) -> Outcome:
 
 
 def renew(life: Life, now_ms: int) -> Outcome:
-    refusal = refusal_of(life, now_ms)
+    refusal = error_for_reply(life, now_ms)
     if refusal:
         return refusal, life
     if life.expires_at_ms == life.maximum_ms:
@@ -107,8 +107,8 @@ def renew(life: Life, now_ms: int) -> Outcome:
     return seen(renewed, now_ms), renewed
 
 
-def configure(life: Life, now_ms: int, changes: Mapping[str, float | bool]) -> Outcome:
-    refusal = refusal_of(life, now_ms)
+def update_timeout(life: Life, now_ms: int, changes: Mapping[str, float | bool]) -> Outcome:
+    refusal = error_for_reply(life, now_ms)
     if refusal:
         return refusal, life
     configured = replace(
@@ -120,8 +120,8 @@ def configure(life: Life, now_ms: int, changes: Mapping[str, float | bool]) -> O
     return seen(configured, now_ms), configured
 
 
-def annotate(life: Life, now_ms: int, patch: Mapping[str, Any]) -> Outcome:
-    refusal = refusal_of(life, now_ms)
+def update_metadata(life: Life, now_ms: int, patch: Mapping[str, Any]) -> Outcome:
+    refusal = error_for_reply(life, now_ms)
     if refusal:
         return refusal, life
     metadata = json.dumps(patched(json.loads(life.metadata), patch), separators=(",", ":"), ensure_ascii=False)
@@ -143,7 +143,7 @@ def patched(metadata: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def delete(life: Life, now_ms: int) -> Outcome:
-    refusal = refusal_of(life, now_ms)
+    refusal = error_for_reply(life, now_ms)
     return (refusal, life) if refusal else (Deleted(), None)
 
 
@@ -157,7 +157,7 @@ def aged(life: Life, by_ms: int) -> Life:
     )
 
 
-def refusal_of(life: Life, now_ms: int) -> Refused | None:
+def error_for_reply(life: Life, now_ms: int) -> Refused | None:
     """Why no verb can be carried out on a session, if so."""
     if now_ms >= life.forgotten_at_ms:
         return unknown(life.id)
@@ -195,7 +195,7 @@ def is_near_expiration(life: Life, now_ms: int) -> bool:
     return 0 < life.expires_at_ms - now_ms <= in_ms(life.timeout.warning_threshold_minutes)
 
 
-class Stored(NamedTuple):
+class SessionFields(NamedTuple):
     """What Redis holds of one session: its hashes, their ends (PEXPIRETIME) and its scores in its shard's indexes."""
 
     session: Mapping[bytes, bytes]
@@ -207,16 +207,16 @@ class Stored(NamedTuple):
     created: float | None
 
 
-NOTHING_STORED = Stored({}, NO_KEY, {}, NO_KEY, None, None, None)
+NOTHING_STORED = SessionFields({}, NO_KEY, {}, NO_KEY, None, None, None)
 
 
-def stored(life: Life | None, now_ms: int) -> Stored:
+def stored(life: Life | None, now_ms: int) -> SessionFields:
     """What is stored of a life, or of none; the indexes keep an ended one, for the sweeper that does not run here."""
     if life is None:
         return NOTHING_STORED
     has_hash = now_ms < life.expires_at_ms and not life.is_lost
     has_tombstone = now_ms < life.forgotten_at_ms
-    return Stored(
+    return SessionFields(
         session=_hash_of(life) if has_hash else {},
         session_dies_at_ms=life.expires_at_ms if has_hash else NO_KEY,
         tombstone=_tombstone_of(life) if has_tombstone else {},

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.access.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, bearing, having
-from tests.access.test_guarded_process import asked
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, bearing, having
+from tests.auth.test_authenticated_process import asked
+from tests.cli.test_cli_process import typed
 from tests.conftest import AGENT, USER, StartReplica
 from tests.hashes import hashed_at
 from tests.redis_server import RedisServer, until
 from tests.replica import Replica
-from tests.store.evidence import KEYS as REDIS_KEYS
-from tests.terminal.test_terminal_process import typed
+from tests.sessions.evidence import KEYS as REDIS_KEYS
 from tests.test_walkthrough import SESSIONS
 
 POLICY = f"/api/messaging/agents/{AGENT}/timeout"
@@ -54,7 +54,7 @@ def replica(start_replica: StartReplica, redis_server: RedisServer, audit: Path)
 
 
 @pytest.fixture
-def guarded(start_replica: StartReplica, redis_server: RedisServer, audit: Path) -> Replica:
+def with_authentication(start_replica: StartReplica, redis_server: RedisServer, audit: Path) -> Replica:
     """One that asks for keys, or tokens."""
     return start_replica(
         REDIS_URL=redis_server.url,
@@ -245,26 +245,28 @@ def test_all_else_leaves_no_line(replica: Replica, audit: Path) -> None:
     [(having("admin"), "key:admin"), (bearing("billing", scope="write"), "token:billing")],
     ids=["a key", "a token"],
 )
-def test_callers_are_told_by_their_names(guarded: Replica, audit: Path, headers: dict[str, str], actor: str) -> None:
-    asked(guarded, "POST", SESSIONS, headers, NEW)
+def test_callers_are_told_by_their_names(
+    with_authentication: Replica, audit: Path, headers: dict[str, str], actor: str
+) -> None:
+    asked(with_authentication, "POST", SESSIONS, headers, NEW)
 
-    (line,) = told(guarded, audit)
+    (line,) = told(with_authentication, audit)
 
     assert line["actor"] == actor
 
 
-def test_users_are_told_by_their_hashes(guarded: Replica, audit: Path, hashed: Hashed) -> None:
-    asked(guarded, "POST", SESSIONS, bearing(USER), NEW)
+def test_users_are_told_by_their_hashes(with_authentication: Replica, audit: Path, hashed: Hashed) -> None:
+    asked(with_authentication, "POST", SESSIONS, bearing(USER), NEW)
 
-    (line,) = told(guarded, audit)
+    (line,) = told(with_authentication, audit)
 
     assert line["actor"] == f"user:{hashed(USER)}"
 
 
-def test_a_client_behind_a_trusted_proxy_is_told_by_its_own_address(guarded: Replica, audit: Path) -> None:
-    asked(guarded, "POST", SESSIONS, having("write") | {"X-Forwarded-For": "203.0.113.7"}, NEW)
+def test_a_client_behind_a_trusted_proxy_is_told_by_its_own_address(with_authentication: Replica, audit: Path) -> None:
+    asked(with_authentication, "POST", SESSIONS, having("write") | {"X-Forwarded-For": "203.0.113.7"}, NEW)
 
-    (line,) = told(guarded, audit)
+    (line,) = told(with_authentication, audit)
 
     assert line["address"] == "203.0.113.7"
 
@@ -279,11 +281,11 @@ def test_a_client_behind_a_trusted_proxy_is_told_by_its_own_address(guarded: Rep
     ids=["missing", "unknown", "expired"],
 )
 def test_who_is_not_let_in_is_told_without_a_name(
-    guarded: Replica, audit: Path, headers: dict[str, str], reason: str
+    with_authentication: Replica, audit: Path, headers: dict[str, str], reason: str
 ) -> None:
-    asked(guarded, "DELETE", f"{SESSIONS}?userId={USER}", headers)
+    asked(with_authentication, "DELETE", f"{SESSIONS}?userId={USER}", headers)
 
-    (line,) = told(guarded, audit)
+    (line,) = told(with_authentication, audit)
 
     assert of(line, "action", "outcome", "actor", "status", "reason", "method", "route") == {
         "action": "access",
@@ -297,12 +299,12 @@ def test_who_is_not_let_in_is_told_without_a_name(
     assert of(line, "address") == {"address": "127.0.0.1"}
 
 
-def test_who_may_not_is_told_with_what_was_asked_for(guarded: Replica, audit: Path, hashed: Hashed) -> None:
+def test_who_may_not_is_told_with_what_was_asked_for(with_authentication: Replica, audit: Path, hashed: Hashed) -> None:
     unknown = "4716d2ea-673d-47d0-b1bd-33202db7411b"
-    asked(guarded, "POST", SESSIONS, having("write"), NEW)  # what is served knows the secret to hash by
-    asked(guarded, "DELETE", f"{SESSIONS}/{unknown}", having("read"))
+    asked(with_authentication, "POST", SESSIONS, having("write"), NEW)  # what is served knows the secret to hash by
+    asked(with_authentication, "DELETE", f"{SESSIONS}/{unknown}", having("read"))
 
-    _, line = told(guarded, audit)
+    _, line = told(with_authentication, audit)
 
     assert of(line, "action", "outcome", "actor", "status", "scope", "session") == {
         "action": "access",
@@ -314,10 +316,10 @@ def test_who_may_not_is_told_with_what_was_asked_for(guarded: Replica, audit: Pa
     }
 
 
-def test_a_user_who_asks_for_anothers_is_told(guarded: Replica, audit: Path, hashed: Hashed) -> None:
-    asked(guarded, "POST", SESSIONS, bearing("00000000-0000-4000-8000-00000000000b"), NEW)
+def test_a_user_who_asks_for_anothers_is_told(with_authentication: Replica, audit: Path, hashed: Hashed) -> None:
+    asked(with_authentication, "POST", SESSIONS, bearing("00000000-0000-4000-8000-00000000000b"), NEW)
 
-    (line,) = told(guarded, audit)
+    (line,) = told(with_authentication, audit)
 
     actor = f"user:{hashed('00000000-0000-4000-8000-00000000000b')}"
     assert of(line, "outcome", "actor", "status") == {"outcome": "refused", "actor": actor, "status": 403}
@@ -352,14 +354,16 @@ def test_what_cannot_be_told_is_not_ended_from_a_terminal(replica: Replica, redi
 # What is not told
 
 
-def test_neither_ids_nor_metadata_keys_nor_tokens_are_told(guarded: Replica, audit: Path) -> None:
+def test_neither_ids_nor_metadata_keys_nor_tokens_are_told(with_authentication: Replica, audit: Path) -> None:
     callers = [having("admin"), bearing("billing", scope="admin"), bearing(USER), having("read")]
-    sessions = [json.loads(asked(guarded, "POST", SESSIONS, caller, NEW)[1].splitlines()[-1]) for caller in callers]
+    sessions = [
+        json.loads(asked(with_authentication, "POST", SESSIONS, caller, NEW)[1].splitlines()[-1]) for caller in callers
+    ]
     ids = [session["sessionId"] for session in sessions if "sessionId" in session]
-    asked(guarded, "PUT", POLICY, having("admin"), {"timeoutMinutes": 60})
-    asked(guarded, "DELETE", f"{SESSIONS}?agentId={AGENT}", having("admin"))
+    asked(with_authentication, "PUT", POLICY, having("admin"), {"timeoutMinutes": 60})
+    asked(with_authentication, "DELETE", f"{SESSIONS}?agentId={AGENT}", having("admin"))
 
-    guarded.stop()
+    with_authentication.stop()
 
     text = audit.read_text()
     credentials = [header.removeprefix("Bearer ") for caller in callers for header in caller.values()]

@@ -119,7 +119,7 @@ async def fields_refused(response: ClientResponse) -> dict[str, str]:
     return fields
 
 
-async def refusal_of(client: HttpClient, **members: object) -> dict[str, str]:
+async def error_for_reply(client: HttpClient, **members: object) -> dict[str, str]:
     return await fields_refused(await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER, **members}))
 
 
@@ -173,7 +173,7 @@ async def test_missing_members_are_named(client: HttpClient) -> None:
 async def test_every_bad_member_is_named_at_once(client: HttpClient) -> None:
     timeout = {"timeoutMinutes": "5", "autoRenew": 1, "maxDurationMinutes": [], "warningThresholdMinutes": {}, "x": 1}
 
-    fields = await refusal_of(client, agentId=1, userId="x", metadata=[], timeoutConfig=timeout)
+    fields = await error_for_reply(client, agentId=1, userId="x", metadata=[], timeoutConfig=timeout)
 
     assert sorted(fields) == [
         "agentId",
@@ -217,7 +217,7 @@ async def test_a_huge_integer_in_a_member_that_is_ignored_is_ignored(client: Htt
 async def test_an_agent_and_a_user_are_uuids_in_their_36_characters(
     client: HttpClient, member: str, value: object
 ) -> None:
-    fields = await refusal_of(client, **{member: value})
+    fields = await error_for_reply(client, **{member: value})
 
     assert fields == {member: "must be a UUID in its 36 characters"}
 
@@ -234,7 +234,7 @@ async def test_uuids_are_kept_in_lower_case(client: HttpClient) -> None:
 
 @pytest.mark.parametrize("value", [None, [], "30", 30, True])
 async def test_a_timeout_configuration_is_an_object(client: HttpClient, value: object) -> None:
-    fields = await refusal_of(client, timeoutConfig=value)
+    fields = await error_for_reply(client, timeoutConfig=value)
 
     assert fields == {"timeoutConfig": "must be an object"}
 
@@ -242,14 +242,14 @@ async def test_a_timeout_configuration_is_an_object(client: HttpClient, value: o
 @pytest.mark.parametrize("member", ["timeoutMinutes", "maxDurationMinutes", "warningThresholdMinutes"])
 @pytest.mark.parametrize("value", [None, "30", True, False, [], {}])
 async def test_minutes_are_numbers(client: HttpClient, member: str, value: object) -> None:
-    fields = await refusal_of(client, timeoutConfig={member: value})
+    fields = await error_for_reply(client, timeoutConfig={member: value})
 
     assert fields == {f"timeoutConfig.{member}": "must be a number of minutes"}
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, "true", [], {}])
 async def test_auto_renew_is_true_or_false(client: HttpClient, value: object) -> None:
-    fields = await refusal_of(client, timeoutConfig={"autoRenew": value})
+    fields = await error_for_reply(client, timeoutConfig={"autoRenew": value})
 
     assert fields == {"timeoutConfig.autoRenew": "must be true or false"}
 
@@ -272,7 +272,7 @@ async def test_auto_renew_is_true_or_false(client: HttpClient, value: object) ->
 async def test_minutes_out_of_bounds_are_refused_with_the_bounds(
     client: HttpClient, member: str, value: float, bounds: str
 ) -> None:
-    fields = await refusal_of(client, timeoutConfig={member: value})
+    fields = await error_for_reply(client, timeoutConfig={member: value})
 
     assert fields == {f"timeoutConfig.{member}": f"must be a whole number {bounds}"}
 
@@ -298,13 +298,13 @@ async def test_the_bounds_themselves_are_allowed(client: HttpClient, member: str
 
 @pytest.mark.parametrize("member", ["timeoutMinutes", "maxDurationMinutes", "warningThresholdMinutes"])
 async def test_minutes_are_whole(client: HttpClient, member: str) -> None:
-    fields = await refusal_of(client, timeoutConfig={member: 30.5})
+    fields = await error_for_reply(client, timeoutConfig={member: 30.5})
 
     assert fields[f"timeoutConfig.{member}"].startswith("must be a whole number from ")
 
 
 async def test_the_maximum_duration_is_not_below_the_timeout_beside_it(client: HttpClient) -> None:
-    fields = await refusal_of(client, timeoutConfig={"maxDurationMinutes": 59, "timeoutMinutes": 60})
+    fields = await error_for_reply(client, timeoutConfig={"maxDurationMinutes": 59, "timeoutMinutes": 60})
 
     assert fields == {"timeoutConfig.maxDurationMinutes": "must be a whole number from 60 to 2880"}
 
@@ -317,7 +317,7 @@ async def test_the_maximum_duration_may_be_below_a_timeout_that_is_not_asked_for
 
 
 async def test_unknown_members_of_a_timeout_configuration_are_refused(client: HttpClient) -> None:
-    fields = await refusal_of(client, timeoutConfig={"timeoutminutes": 30})
+    fields = await error_for_reply(client, timeoutConfig={"timeoutminutes": 30})
 
     assert fields == {"timeoutConfig.timeoutminutes": "is not a member of a timeout configuration"}
 
@@ -367,7 +367,7 @@ async def test_minutes_can_be_brought_into_bounds_instead(
 
 @pytest.mark.parametrize("value", ["1", None, True, 30.5])
 async def test_what_is_no_whole_number_is_refused_all_the_same(clamping: HttpClient, value: object) -> None:
-    fields = await refusal_of(clamping, timeoutConfig={"timeoutMinutes": value})
+    fields = await error_for_reply(clamping, timeoutConfig={"timeoutMinutes": value})
 
     assert list(fields) == ["timeoutConfig.timeoutMinutes"]
 
@@ -389,20 +389,20 @@ async def test_metadata_is_given_back_equal(client: HttpClient, metadata: dict[s
 
 @pytest.mark.parametrize("value", [None, [], "text", 1, True])
 async def test_metadata_is_an_object(client: HttpClient, value: object) -> None:
-    fields = await refusal_of(client, metadata=value)
+    fields = await error_for_reply(client, metadata=value)
 
     assert fields == {"metadata": "must be an object"}
 
 
 @pytest.mark.parametrize("number", [18446744073709551616, -9223372036854775809, 10**30, -(10**30)])
 async def test_an_integer_that_cannot_be_kept_exactly_is_refused(client: HttpClient, number: int) -> None:
-    fields = await refusal_of(client, metadata={"a": [{"b": number}]})
+    fields = await error_for_reply(client, metadata={"a": [{"b": number}]})
 
     assert fields["metadata"].startswith("holds an integer beyond 64 bits")
 
 
 async def test_metadata_too_deep_to_be_kept_is_refused(client: HttpClient) -> None:
-    fields = await refusal_of(client, metadata=nested(300))
+    fields = await error_for_reply(client, metadata=nested(300))
 
     assert fields == {"metadata": "is nested too deeply"}
 
@@ -423,7 +423,7 @@ async def test_metadata_may_be_ten_kibibytes_as_stored(client: HttpClient, redis
 
 
 async def test_metadata_of_one_byte_more_is_refused(client: HttpClient) -> None:
-    fields = await refusal_of(client, metadata=metadata_of(MAX_METADATA_BYTES + 1))
+    fields = await error_for_reply(client, metadata=metadata_of(MAX_METADATA_BYTES + 1))
 
     assert fields == {"metadata": "must be at most 10240 bytes as JSON, not 10241"}
 

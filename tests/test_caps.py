@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from service.life.occupancy import ABANDONED_MS
+from service.sessions.occupancy import ABANDONED_MS
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import Replica
-from tests.store.evidence import KEYS, keys_in
+from tests.sessions.evidence import KEYS, keys_in
 from tests.test_walkthrough import SESSIONS, open_session
 
 CAP = 10
@@ -117,9 +117,9 @@ async def test_where_they_are_evicted_all_are_created_and_the_cap_is_left(
 
 async def half_a_minute_passes(redis: Redis) -> None:
     """For what was listed, so that nobody waits for it any more."""
-    for lookup in (KEYS.user(USER), KEYS.agent(AGENT)):
-        for session_id in cast(list[bytes], await redis.zrange(lookup, 0, -1)):
-            await redis.zincrby(lookup, -ABANDONED_MS - 1000, session_id)
+    for owner_index in (KEYS.user(USER), KEYS.agent(AGENT)):
+        for session_id in cast(list[bytes], await redis.zrange(owner_index, 0, -1)):
+            await redis.zincrby(owner_index, -ABANDONED_MS - 1000, session_id)
 
 
 @pytest.mark.parametrize("patience", ["0.5"])

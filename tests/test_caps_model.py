@@ -22,20 +22,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 
-from service.keeping.sweeper import Sweeper
-from service.lanes.connect import client_for
-from service.lanes.dial import Dialer
-from service.lanes.pipeline import Pipeline
-from service.lanes.store_watch import StoreWatch
-from service.life.keys import Keys
-from service.life.store import Store
+from service.maintenance.sweeper import Sweeper
+from service.observability.metrics import Metrics
+from service.redis_client.connector import Connector
+from service.redis_client.factory import redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.redis_client.pipeline import Pipeline
+from service.sessions.keys import Keys
+from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import lifecycle_into, like_of_the_service, store_on
+from tests.conftest import events_into, like_of_the_service, store_on
 from tests.redis_server import RedisServer
-from tests.store.evidence import keys_in
+from tests.sessions.evidence import keys_in
 
 PER_USER, PER_AGENT = 2, 3
 A_SECOND_MS = 1000
@@ -69,8 +69,8 @@ class Life:
     idle: int = 0
 
     @property
-    def lookups(self) -> list[str]:
-        return KEYS.lookups(self.agent, self.user)
+    def owner_indexes(self) -> list[str]:
+        return KEYS.owner_indexes(self.agent, self.user)
 
 
 class CappedSessions(RuleBasedStateMachine):
@@ -79,17 +79,17 @@ class CappedSessions(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = client_for(url, 2)
-        self._lane = self._run(_pipeline_to(self._redis))
+        self._redis = redis_client_for(url, 2)
+        self._redis_client = self._run(_pipeline_to(self._redis))
         caps = {"session_max_per_user": PER_USER, "session_max_per_agent": PER_AGENT}
-        self._denying = store_on(self._lane, Settings(**caps))  # type: ignore[arg-type]
-        self._evicting = store_on(self._lane, Settings(**caps, session_cap_policy="evict"))  # type: ignore[arg-type]
-        self._uncapped = store_on(self._lane, Settings())
+        self._denying = store_on(self._redis_client, Settings(**caps))  # type: ignore[arg-type]
+        self._evicting = store_on(self._redis_client, Settings(**caps, session_cap_policy="evict"))  # type: ignore[arg-type]
+        self._uncapped = store_on(self._redis_client, Settings())
         self._living: list[Life] = []
         self._run(self._redis.flushall())
 
     def teardown(self) -> None:
-        self._run(self._lane.aclose())
+        self._run(self._redis_client.aclose())
         self._run(self._redis.aclose())
         self._runner.close()
 
@@ -114,19 +114,19 @@ class CappedSessions(RuleBasedStateMachine):
     @rule(which=any_of_them)
     def be_active(self, which: int) -> None:
         life = self._living[which % len(self._living)]
-        self._run(self._denying.touch(life.id))
+        self._run(self._denying.heartbeat(life.id))
         life.idle = 0
 
     @precondition(lambda self: self._living)
     @rule(which=any_of_them)
     def expire(self, which: int) -> None:
         life = self._gone(which)
-        self._run(age_counted(self._redis, life.id, A_LIFE_MS, *life.lookups))
+        self._run(age_counted(self._redis, life.id, A_LIFE_MS, *life.owner_indexes))
 
     @precondition(lambda self: self._living)
     @rule(which=any_of_them, by=st.sampled_from(["_denying", "_uncapped"]))
     def delete(self, which: int, by: str) -> None:
-        store: Store = getattr(self, by)
+        store: SessionStore = getattr(self, by)
         self._run(store.delete(self._gone(which).id))
 
     @precondition(lambda self: self._living)
@@ -137,7 +137,7 @@ class CappedSessions(RuleBasedStateMachine):
     @rule(capped=st.booleans())
     def sweep(self, capped: bool) -> None:
         metrics = Metrics()
-        sweeper = Sweeper(self._lane, Keys("", capped=capped), lifecycle_into(metrics), metrics, retention_ms=1000)
+        sweeper = Sweeper(self._redis_client, Keys("", capped=capped), events_into(metrics), metrics, retention_ms=1000)
         self._run(sweeper.round())
 
     @invariant()
@@ -150,14 +150,14 @@ class CappedSessions(RuleBasedStateMachine):
     def a_second_passes(self) -> None:
         for life in self._living:
             life.idle += 1
-            self._run(age_counted(self._redis, life.id, A_SECOND_MS, *life.lookups))
+            self._run(age_counted(self._redis, life.id, A_SECOND_MS, *life.owner_indexes))
 
     def _is_full(self, user: str, agent: str) -> bool:
         of_the_user = [life for life in self._living if life.user == user]
         of_the_agent = [life for life in self._living if life.agent == agent]
         return len(of_the_user) >= PER_USER or len(of_the_agent) >= PER_AGENT
 
-    def _create(self, store: Store, user: str, agent: str) -> None:
+    def _create(self, store: SessionStore, user: str, agent: str) -> None:
         session = self._run(store.create(agent, user, {}, b"{}"))
         self._living.append(Life(session.id, agent, user))
 
@@ -179,7 +179,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(like_of_the_service(redis)), 2, StoreWatch(Metrics()))
+    return Pipeline(Connector(like_of_the_service(redis)), 2, StoreMonitor(Metrics()))
 
 
 @pytest.mark.timeout(300 + int(EXAMPLES or 0))

@@ -37,21 +37,21 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from service.errors import Refusal
-from service.lanes.connect import client_for
-from service.lanes.dial import Dialer
-from service.lanes.pipeline import Pipeline
-from service.lanes.store_watch import StoreWatch
-from service.life.keys import Keys
-from service.life.policies import Policies
-from service.life.sessions import Session, TimeoutConfig
-from service.life.store import Store
+from service.errors import ServiceError
+from service.observability.metrics import Metrics
+from service.redis_client.connector import Connector
+from service.redis_client.factory import redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.redis_client.pipeline import Pipeline
+from service.sessions.keys import Keys
+from service.sessions.policies import Policies
+from service.sessions.session import Session, TimeoutConfig
+from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 from tests import model
 from tests.aging import age
-from tests.conftest import SECRET, lifecycle_into, like_of_the_service
-from tests.model import Answer, Deleted, Life, Outcome, Refused, Stored
+from tests.conftest import SECRET, events_into, like_of_the_service
+from tests.model import Answer, Deleted, Life, Outcome, Refused, SessionFields
 from tests.redis_server import RedisServer
 
 MINUTE_MS = 60_000
@@ -113,7 +113,7 @@ beyond_life = st.just(NO_TIME) | st.builds(
 members_with_an_end = st.sampled_from([("renewed_at_ms", "timeout_minutes"), ("created_at_ms", "max_duration_minutes")])
 never_issued = st.uuids(version=4).map(str) | st.sampled_from(["", "none", "0" * 36, "{x}"])
 ways_to_end = st.sampled_from(["_delete", "_expire", "_expire", "_lose"])
-verb = st.sampled_from(["get", "touch", "renew", "configure", "annotate", "delete"])
+verb = st.sampled_from(["get", "heartbeat", "renew", "update_timeout", "update_metadata", "delete"])
 verbs = st.lists(verb, min_size=1, max_size=4)
 
 
@@ -126,19 +126,19 @@ class SessionsInRedis(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = client_for(url, 2)
+        self._redis = redis_client_for(url, 2)
         self._keys = Keys("")
-        self._lane = self._run(_pipeline_to(self._redis))
-        self._store = Store(
-            self._lane,
+        self._redis_client = self._run(_pipeline_to(self._redis))
+        self._store = SessionStore(
+            self._redis_client,
             self._keys,
-            lifecycle_into(Metrics()),
-            Policies(self._lane, self._keys, lifecycle_into(Metrics()), Settings()),
+            events_into(Metrics()),
+            Policies(self._redis_client, self._keys, events_into(Metrics()), Settings()),
             SECRET,
             retention_ms=RETENTION_MS,
-            lookup_life_ms=LOOKUP_LIFE_MS,
-            patience_seconds=2,
-            record_life_ms=LOOKUP_LIFE_MS,
+            owner_index_lifetime_ms=LOOKUP_LIFE_MS,
+            wait_seconds=2,
+            record_lifetime_ms=LOOKUP_LIFE_MS,
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())
@@ -148,7 +148,7 @@ class SessionsInRedis(RuleBasedStateMachine):
             self._every_session_is_stored_as_the_model_says()
             self._every_lookup_lists_what_was_not_deleted()
         finally:
-            self._run(self._lane.aclose())
+            self._run(self._redis_client.aclose())
             self._run(self._redis.aclose())
             self._runner.close()
 
@@ -166,9 +166,9 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._compare(session_id, self._store.get(session_id), model.get)
 
     @rule(session_id=sessions, passing=within_life)
-    def touch(self, session_id: str, passing: Passing) -> None:
+    def heartbeat(self, session_id: str, passing: Passing) -> None:
         self._let_pass(session_id, passing)
-        self._compare(session_id, self._store.touch(session_id), model.touch)
+        self._compare(session_id, self._store.heartbeat(session_id), model.heartbeat)
 
     @rule(session_id=sessions, passing=within_life)
     def renew(self, session_id: str, passing: Passing) -> None:
@@ -176,12 +176,12 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._compare(session_id, self._store.renew(session_id), model.renew)
 
     @rule(session_id=sessions, passing=within_life, changes=changes)
-    def configure(self, session_id: str, passing: Passing, changes: dict[str, float | bool]) -> None:
+    def update_timeout(self, session_id: str, passing: Passing, changes: dict[str, float | bool]) -> None:
         self._let_pass(session_id, passing)
         self._compare_configure(session_id, changes)
 
     @rule(session_id=sessions, passing=within_life, patch=patches)
-    def annotate(self, session_id: str, passing: Passing, patch: dict[str, Any]) -> None:
+    def update_metadata(self, session_id: str, passing: Passing, patch: dict[str, Any]) -> None:
         self._let_pass(session_id, passing)
         self._compare_annotate(session_id, patch)
 
@@ -245,20 +245,20 @@ class SessionsInRedis(RuleBasedStateMachine):
             self._compare_any(verb, session_id)
 
     def _compare_any(self, verb: str, session_id: str) -> None:
-        if verb == "configure":
+        if verb == "update_timeout":
             self._compare_configure(session_id, {"timeout_minutes": 30})
-        elif verb == "annotate":
+        elif verb == "update_metadata":
             self._compare_annotate(session_id, {"a": 1})
         else:
             self._compare(session_id, getattr(self._store, verb)(session_id), getattr(model, verb))
 
     def _compare_configure(self, session_id: str, changes: dict[str, float | bool]) -> None:
-        call = self._store.configure(session_id, changes)
-        self._compare(session_id, call, lambda life, now_ms: model.configure(life, now_ms, changes))
+        call = self._store.update_timeout(session_id, changes)
+        self._compare(session_id, call, lambda life, now_ms: model.update_timeout(life, now_ms, changes))
 
     def _compare_annotate(self, session_id: str, patch: dict[str, Any]) -> None:
-        call = self._store.annotate(session_id, patch)
-        self._compare(session_id, call, lambda life, now_ms: model.annotate(life, now_ms, patch))
+        call = self._store.update_metadata(session_id, patch)
+        self._compare(session_id, call, lambda life, now_ms: model.update_metadata(life, now_ms, patch))
 
     def _compare(self, session_id: str, call: Awaitable[Session | None], verb: Callable[[Life, int], Outcome]) -> None:
         """Make the call: its answer is the model's, and its life goes on as the model says."""
@@ -300,9 +300,9 @@ class SessionsInRedis(RuleBasedStateMachine):
         for life in filter(None, self._lives.values()):
             expected.setdefault(self._keys.user(life.user_id), set()).add(life.id)
             expected.setdefault(self._keys.agent(life.agent_id), set()).add(life.id)
-        assert self._run(self._lookups()) == expected
+        assert self._run(self._owner_index()) == expected
 
-    async def _stored(self) -> list[Stored]:
+    async def _stored(self) -> list[SessionFields]:
         async with self._redis.pipeline(transaction=True) as pipeline:
             for session_id in self._lives:
                 keys = self._keys.of(session_id)
@@ -314,11 +314,11 @@ class SessionsInRedis(RuleBasedStateMachine):
                 pipeline.zscore(keys.warning, session_id)
                 pipeline.zscore(keys.created, session_id)
             replies = await pipeline.execute()
-        return [Stored(*replies[start : start + 7]) for start in range(0, len(replies), 7)]
+        return [SessionFields(*replies[start : start + 7]) for start in range(0, len(replies), 7)]
 
-    async def _lookups(self) -> dict[str, set[str]]:
-        lookups = [*await self._redis.keys(self._keys.user("*")), *await self._redis.keys(self._keys.agent("*"))]
-        return {_text(key): {_text(listed) for listed in await self._redis.zrange(key, 0, -1)} for key in lookups}
+    async def _owner_index(self) -> dict[str, set[str]]:
+        owner_indexes = [*await self._redis.keys(self._keys.user("*")), *await self._redis.keys(self._keys.agent("*"))]
+        return {_text(key): {_text(listed) for listed in await self._redis.zrange(key, 0, -1)} for key in owner_indexes}
 
     async def _clock(self) -> int:
         seconds, microseconds = await self._redis.time()
@@ -348,13 +348,13 @@ def new_id_in_one_shard(*_: str) -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Dialer(like_of_the_service(redis)), 2, StoreWatch(Metrics()))
+    return Pipeline(Connector(like_of_the_service(redis)), 2, StoreMonitor(Metrics()))
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:
     try:
         session = await call
-    except Refusal as refusal:
+    except ServiceError as refusal:
         return Refused(type(refusal), refusal.details)
     return Deleted() if session is None else session
 
@@ -364,6 +364,6 @@ def test_the_store_does_what_the_model_says(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr("service.life.creation.new_session_id", new_id_in_one_shard)
+    monkeypatch.setattr("service.sessions.creation.new_session_id", new_id_in_one_shard)
     machine = cast(type[SessionsInRedis], partial(SessionsInRedis, redis_server.admin_url))
     run_state_machine_as_test(machine, settings=RUN)

@@ -17,7 +17,7 @@ import redis as redis_py
 from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
-from service.lanes.connect import client_for
+from service.redis_client.factory import redis_client_for
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import ADMIN, RedisServer, free_port
@@ -67,7 +67,7 @@ def patient(**settings: Any) -> Settings:
 
 
 def server_over(redis: RedisServer, **settings: Any) -> ServiceServer:
-    return ServiceServer(patient(**settings), client_for(redis.url, STORE_TIMEOUT_SECONDS))
+    return ServiceServer(patient(**settings), redis_client_for(redis.url, STORE_TIMEOUT_SECONDS))
 
 
 async def call(service: HttpClient, session_id: str, method: str = "GET", verb: str = "") -> ClientResponse:
@@ -119,7 +119,7 @@ def content_of(server: RedisServer, session_id: str) -> object:
     return server.command("HGETALL", f"session:{{{session_id[:2]}}}:{session_id}")
 
 
-class Watch:
+class AccessLog:
     """What a client is told that asks for a session again and again."""
 
     def __init__(self) -> None:
@@ -141,8 +141,8 @@ class Watch:
 
 
 @asynccontextmanager
-async def watched(service: HttpClient, session_id: str) -> AsyncIterator[Watch]:
-    watch = Watch()
+async def watched(service: HttpClient, session_id: str) -> AsyncIterator[AccessLog]:
+    watch = AccessLog()
     watching = asyncio.create_task(watch.go_on(service, session_id))
     yield watch
     watching.cancel()
@@ -242,7 +242,7 @@ def without_replicas(server: RedisServer) -> Iterator[None]:
 
 GONE = pytest.mark.parametrize("gone", [killed, paused, busy, orphaned])
 UNCHANGEABLE = pytest.mark.parametrize("unchangeable", [out_of_memory, demoted, without_replicas])
-Trouble = Callable[[RedisServer], AbstractContextManager[None]]
+Incident = Callable[[RedisServer], AbstractContextManager[None]]
 
 
 POLICY = f"/api/messaging/agents/{AGENT}/timeout"
@@ -259,7 +259,7 @@ async def policy(service: HttpClient, method: str, minutes: int = 60) -> ClientR
 @GONE
 @pytest.mark.parametrize(("method", "verb"), VERBS.values(), ids=VERBS)
 async def test_every_call_is_told_to_try_again(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str, verb: str
+    service: HttpClient, own_redis: RedisServer, gone: Incident, method: str, verb: str
 ) -> None:
     session_id = await open_session(service)
 
@@ -274,7 +274,7 @@ async def test_every_call_is_told_to_try_again(
 @GONE
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 async def test_every_call_about_a_policy_is_told_to_try_again(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str
+    service: HttpClient, own_redis: RedisServer, gone: Incident, method: str
 ) -> None:
     await policy(service, "PUT")
 
@@ -287,7 +287,7 @@ async def test_every_call_about_a_policy_is_told_to_try_again(
 
 @GONE
 async def test_an_agent_that_cannot_be_looked_for_is_not_said_to_be_unknown(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Trouble
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Incident
 ) -> None:
     service: HttpClient = await aiohttp_client(server_over(own_redis, session_require_known_agent=True))
     await until_ready(service)
@@ -300,7 +300,7 @@ async def test_an_agent_that_cannot_be_looked_for_is_not_said_to_be_unknown(
 
 @GONE
 async def test_what_cannot_be_counted_is_let_through_and_fails_by_itself(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Trouble
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, gone: Incident
 ) -> None:
     service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
     session_id = await open_session(service)
@@ -314,7 +314,7 @@ async def test_what_cannot_be_counted_is_let_through_and_fails_by_itself(
 
 
 @GONE
-async def test_creations_are_told_to_try_again(service: HttpClient, own_redis: RedisServer, gone: Trouble) -> None:
+async def test_creations_are_told_to_try_again(service: HttpClient, own_redis: RedisServer, gone: Incident) -> None:
     with gone(own_redis):
         response = await create(service)
 
@@ -325,7 +325,7 @@ async def test_creations_are_told_to_try_again(service: HttpClient, own_redis: R
 @GONE
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_listings_and_revocations_are_told_to_try_again(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble, method: str
+    service: HttpClient, own_redis: RedisServer, gone: Incident, method: str
 ) -> None:
     session_id = await open_session(service)
 
@@ -338,7 +338,7 @@ async def test_listings_and_revocations_are_told_to_try_again(
 
 @GONE
 async def test_the_very_next_listing_works_when_redis_is_back(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble
+    service: HttpClient, own_redis: RedisServer, gone: Incident
 ) -> None:
     session_id = await open_session(service)
     await of_the_user(service, "GET")
@@ -353,7 +353,7 @@ async def test_the_very_next_listing_works_when_redis_is_back(
 
 @GONE
 async def test_the_service_lives_on_but_is_not_ready(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble
+    service: HttpClient, own_redis: RedisServer, gone: Incident
 ) -> None:
     with gone(own_redis):
         alive, ready = await service.get("/livez"), await service.get("/readyz")
@@ -363,7 +363,7 @@ async def test_the_service_lives_on_but_is_not_ready(
 
 @GONE
 async def test_nobody_knows_how_many_sessions_there_are(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble
+    service: HttpClient, own_redis: RedisServer, gone: Incident
 ) -> None:
     with gone(own_redis):
         response = await service.get(f"{SESSIONS}/health")
@@ -375,7 +375,7 @@ async def test_nobody_knows_how_many_sessions_there_are(
 
 @GONE
 async def test_the_very_next_call_works_when_redis_is_back(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble
+    service: HttpClient, own_redis: RedisServer, gone: Incident
 ) -> None:
     session_id = await open_session(service)
     with gone(own_redis):
@@ -387,7 +387,9 @@ async def test_the_very_next_call_works_when_redis_is_back(
 
 
 @GONE
-async def test_it_is_ready_as_soon_as_redis_is_back(service: HttpClient, own_redis: RedisServer, gone: Trouble) -> None:
+async def test_it_is_ready_as_soon_as_redis_is_back(
+    service: HttpClient, own_redis: RedisServer, gone: Incident
+) -> None:
     with gone(own_redis):
         await service.get("/readyz")
 
@@ -398,7 +400,7 @@ async def test_it_is_ready_as_soon_as_redis_is_back(service: HttpClient, own_red
 
 @GONE
 async def test_a_live_session_is_never_said_to_be_gone(
-    service: HttpClient, own_redis: RedisServer, gone: Trouble
+    service: HttpClient, own_redis: RedisServer, gone: Incident
 ) -> None:
     session_id = await open_session(service)
 
@@ -412,7 +414,7 @@ async def test_a_live_session_is_never_said_to_be_gone(
 
 
 @GONE
-async def test_of_two_hundred_calls_none_hangs(service: HttpClient, own_redis: RedisServer, gone: Trouble) -> None:
+async def test_of_two_hundred_calls_none_hangs(service: HttpClient, own_redis: RedisServer, gone: Incident) -> None:
     session_id = await open_session(service)
 
     with gone(own_redis):
@@ -500,11 +502,11 @@ async def test_while_redis_loads_its_data_nothing_is_said_to_be_gone(
     forgetful.kill()
     forgetful.start_loading(microseconds_per_key=200)
 
-    loading = await call(service, session_id)
+    script_load_commands = await call(service, session_id)
     ready = await service.get("/readyz")
     await until_ready(service)
 
-    assert (loading.status, ready.status) == (503, 503)
+    assert (script_load_commands.status, ready.status) == (503, 503)
     assert (await call(service, session_id)).status == 200
 
 
@@ -562,7 +564,7 @@ async def test_a_heartbeat_that_met_lost_scripts_counts_once(service: HttpClient
 @UNCHANGEABLE
 @pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure", "annotate"])
 async def test_changes_are_told_to_try_again_and_change_nothing(
-    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble, verb: str
+    service: HttpClient, own_redis: RedisServer, unchangeable: Incident, verb: str
 ) -> None:
     session_id = await open_session(service)
     before = content_of(own_redis, session_id)
@@ -577,7 +579,7 @@ async def test_changes_are_told_to_try_again_and_change_nothing(
 
 @UNCHANGEABLE
 async def test_a_refused_creation_leaves_nothing_behind(
-    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+    service: HttpClient, own_redis: RedisServer, unchangeable: Incident
 ) -> None:
     await until_ready(service)
 
@@ -590,7 +592,7 @@ async def test_a_refused_creation_leaves_nothing_behind(
 
 @UNCHANGEABLE
 async def test_a_refused_policy_leaves_the_one_before(
-    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+    service: HttpClient, own_redis: RedisServer, unchangeable: Incident
 ) -> None:
     before = await (await policy(service, "PUT")).json()
 
@@ -603,7 +605,7 @@ async def test_a_refused_policy_leaves_the_one_before(
 
 @UNCHANGEABLE
 async def test_nothing_is_left_without_its_end(
-    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+    service: HttpClient, own_redis: RedisServer, unchangeable: Incident
 ) -> None:
     session_id = await open_session(service)
 
@@ -614,7 +616,7 @@ async def test_nothing_is_left_without_its_end(
 
 
 @pytest.mark.parametrize("unchangeable", [demoted, without_replicas])
-async def test_a_session_cannot_be_deleted(service: HttpClient, own_redis: RedisServer, unchangeable: Trouble) -> None:
+async def test_a_session_cannot_be_deleted(service: HttpClient, own_redis: RedisServer, unchangeable: Incident) -> None:
     session_id = await open_session(service)
 
     with unchangeable(own_redis):
@@ -635,7 +637,7 @@ async def test_out_of_memory_a_session_can_still_be_deleted(service: HttpClient,
 
 @UNCHANGEABLE
 async def test_reads_that_cannot_be_counted_go_on(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Trouble
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Incident
 ) -> None:
     service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="2/hour"))
     session_id = await open_session(service)
@@ -648,7 +650,7 @@ async def test_reads_that_cannot_be_counted_go_on(
 
 @UNCHANGEABLE
 async def test_a_limit_that_is_used_up_holds(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Trouble
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unchangeable: Incident
 ) -> None:
     service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
     session_id = await open_session(service)
@@ -660,7 +662,7 @@ async def test_a_limit_that_is_used_up_holds(
 
 
 @UNCHANGEABLE
-async def test_reads_go_on(service: HttpClient, own_redis: RedisServer, unchangeable: Trouble) -> None:
+async def test_reads_go_on(service: HttpClient, own_redis: RedisServer, unchangeable: Incident) -> None:
     session_id = await open_session(service)
 
     with unchangeable(own_redis):
@@ -671,7 +673,7 @@ async def test_reads_go_on(service: HttpClient, own_redis: RedisServer, unchange
 
 
 @UNCHANGEABLE
-async def test_it_stays_ready(service: HttpClient, own_redis: RedisServer, unchangeable: Trouble) -> None:
+async def test_it_stays_ready(service: HttpClient, own_redis: RedisServer, unchangeable: Incident) -> None:
     with unchangeable(own_redis):
         await create(service)
         response = await service.get("/readyz")
@@ -681,7 +683,7 @@ async def test_it_stays_ready(service: HttpClient, own_redis: RedisServer, uncha
 
 @UNCHANGEABLE
 async def test_the_very_next_change_works_when_it_is_over(
-    service: HttpClient, own_redis: RedisServer, unchangeable: Trouble
+    service: HttpClient, own_redis: RedisServer, unchangeable: Incident
 ) -> None:
     session_id = await open_session(service)
     with unchangeable(own_redis):

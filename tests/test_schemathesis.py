@@ -10,9 +10,9 @@ from hypothesis import Phase, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.http.documentation import document
+from service.api.openapi import document
 from service.settings import Settings
-from tests.access.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, having
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, having
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 

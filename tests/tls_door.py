@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 _TLS_HANDSHAKE = b"\x16"
 
 
-class Door:
+class RateLimiter:
     """Listens on a `port` of its own; `encrypted` counts the connections that came in by TLS."""
 
     def __init__(self, listener: socket.socket, server_port: int, tls: ssl.SSLContext) -> None:
@@ -46,12 +46,12 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(server_port: int, tls: ssl.SSLContext) -> AsyncIterator[Door]:
+async def door_to(server_port: int, tls: ssl.SSLContext) -> AsyncIterator[RateLimiter]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        door = Door(listener, server_port, tls)
-        keeping = asyncio.create_task(door.keep())
-        yield door
+        rate_limiter = RateLimiter(listener, server_port, tls)
+        keeping = asyncio.create_task(rate_limiter.keep())
+        yield rate_limiter
         keeping.cancel()
         await asyncio.wait([keeping])
 

@@ -6,13 +6,13 @@ from functools import partial
 
 import orjson
 
-from service.settings import CannotStart, Settings
-from service.telemetry.audit import MARK, Audit, Fact, Origin
-from service.telemetry.audit_file import AuditFile
-from service.telemetry.event_log import EventLog
-from service.telemetry.later import Later
-from service.telemetry.lines import Lines
-from service.telemetry.metrics import Metrics
+from service.observability.audit import MARK, Audit, Fact, Origin
+from service.observability.audit_file import AuditFile
+from service.observability.event_log import EventLog
+from service.observability.later import Later
+from service.observability.log_writer import LogWriter
+from service.observability.metrics import Metrics
+from service.settings import Settings, StartupError
 
 
 @contextmanager
@@ -38,11 +38,11 @@ def _opened(settings: Settings) -> AuditFile:
     try:
         return AuditFile(settings.audit_file)
     except OSError as error:
-        raise CannotStart(f"SESSION_AUDIT_LOG={settings.audit_file}: {error.strerror or error}") from None
+        raise StartupError(f"SESSION_AUDIT_LOG={settings.audit_file}: {error.strerror or error}") from None
 
 
-def _lines_into(file: AuditFile, metrics: Metrics) -> Lines:
-    lines = Lines(file, name="the audit log")
+def _lines_into(file: AuditFile, metrics: Metrics) -> LogWriter:
+    lines = LogWriter(file, name="the audit log")
     lines.before_writing, lines.when_refused = file.follow, file.tell
     lines.when_dropped = metrics.log_lines_dropped.labels("audit").inc
     return lines

@@ -2,7 +2,7 @@
 
 import sys
 
-from service.lanes.redis_cli import redis_cli
+from service.redis_client.redis_cli import redis_cli
 from service.settings import Settings
 
 

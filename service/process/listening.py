@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from service.settings import CannotStart, Settings
+from service.settings import Settings, StartupError
 
 _EACH_ITS_OWN = sys.platform == "linux"
 """Elsewhere SO_REUSEPORT is something else, or nothing: there they share one."""
@@ -57,8 +57,8 @@ async def listening(settings: Settings) -> Listening:
         raise cannot_listen(settings, error) from None
 
 
-def cannot_listen(settings: Settings, error: OSError) -> CannotStart:
-    return CannotStart(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}")
+def cannot_listen(settings: Settings, error: OSError) -> StartupError:
+    return StartupError(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}")
 
 
 def url_of(address: Any) -> str:

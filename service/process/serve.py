@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from service.api.access_log import AccessLog
+from service.api.app_keys import HEALTH
+from service.api.runner import Runner, as_it_is
 from service.app import create_app
-from service.http.app_keys import HEALTH
-from service.http.runner import Runner, as_it_is
-from service.http.watch import Watch
-from service.lanes.clients import clients_for
+from service.observability.audit import Origin
+from service.observability.event_log import EventLog
+from service.observability.later import Later
+from service.observability.metrics import Metrics
 from service.process.auditing import auditing
 from service.process.banner import announce
-from service.process.embedded import embedded_server
+from service.process.embedded_server import embedded_server
 from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
 from service.process.open_files import room_for
-from service.secret import Secret
-from service.settings import CannotStart, Settings, unknown_variables
-from service.telemetry.audit import Origin
-from service.telemetry.event_log import EventLog
-from service.telemetry.later import Later
-from service.telemetry.metrics import Metrics
+from service.redis_client.clients import connect_clients
+from service.settings import Settings, StartupError, unknown_variables
+from service.shared_secret import SharedSecret
 
 if TYPE_CHECKING:
-    from service.telemetry.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -97,20 +97,20 @@ async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Setting
 async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     """A runner that is set up, and is cleaned up when the stack is left."""
     settings = settings.model_copy(update={"session_max_connections": room_for(settings.session_max_connections)})
-    clients = clients_for(url, settings, metrics)
+    clients = connect_clients(url, settings, metrics)
     if event_log.lines is not None:
         event_log.lines.when_dropped = metrics.log_lines_dropped.labels("stderr").inc
     around = as_it_is
     if settings.session_tracing:
         tracing = _tracing(event_log.secret)
         stack.push_async_callback(tracing.aclose)
-        lane, prompt, wide = (tracing.on(lane) for lane in (clients.lane, clients.prompt, clients.wide))
-        clients = clients._replace(lane=lane, prompt=prompt, wide=wide)
+        main, no_wait, bulk = (tracing.on(client) for client in (clients.main, clients.no_wait, clients.bulk))
+        clients = clients._replace(main=main, no_wait=no_wait, bulk=bulk)
         around = tracing.over
     later = Later()
     audit = stack.enter_context(auditing(settings, event_log, later, metrics, Origin("service")))
     runner = Runner(
-        create_app(settings, clients, Watch(metrics, event_log, later), audit),
+        create_app(settings, clients, AccessLog(metrics, event_log, later), audit),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
@@ -121,11 +121,11 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     return runner
 
 
-def _tracing(secret: Secret) -> "Tracing":
+def _tracing(secret: SharedSecret) -> "Tracing":
     try:
-        from service.telemetry.tracing import otlp_tracing
+        from service.observability.tracing import otlp_tracing
     except ImportError:
-        raise CannotStart(
+        raise StartupError(
             "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
         ) from None
     return otlp_tracing(secret)

@@ -9,12 +9,12 @@ from typing import NamedTuple, Self
 
 import uvloop
 
+from service.observability import multiprocess_metrics
+from service.observability.event_log import event_log_on
+from service.observability.metrics import Metrics
 from service.process import pulse
 from service.process.serve import serve_as_worker
-from service.settings import CannotStart, load_settings
-from service.telemetry import shared_metrics
-from service.telemetry.event_log import event_log_on
-from service.telemetry.metrics import Metrics
+from service.settings import StartupError, load_settings
 
 SERVING = "serving\n"
 """What it says on stdout once it serves, before it beats there; where it cannot, it says why."""
@@ -49,7 +49,7 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(assignment))
-    except CannotStart as error:
+    except StartupError as error:
         _say(str(error))
         sys.exit(1)
 
@@ -57,7 +57,7 @@ def main() -> None:
 async def _work(assignment: Assignment) -> None:
     settings = load_settings()
     event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level, assignment.number)
-    shared_metrics.share(assignment.metrics, assignment.number)
+    multiprocess_metrics.share(assignment.metrics, assignment.number)
     listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
     await serve_as_worker(settings, Metrics(assignment.metrics), event_log, listeners, _serving)
 

@@ -15,14 +15,14 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from service.observability import multiprocess_metrics
 from service.process import pulse
 from service.process.banner import announce
 from service.process.child import DIE_WITH_PARENT
 from service.process.listening import Listening, listening
 from service.process.serve import redis_url, stop_signal, warn_of_unknown_variables
 from service.process.worker import SERVING, Assignment
-from service.settings import CannotStart, Settings
-from service.telemetry import shared_metrics
+from service.settings import Settings, StartupError
 
 START_SECONDS = 60
 """For how long a worker may take to serve."""
@@ -92,7 +92,7 @@ class Worker:
                 await self._serving(self._process)
         except TimeoutError:
             await self._kill_process()
-            raise CannotStart(f"Worker {self._number} did not serve in time: within {START_SECONDS} s.") from None
+            raise StartupError(f"Worker {self._number} did not serve in time: within {START_SECONDS} s.") from None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends."""
@@ -104,7 +104,7 @@ class Worker:
             await asyncio.sleep(pause)
             try:
                 await self.start()
-            except (CannotStart, OSError) as error:
+            except (StartupError, OSError) as error:
                 _log.error("worker %d could not be started: %s", self._number, error)
 
     async def drain(self, seconds: float) -> bool:
@@ -133,7 +133,7 @@ class Worker:
         if said.decode() != SERVING:
             said += await process.stdout.read()
             code = await process.wait()
-            raise CannotStart(said.decode() or f"Worker {self._number} ended with {code} before it served.")
+            raise StartupError(said.decode() or f"Worker {self._number} ended with {code} before it served.")
 
     async def _kill_process(self) -> int:
         assert self._process is not None
@@ -160,7 +160,7 @@ class Worker:
         now = asyncio.get_running_loop().time
         began = now()
         how = await self._end(self._process)
-        shared_metrics.forget(self._folder, self._number, self._process.pid)
+        multiprocess_metrics.forget(self._folder, self._number, self._process.pid)
         self._deaths = 1 if now() - began > STEADY_SECONDS else self._deaths + 1
         _log.error("worker %d %s; it is started again", self._number, how)
 
@@ -199,6 +199,6 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _folder() -> "TemporaryDirectory[str]":
     try:
-        return TemporaryDirectory(prefix="session-service-", dir=shared_metrics.home())
+        return TemporaryDirectory(prefix="session-service-", dir=multiprocess_metrics.home())
     except OSError as error:
-        raise CannotStart(f"TMPDIR: workers need a folder for their metrics: {error.strerror or error}") from None
+        raise StartupError(f"TMPDIR: workers need a folder for their metrics: {error.strerror or error}") from None

@@ -8,15 +8,15 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from service.lanes.redis_url import taken_apart
-from service.settings.access import AccessSettings
+from service.observability import log
 from service.settings.audit import AuditSettings
+from service.settings.auth import AccessSettings
 from service.settings.caps import CapSettings
-from service.settings.creations import CreationSettings
-from service.settings.limits import LimitSettings
-from service.settings.lives import LifeSettings
-from service.settings.surface import SurfaceSettings
-from service.telemetry import log
+from service.settings.http import SurfaceSettings
+from service.settings.idempotency import CreationSettings
+from service.settings.rate_limits import LimitSettings
+from service.settings.redis_url import parse_redis_url
+from service.settings.timeouts import LifeSettings
 
 MAX_METADATA_BYTES = 10 * 1024
 MAX_BODY_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ _SAID_OF = {
 }
 
 
-class CannotStart(Exception):  # noqa: N818  (it ends the start with one line)
+class StartupError(Exception):
     """What stops the start, in one line: for a setting, its variable, the fault and the bounds."""
 
 
@@ -67,13 +67,13 @@ class Settings(
             return None
         if not url.get_secret_value():
             raise ValueError("is empty; leave it unset for the embedded server")
-        taken_apart(url.get_secret_value())
+        parse_redis_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")
     def _not_every_page_may_do_everything(self) -> Self:
         """Where nobody is asked who they are, a page could do it from the browser of whoever reaches the service."""
-        if "*" in self.cors_origins and not self.is_guarded:
+        if "*" in self.cors_origins and not self.requires_authentication:
             raise ValueError("SESSION_CORS_ORIGINS=*: needs keys or tokens; without them name the origins")
         return self
 
@@ -90,7 +90,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise CannotStart("\n".join(_in_one_line(fault) for fault in error.errors())) from None
+        raise StartupError("\n".join(_in_one_line(fault) for fault in error.errors())) from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

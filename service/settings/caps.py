@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from service.life.caps import Caps
+from service.sessions.caps import Caps
 
 MAX_CAP = 1_000_000
 

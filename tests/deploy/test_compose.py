@@ -9,11 +9,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.access.configured import require_guarded
-from service.errors import Refusal
-from service.http.safe_headers import SAFE
-from service.http.wire import refusal_response
-from service.settings import MAX_METADATA_BYTES, CannotStart, Settings
+from service.api.responses import error_response
+from service.api.security_headers import SECURITY_HEADERS
+from service.auth.factory import require_authentication
+from service.errors import ServiceError
+from service.settings import MAX_METADATA_BYTES, Settings, StartupError
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS
 
@@ -84,7 +84,7 @@ FOR_EACH_REDIS_SERVER = for_each(
 )
 
 
-class ExampleError(Refusal):
+class ExampleError(ServiceError):
     status, code, message = 418, "EXAMPLE", "Example"
 
 
@@ -211,9 +211,9 @@ def test_the_image_starts_on_a_public_address_only_with_anonymous_access_allowed
     (host,) = re.findall(r"\bHOST=(\S+)", DOCKERFILE)
     settings = settings_of(services["service"]).model_copy(update={"host": host})
 
-    require_guarded(settings)
-    with pytest.raises(CannotStart):
-        require_guarded(settings.model_copy(update={"session_allow_anonymous": False}))
+    require_authentication(settings)
+    with pytest.raises(StartupError):
+        require_authentication(settings.model_copy(update={"session_allow_anonymous": False}))
 
 
 @FOR_EACH_FILE
@@ -262,7 +262,7 @@ def test_error_responses_of_the_balancer_have_the_format_of_the_service(path: Pa
     assert re.fullmatch(rf"HTTP/1\.1 {path.stem} [A-Z][A-Za-z ]+", status_line)
     assert headers["Content-Type"].startswith("application/json")
     assert (headers["Content-Length"], headers["Cache-Control"]) == (str(len(body)), "no-store")
-    assert SAFE.items() <= headers.items()
+    assert SECURITY_HEADERS.items() <= headers.items()
     assert shape_of(error) == shape_of(service_response(ExampleError("Example.")))
     assert f"`{error['code']}`" in README
 
@@ -302,8 +302,8 @@ def settings_of(service: Service) -> Settings:
     return Settings(**environment)
 
 
-def service_response(error: Refusal) -> object:
-    body = refusal_response(error, "schema").body
+def service_response(error: ServiceError) -> object:
+    body = error_response(error, "schema").body
     assert isinstance(body, bytes)
     return json.loads(body)
 

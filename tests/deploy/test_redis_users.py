@@ -126,7 +126,7 @@ def test_the_account_cannot_administer_sentinels(sentinel_servers: SentinelServe
 
 
 def test_the_account_may_run_every_command_that_scripts_call() -> None:
-    texts = [path.read_text() for path in (DEPLOY.parent / "service" / "life" / "scripts").glob("*.lua")]
+    texts = [path.read_text() for path in (DEPLOY.parent / "service" / "sessions" / "scripts").glob("*.lua")]
     called = {name.lower() for text in texts for name in re.findall(r"redis\.p?call\('([A-Z]+)'", text)}
     granted = {word[1:] for word in users_in("redis-users.acl").split() if word.startswith("+")}
 

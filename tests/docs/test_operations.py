@@ -12,7 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.process.command_line import Inspect, Revoke, TellHashes, parse
+from service.cli.arguments import HashIds, Inspect, Revoke, parse
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers
 from tests.conftest import AGENT, USER, HttpClient
@@ -23,7 +23,7 @@ from tests.test_walkthrough import SESSIONS
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 PAGE = (DEPLOY / "OPERATIONS.md").read_text()
 SESSION = "4716d2ea-673d-47d0-b1bd-33202db7411b"
-SOURCE = (DEPLOY.parent / "service" / "checks" / "degradation.py").read_text()
+SOURCE = (DEPLOY.parent / "service" / "maintenance" / "health_reasons.py").read_text()
 OLD_LOGIN = Login("default", "PASSWORD")
 
 
@@ -210,7 +210,7 @@ async def test_the_metrics_that_it_names_are_served(client: HttpClient) -> None:
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^python -m service (.+?)(?: +#.*)?$", PAGE, re.MULTILINE))))
 def test_the_terminal_understands(line: str) -> None:
-    assert isinstance(parse(shlex.split(line)), Inspect | Revoke | TellHashes)
+    assert isinstance(parse(shlex.split(line)), Inspect | Revoke | HashIds)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)", PAGE))))

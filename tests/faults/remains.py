@@ -5,8 +5,8 @@ from typing import Any
 
 import redis
 
-from service.life.keys import Keys
-from service.life.scripts import FIELDS
+from service.sessions.keys import Keys
+from service.sessions.scripts import FIELDS
 from tests.faults.checker import Known
 
 _CLOCK_MARGIN_MS = 5000
@@ -47,8 +47,10 @@ def _faults_of(client: Any, key: str, listed: set[str]) -> Iterator[str]:
 
 def _is_listed(client: Any, key: str, session: dict[str, str]) -> bool:
     """Whether its lookups know it, or it has been deleted meanwhile."""
-    lookups = Keys("").lookups(session["agentId"], session["userId"])
-    return all(client.zscore(lookup, key.rpartition(":")[2]) for lookup in lookups) or not client.exists(key)
+    owner_indexes = Keys("").owner_indexes(session["agentId"], session["userId"])
+    return all(
+        client.zscore(owner_index, key.rpartition(":")[2]) for owner_index in owner_indexes
+    ) or not client.exists(key)
 
 
 def _endless(client: "redis.Redis") -> Iterator[str]:

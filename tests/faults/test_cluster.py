@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.lanes.errands import slot_of
-from service.life.keys import Keys
+from service.redis_client.cluster_routing import slot_of
+from service.sessions.keys import Keys
 from tests.cluster_servers import SLOTS, ClusterServers, Node
 from tests.faults.checker import Answer
 from tests.faults.conftest import SETTINGS, started
@@ -76,7 +76,7 @@ def statuses(group: list[Replica], path: str) -> set[int]:
 def test_a_killed_primary_costs_its_own_sessions_a_moment_and_others_nothing(
     well: ClusterServers, group: list[Replica], group_urls: list[str], length: Length
 ) -> None:
-    outages, failures_of_others = [], []
+    failures, failures_of_others = [], []
     with Load(group_urls, clients=length.clients) as load:
         for number in range(length.times):
             load.until_answered(length.steady)
@@ -91,14 +91,14 @@ def test_a_killed_primary_costs_its_own_sessions_a_moment_and_others_nothing(
 
             well.until_served(min(its_slots))
             lost.start()  # as a replica, which changes wait for
-            outages.append(load.until_well() - killed)
+            failures.append(load.until_well() - killed)
             failures_of_others += of_slots(load.failures(since=killed), ALL_SLOTS - its_slots)
             well.until_settled()
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
     assert failures_of_others == []
-    assert max(outages) < RECOVERY_SECONDS
+    assert max(failures) < RECOVERY_SECONDS
 
 
 @LENGTHS

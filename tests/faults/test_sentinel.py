@@ -69,15 +69,15 @@ def urls_of(replicas: list[Replica]) -> list[str]:
 def test_a_killed_primary_costs_nothing_that_its_replicas_have(
     well: SentinelServers, replicated: list[Replica], length: Length
 ) -> None:
-    outages = []
+    failures = []
     with Load(urls_of(replicated), clients=length.clients) as load:
         for _ in range(length.times):
             load.until_answered(length.steady)
-            outages.append(outage_of_a_killed_primary(well, load))
+            failures.append(outage_of_a_killed_primary(well, load))
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
-    assert max(outages) < RECOVERY_SECONDS
+    assert max(failures) < RECOVERY_SECONDS
     assert half_written(well.primary.admin_url, load.checker.sessions) == []
 
 
@@ -85,15 +85,15 @@ def test_a_killed_primary_costs_nothing_that_its_replicas_have(
 def test_without_waiting_for_replicas_a_killed_primary_costs_at_most_the_last_second(
     well: SentinelServers, unreplicated: list[Replica], length: Length
 ) -> None:
-    outages = []
+    failures = []
     with Load(urls_of(unreplicated), clients=length.clients) as load:
         for _ in range(length.times):
             load.until_answered(length.steady)
-            outages.append(outage_of_a_killed_primary(well, load, window_seconds=WINDOW_SECONDS))
+            failures.append(outage_of_a_killed_primary(well, load, window_seconds=WINDOW_SECONDS))
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
-    assert max(outages) < RECOVERY_SECONDS
+    assert max(failures) < RECOVERY_SECONDS
 
 
 def outage_of_a_killed_primary(servers: SentinelServers, load: Load, window_seconds: float | None = None) -> float:
@@ -162,19 +162,19 @@ def until_done(replica: Replica, method: str, path: str, body: object) -> dict[s
 def test_a_planned_failover_costs_nothing_that_all_replicas_had(
     well: SentinelServers, all_replicated: list[Replica], length: Length
 ) -> None:
-    outages = []
+    failures = []
     with Load(urls_of(all_replicated), clients=length.clients, seen_stays=False) as load:
         for _ in range(length.times):
             load.until_answered(length.steady)
             begun = time.time()
             well.fail_over()
-            outages.append(load.until_well() - begun)
+            failures.append(load.until_well() - begun)
             well.until_settled()
             well.until_following()
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} <= {503}
-    assert max(outages) < RECOVERY_SECONDS
+    assert max(failures) < RECOVERY_SECONDS
 
 
 @LENGTHS

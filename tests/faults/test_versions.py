@@ -1,7 +1,7 @@
 """An older and a newer replica over the same data: what the newer one adds, this one leaves as it is.
 
 The newer one is played by hand: it has written fields and keys that this version does not know, as the rule for changes
-to the layout (service/life/keys.py) lets it.
+to the layout (service/sessions/keys.py) lets it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from service.life.keys import Keys
+from service.sessions.keys import Keys
 from tests.conftest import AGENT, USER
 from tests.faults.conftest import SETTINGS, started
 from tests.faults.lengths import LENGTHS, Length

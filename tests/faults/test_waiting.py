@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 
 from service.errors import StoreUnavailable
-from service.lanes.connect import client_for, like_of
-from service.lanes.dial import Dialer
-from service.lanes.pipeline import Pipeline
-from service.lanes.store_watch import StoreWatch
-from service.telemetry.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.redis_client.connector import Connector
+from service.redis_client.factory import connection_factory_of, redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.redis_client.pipeline import Pipeline
 from tests.conftest import AGENT, USER
 from tests.faults.lengths import LENGTHS, Length
 from tests.redis_server import RedisServer
@@ -28,16 +28,18 @@ GROWTH_LIMIT_KIB = 64 * 1024
 @pytest.fixture
 async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """A lane on which few may wait."""
-    monkeypatch.setattr("service.lanes.pipeline.MAX_WAITING", MOST_WAITING)
-    pipeline = Pipeline(Dialer(like_of(client_for(own_redis.url, 0.2))), 0.2, StoreWatch(Metrics()))
-    await pipeline.read("session:a", (b"x",))
+    monkeypatch.setattr("service.redis_client.pipeline.MAX_WAITING", MOST_WAITING)
+    pipeline = Pipeline(
+        Connector(connection_factory_of(redis_client_for(own_redis.url, 0.2))), 0.2, StoreMonitor(Metrics())
+    )
+    await pipeline.read_hash("session:a", (b"x",))
     yield pipeline
     await pipeline.aclose()
 
 
 async def answer_of(pipeline: Pipeline) -> str:
     try:
-        await pipeline.read("session:a", (b"x",))
+        await pipeline.read_hash("session:a", (b"x",))
     except StoreUnavailable as error:
         return TOO_MANY if error.why == TOO_MANY else "unavailable"
     return "answered"
@@ -81,7 +83,7 @@ async def test_clients_that_hang_up_and_come_again_do_not_pile_up(
     own_redis.pause()
     given_up = await hung_up_on(replica.url + path, length)
     own_redis.go_on()
-    status, _ = await asyncio.to_thread(answered, replica, path)
+    status, _ = await asyncio.to_thread(replies_or_none, replica, path)
 
     assert given_up > 100
     assert status == 200
@@ -107,7 +109,7 @@ async def _impatient(http: aiohttp.ClientSession, url: str, latest: float) -> in
     return given_up
 
 
-def answered(replica: Replica, path: str) -> tuple[int, object]:
+def replies_or_none(replica: Replica, path: str) -> tuple[int, object]:
     """The first answer that is none of an outage."""
     while (answer := replica.call("GET", path))[0] == 503:
         continue

@@ -13,7 +13,7 @@ class Input(NamedTuple):
 
     pieces: list[bytes]
     leaves: bool = False
-    patience_seconds: float = 60
+    wait_seconds: float = 60
     """By default by far longer than the service waits for the rest of a request."""
 
     @property
@@ -49,7 +49,7 @@ async def _talk(port: int, client: Input) -> Heard:
             await writer.drain()
             await asyncio.sleep(0)
     if not client.leaves:
-        await asyncio.wait([hearing], timeout=client.patience_seconds)
+        await asyncio.wait([hearing], timeout=client.wait_seconds)
     was_ended = hearing.done()
     hearing.cancel()
     writer.transport.abort()

@@ -32,8 +32,8 @@ pytestmark = [
 LAST = b"GET /nowhere HTTP/1.1\r\nHost: last\r\nConnection: close\r\n\r\n"
 NOT_FOR_LONG = 3
 """So many seconds: the balancer waits longer for the rest of a request than there is to see."""
-MADE_TO_SMUGGLE = [Input([shape, LAST], patience_seconds=NOT_FOR_LONG) for shape in SHAPES]
-OF_THE_FUZZ = [input_of(number)._replace(patience_seconds=NOT_FOR_LONG) for number in range(NUMBER)]
+MADE_TO_SMUGGLE = [Input([shape, LAST], wait_seconds=NOT_FOR_LONG) for shape in SHAPES]
+OF_THE_FUZZ = [input_of(number)._replace(wait_seconds=NOT_FOR_LONG) for number in range(NUMBER)]
 
 
 class Traffic(NamedTuple):

@@ -19,7 +19,7 @@ from service.process import pulse, workers
 from service.process.listening import listening
 from service.process.worker import Assignment
 from service.process.workers import Worker, pause_seconds
-from service.settings import CannotStart, Settings
+from service.settings import Settings, StartupError
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import Replica
@@ -264,7 +264,7 @@ async def test_a_worker_that_does_not_serve_says_why(made_of: Callable[[str], No
     port = await listening(Settings(port=0))
     worker = Worker(1, "", port, tmp_path)
 
-    with pytest.raises(CannotStart, match="Worker 1 ended with 3 before it served"):
+    with pytest.raises(StartupError, match="Worker 1 ended with 3 before it served"):
         await worker.start()
     await worker.kill()
     port.close()
@@ -278,7 +278,7 @@ async def test_a_worker_that_does_not_come_to_serve_is_not_waited_for(
     port = await listening(Settings(port=0))
     worker = Worker(1, "", port, tmp_path)
 
-    with pytest.raises(CannotStart, match="Worker 1 did not serve in time"):
+    with pytest.raises(StartupError, match="Worker 1 did not serve in time"):
         await worker.start()
     await worker.kill()
     port.close()

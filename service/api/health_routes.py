@@ -1,0 +1,68 @@
+"""What orchestrators and operators ask: is it alive, is it ready, how many sessions are there, how does it go."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from service.api.app_keys import ACCESS_LOG, HEALTH
+from service.api.responses import json_response
+from service.api.session_routes import SESSIONS
+from service.auth.scopes import ADMIN, COUNT, OPEN
+from service.errors import StoreUnavailable
+from service.maintenance.health import Counts, Health
+from service.maintenance.health_reasons import Reason, reason_of
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/livez", needs=OPEN)
+async def livez(_: web.Request) -> web.StreamResponse:
+    return json_response({"status": "alive"})
+
+
+@routes.get("/readyz", needs=OPEN)
+async def readyz(request: web.Request) -> web.StreamResponse:
+    obstacle = await request.app[HEALTH].why_not_ready()
+    if obstacle is None:
+        return json_response({"status": "ready"})
+    return json_response({"status": "not ready", "reason": obstacle}, status=503, headers={"Retry-After": "1"})
+
+
+@routes.get(SESSIONS + "/health", needs=COUNT)
+async def health(request: web.Request) -> web.StreamResponse:
+    health = request.app[HEALTH]
+    try:
+        counts, reasons = await health.counts(), await health.degradation()
+    except StoreUnavailable as error:
+        return json_response(_report(health, "unhealthy", None, [reason_of(error)]), status=503, headers=error.headers)
+    return json_response(_report(health, "degraded" if reasons else "healthy", counts, reasons))
+
+
+@routes.get("/metrics", needs=ADMIN)
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
+    metrics = request.app[ACCESS_LOG].metrics
+    try:
+        counts: tuple[float, float] = await request.app[HEALTH].counts()
+    except StoreUnavailable:
+        counts = math.nan, math.nan
+    for gauge, number in zip((metrics.active, metrics.near_expiration), counts, strict=True):
+        gauge.set(number)
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(
+        body=encode(metrics.registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"}
+    )
+
+
+def _report(health: Health, status: str, counts: Counts | None, reasons: Sequence[Reason]) -> dict[str, object]:
+    return {
+        "status": status,
+        "reasons": [reason._asdict() for reason in reasons],
+        "activeSessions": counts and counts.active_sessions,
+        "expiringSoon": counts and counts.expiring_soon,
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "uptime": round(health.uptime_seconds, 3),
+    }

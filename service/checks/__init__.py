@@ -1,1 +1,0 @@
-"""Whether the service may serve: its layout, its Redis, its health."""

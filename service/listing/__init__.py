@@ -1,1 +1,0 @@
-"""Many sessions at once: listed, counted, and ended in bulk."""

@@ -1,0 +1,45 @@
+"""What the scripts answer of a session that cannot be had, and what a client is told of it."""
+
+from collections.abc import Sequence
+
+from service.errors import PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.redis_client.client import Reply, UnexpectedReply
+from service.sessions.session import minutes_from
+
+CLOCK_TOLERANCE_MS = 5000
+"""As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
+
+LOST = [b"lost"]
+MISSING = [b"missing"]
+REVOKED = [b"revoked"]
+
+
+def reply_for_tombstone(expires_at: bytes | None, reason: bytes | None, now_ms: int) -> Sequence[Reply]:
+    """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
+    if expires_at is None:
+        return MISSING
+    if int(expires_at) > now_ms + CLOCK_TOLERANCE_MS:
+        return LOST
+    return [b"expired", expires_at, reason]
+
+
+def error_for_reply(session_id: str, answer: Sequence[Reply]) -> Exception:
+    """Told of a lost session as of one that is unknown."""
+    match answer:
+        case [b"missing"] | [b"lost"]:
+            return SessionNotFound(session_id)
+        case [b"expired", expires_at_ms, reason]:
+            return SessionExpired(session_id, int(expires_at_ms), reason.decode())
+        case [b"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms]:
+            return RenewalFailed(
+                session_id,
+                created_at_ms=int(created_at_ms),
+                max_duration_minutes=minutes_from(max_duration_minutes),
+                expires_at_ms=int(expires_at_ms),
+            )
+        case [b"other_revision", revision]:
+            return PreconditionFailed(session_id, int(revision))
+        case [b"in_the_past", expires_at_ms]:
+            return TimeoutInThePast(session_id, int(expires_at_ms))
+        case _:
+            return UnexpectedReply(repr(answer[:1]))

@@ -1,0 +1,240 @@
+"""The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from service.errors import Contention, IdempotencyKeyReused, PreconditionFailed, SessionNotFound
+from service.redis_client.client import RedisClient, Reply, UnderReplicated
+from service.sessions import scripts
+from service.sessions.cap_enforcer import CapEnforcer
+from service.sessions.caps import Caps
+from service.sessions.creation import Creation
+from service.sessions.events import SessionEvents
+from service.sessions.idempotency import Created, IdempotencyKey, IdempotencyRecords, NewSession
+from service.sessions.idempotent_creation import RepeatableCreation
+from service.sessions.keyed_lock import KeyedLock
+from service.sessions.keys import Keys
+from service.sessions.metadata import Patch, patched
+from service.sessions.owner_index import OwnerIndex
+from service.sessions.policies import Policies
+from service.sessions.replies import LOST, error_for_reply, reply_for_tombstone
+from service.sessions.scripts import Argument
+from service.sessions.session import IdFormat, Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
+from service.shared_secret import SharedSecret
+
+MOST_TRIES = 64
+"""How often a change is begun anew where others come between: at one session only other replicas do."""
+
+_OF_A_TOMBSTONE = (b"expiresAt", b"reason")
+_EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
+
+
+class SessionStore:
+    """Sessions in Redis. Every method raises StoreUnavailable when Redis does not do what is asked.
+
+    Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired. Those that
+    take `revisions` raise PreconditionFailed where the session, at the moment of the change, is at none of them.
+    """
+
+    def __init__(
+        self,
+        redis: RedisClient,
+        keys: Keys,
+        events: SessionEvents,
+        policies: Policies,
+        secret: SharedSecret,
+        *,
+        retention_ms: int,
+        owner_index_lifetime_ms: int,
+        wait_seconds: float,
+        caps: Caps | None = None,
+        record_lifetime_ms: int,
+        id_format: IdFormat = "uuid",
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._events = events
+        self._retention_ms = retention_ms
+        self._owner_index = OwnerIndex(redis, keys, events, lifetime_ms=owner_index_lifetime_ms)
+        cap_enforcer = caps and CapEnforcer(
+            redis,
+            keys,
+            events,
+            self._owner_index,
+            caps,
+            owner_index_lifetime_ms=owner_index_lifetime_ms,
+            wait_seconds=wait_seconds,
+        )
+        self._creation = Creation(
+            redis,
+            keys,
+            events,
+            policies,
+            self._owner_index,
+            cap_enforcer,
+            retention_ms=retention_ms,
+            id_format=id_format,
+        )
+        self._records = IdempotencyRecords(redis, keys, secret, lifetime_ms=record_lifetime_ms)
+        self._repeatable = RepeatableCreation(
+            keys,
+            events,
+            policies,
+            self._owner_index,
+            self._creation,
+            self._records,
+            retention_ms=retention_ms,
+            wait_seconds=wait_seconds,
+            id_format=id_format,
+        )
+        self._locks = KeyedLock(wait_seconds)
+
+    async def create(
+        self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
+    ) -> Session:
+        """A new session: the defaults, over them its agent's policy, over that `changes` (members of TimeoutConfig).
+
+        `metadata` is a JSON object. Where the policy is another than this replica supposed, or Redis had forgotten the
+        scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known,
+        SessionRevoked where a bulk revocation came upon the session before its creation was done, and where there are
+        caps SessionLimitReached and CreationContention.
+        """
+        return await self._creation.create(agent_id, user_id, changes, metadata)
+
+    async def create_once(self, key: IdempotencyKey, new_session: NewSession) -> Created:
+        """The session of the first creation with the key, as it is now; where there was none, a new one as by `create`.
+
+        Raises IdempotencyKeyReused where the first one wished otherwise, and SessionNotFound or SessionExpired where
+        its session has ended.
+        """
+        record = self._records.record_of(key, new_session)
+        first = await self._repeatable.create(new_session, record)
+        if isinstance(first, Session):
+            return Created(first, is_repeated=False)
+        if first.fingerprint != record.fingerprint:
+            raise IdempotencyKeyReused
+        await self._records.vouch(record)  # whoever created it may have seen that no replica had it
+        session = await self.get(first.session_id)
+        self._events.creation_repeated(session.id)
+        return Created(session, is_repeated=True)
+
+    async def get(self, session_id: str) -> Session:
+        """The session, unmoved: reading is no activity."""
+        _require_issued(session_id)
+        found = await self._look(session_id)
+        if found == LOST:  # or a renewal came between the looks at the hash and at the tombstone
+            found = await self._look(session_id)
+        if isinstance(found, Session):
+            return found
+        raise self._refusal(session_id, found)
+
+    async def heartbeat(self, session_id: str) -> Session:
+        """The session after an activity: renewed too where it renews itself and has time left to gain."""
+        session = await self._change(scripts.HEARTBEAT, session_id, retention_ms=self._retention_ms)
+        if session.renews_itself and session.stored.renewed_at == session.stored.last_activity:
+            self._events.renewed_by_activity(session_id)
+        return session
+
+    async def renew(self, session_id: str) -> Session:
+        """The session, extended to a full timeout from now. Raises RenewalFailed at its maximum duration."""
+        session = await self._change(scripts.RENEW, session_id, retention_ms=self._retention_ms)
+        self._events.renewed_by_hand(session_id)
+        return session
+
+    async def update_timeout(
+        self, session_id: str, changes: dict[str, float | bool], revisions: Revisions | None = None
+    ) -> Session:
+        """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
+        unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
+        session = await self._change(
+            scripts.UPDATE_TIMEOUT,
+            session_id,
+            retention_ms=self._retention_ms,
+            revisions=b"" if revisions is None else b" %b " % b" ".join(revisions),
+            **unchanged | as_stored(changes),
+        )
+        self._events.changed(session_id, "timeout")
+        if "max_duration_minutes" in changes:
+            await self._owner_index.prolong(session)
+        await self._owner_index.tell_end(session)
+        return session
+
+    async def update_metadata(self, session_id: str, patch: Patch, revisions: Revisions | None = None) -> Session:
+        """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
+
+        Where another change comes between, it is merged anew over that, if `revisions` let it. Raises Contention where
+        that has no end.
+        """
+        session = await self.get(session_id)
+        try:
+            async with self._locks.at(session_id):
+                return await self._annotate(session, patch, revisions)
+        except TimeoutError:
+            raise Contention(session_id) from None
+
+    async def delete(self, session_id: str) -> None:
+        _require_issued(session_id)
+        try:
+            (answer,) = await self._redis.execute(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+        except UnderReplicated as fault:  # it has ended all the same
+            match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
+                case [b"deleted", agent_id, user_id]:
+                    self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
+                    self._events.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
+            raise
+        match answer:
+            case [b"deleted", agent_id, user_id]:
+                self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
+                await self._owner_index.remove(session_id, agent_id.decode(), user_id.decode())
+            case _:
+                raise self._refusal(session_id, answer)
+
+    async def _annotate(self, session: Session, patch: Patch, revisions: Revisions | None) -> Session:
+        keys = self._keys.of(session.id)
+        for _ in range(MOST_TRIES):
+            if revisions is not None and session.stored.revision not in revisions:
+                raise PreconditionFailed(session.id, int(session.stored.revision))
+            metadata = patched(session.metadata, patch)
+            command = scripts.UPDATE_METADATA.command(keys, revision=session.stored.revision, metadata=metadata)
+            (answer,) = await self._redis.execute(command)
+            match answer:
+                case [b"changed_meanwhile", now_ms, values]:
+                    session = session_from(session.id, values, now_ms)
+                case _:
+                    session = self._session(session.id, answer)
+                    self._events.changed(session.id, "metadata")
+                    return session
+        raise Contention(session.id)
+
+    async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
+        _require_issued(session_id)
+        command = script.command(self._keys.of(session_id), id=session_id, **arguments)
+        (answer,) = await self._redis.execute(command)
+        return self._session(session_id, answer)
+
+    async def _look(self, session_id: str) -> Session | Sequence[Reply]:
+        """The session, or what a script would answer of one that does not live."""
+        values, now_ms = await self._redis.read_hash(self._keys.session(session_id), scripts.FIELDS)
+        if values[_EXPIRES_AT] is not None:
+            session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
+            if session.time_remaining_ms > 0:
+                return session
+        (expires_at, reason), now_ms = await self._redis.read_hash(self._keys.tombstone(session_id), _OF_A_TOMBSTONE)
+        return reply_for_tombstone(expires_at, reason, now_ms)
+
+    def _session(self, session_id: str, answer: Sequence[Reply]) -> Session:
+        match answer:
+            case [b"live", now_ms, values]:
+                return session_from(session_id, values, now_ms)
+            case _:
+                raise self._refusal(session_id, answer)
+
+    def _refusal(self, session_id: str, answer: Sequence[Reply]) -> Exception:
+        if answer == LOST:
+            self._events.lost_met(session_id)
+        return error_for_reply(session_id, answer)
+
+
+def _require_issued(session_id: str) -> None:
+    if not is_issued_id(session_id):
+        raise SessionNotFound(session_id)

@@ -1,0 +1,197 @@
+"""Traces: what is in a span, which trace it belongs to, and that it arrives where it is sent."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from pytest_aiohttp.plugin import AiohttpClient
+from redis.asyncio import Redis
+
+from service.api.runner import Runner
+from service.observability.tracing import Tracing
+from service.redis_client.factory import redis_client_for
+from service.settings import Settings
+from service.shared_secret import SharedSecret
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
+from tests.redis_server import RedisServer
+
+SESSIONS = "/api/messaging/sessions"
+NEW_SESSION = {"agentId": AGENT, "userId": USER}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def secret() -> SharedSecret:
+    return SharedSecret()
+
+
+@pytest.fixture
+async def tracing(exporter: InMemorySpanExporter, secret: SharedSecret) -> AsyncIterator[Tracing]:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = Tracing(provider, secret)
+    yield tracing
+    await tracing.aclose()
+
+
+class TracedServer(ServiceServer):
+    def __init__(self, redis: Redis, tracing: Tracing) -> None:
+        super().__init__(Settings(), redis, tracing.on)
+        self._tracing = tracing
+
+    async def _make_runner(self, **options: object) -> Runner:
+        return Runner(self.app, "schema", self._tracing.over, **options)
+
+
+@pytest.fixture
+async def client(redis: Redis, tracing: Tracing, aiohttp_client: AiohttpClient) -> HttpClient:
+    return await aiohttp_client(TracedServer(redis, tracing))
+
+
+def of_requests(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+    return [span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
+
+
+def of_redis(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+    return [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
+
+
+async def test_a_request_is_a_span_named_by_its_route(
+    client: HttpClient, exporter: InMemorySpanExporter, secret: SharedSecret
+) -> None:
+    session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
+    secret.learn("0f" * 32)
+    await client.get(f"{SESSIONS}/{session_id}", headers={"X-Request-ID": "mine"})
+
+    _, read = of_requests(exporter)
+
+    assert read.name == f"GET {SESSIONS}/{{session_id}}"
+    assert dict(read.attributes or {}) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "http.request.header.x-request-id": ("mine",),
+        "http.route": SESSIONS + "/{session_id}",
+        "session.hash": secret.hashed(session_id),
+    }
+
+
+async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION)  # the server knows the scripts then, and the replica the agent
+    exporter.clear()
+
+    await client.post(SESSIONS, json=NEW_SESSION)
+
+    (request,), (call,) = of_requests(exporter), of_redis(exporter)
+
+    assert call.name == "HMGET add_to_index create"
+    assert call.parent is not None
+    assert request.context is not None
+    assert call.parent.span_id == request.context.span_id
+
+
+async def test_a_request_joins_the_trace_that_it_names(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION)
+    exporter.clear()
+
+    await client.post(SESSIONS, json=NEW_SESSION, headers={"traceparent": TRACEPARENT})
+
+    spans = exporter.get_finished_spans()
+
+    assert [f"{span.context.trace_id:032x}" for span in spans if span.context] == [TRACE, TRACE]
+
+
+async def test_what_its_trace_does_not_sample_leaves_no_span(
+    client: HttpClient, exporter: InMemorySpanExporter
+) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION, headers={"traceparent": TRACEPARENT[:-2] + "00"})
+
+    assert exporter.get_finished_spans() == ()
+
+
+async def test_probes_leave_no_span(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.get("/readyz")
+
+    assert exporter.get_finished_spans() == ()
+
+
+async def test_no_id_is_in_any_span(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
+    await client.post(f"{SESSIONS}/{session_id}/heartbeat")
+    await client.delete(f"{SESSIONS}/{session_id}")
+
+    written = "".join(span.to_json() for span in exporter.get_finished_spans())
+
+    assert "heartbeat" in written
+    assert session_id not in written
+    assert USER not in written
+
+
+async def test_an_outage_is_an_error_in_both_spans(
+    tracing: Tracing, exporter: InMemorySpanExporter, aiohttp_client: AiohttpClient, data_dir: Path
+) -> None:
+    server = RedisServer(data_dir)
+    server.start()
+    client: HttpClient = await aiohttp_client(TracedServer(redis_client_for(server.url, 1), tracing))
+    await client.post(SESSIONS, json=NEW_SESSION)
+    server.kill()
+    exporter.clear()
+
+    await client.post(SESSIONS, json=NEW_SESSION)
+    (request,), (call,) = of_requests(exporter), of_redis(exporter)
+
+    assert (request.status.status_code, call.status.status_code) == (StatusCode.ERROR, StatusCode.ERROR)
+    assert (request.attributes or {})["error.type"] == "503"
+
+
+async def test_traces_arrive_where_the_environment_sends_them(
+    start_replica: StartReplica, redis_server: RedisServer
+) -> None:
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(request: web.Request) -> web.Response:
+        await arrived.put(await request.read())
+        return web.Response()
+
+    collector = web.Application()
+    collector.router.add_post("/v1/traces", take)
+    async with TestServer(collector) as server:
+        replica = await asyncio.to_thread(
+            start_replica,
+            REDIS_URL=redis_server.url,
+            SESSION_TRACING="true",
+            OTEL_EXPORTER_OTLP_ENDPOINT=str(server.make_url("")),
+            OTEL_EXPORTER_OTLP_COMPRESSION="none",
+            OTEL_SERVICE_NAME="chat-sessions",
+        )
+        await asyncio.to_thread(replica.call, "POST", SESSIONS, NEW_SESSION)
+        await asyncio.to_thread(replica.stop)
+        sent = ExportTraceServiceRequest.FromString(await arrived.get())
+
+    assert "chat-sessions" in [pair.value.string_value for pair in sent.resource_spans[0].resource.attributes]
+    names = [span.name for scope in sent.resource_spans[0].scope_spans for span in scope.spans]
+    assert {"HMGET add_to_index create", f"POST {SESSIONS}"} <= set(names)
+
+
+def test_without_the_extra_the_start_says_so(monkeypatch: pytest.MonkeyPatch, start_replica: StartReplica) -> None:
+    hidden = "import sys; sys.modules['opentelemetry'] = None; import service.__main__ as main; main.main()"
+    monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", hidden])
+
+    replica = start_replica(REDIS_URL="redis://127.0.0.1:1/0", SESSION_TRACING="true")
+
+    assert replica.wait() == 1
+    assert replica.banner.startswith("SESSION_TRACING: needs OpenTelemetry")

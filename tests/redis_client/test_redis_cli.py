@@ -1,0 +1,31 @@
+"""The lines of redis-cli that the banner and `inspect` show, for each kind of URL."""
+
+import pytest
+
+from service.redis_client.redis_cli import redis_cli, summed_over_shards
+
+SENTINEL = "redis+sentinel://user:hunter2@one:26380,two/main/3"
+CLUSTER = "rediss+cluster://user:hunter2@one:7001,two:7002"
+
+
+def test_behind_sentinels_the_first_is_asked_for_the_primary_within_the_line() -> None:
+    assert redis_cli(SENTINEL, "HGETALL", "session:{ab}:1") == (
+        "redis-cli $(redis-cli -h one -p 26380 SENTINEL get-master-addr-by-name main | xargs printf -- '-h %s -p %s')"
+        " --user user -n 3 HGETALL 'session:{ab}:1'"
+    )
+
+
+def test_in_a_cluster_redis_cli_follows_the_slots() -> None:
+    assert redis_cli(CLUSTER, "PTTL", "k") == "redis-cli -c -h one -p 7001 --tls --user user PTTL k"
+
+
+def test_a_sum_over_the_shards_is_one_line_too() -> None:
+    assert summed_over_shards(CLUSTER, "ZCARD", "sessions:{ }:expiry") == (
+        r"printf 'ZCARD sessions:{%02x}:expiry\n' $(seq 0 255)"
+        " | redis-cli -c -h one -p 7001 --tls --user user | awk '{ n += $1 } END { print n }'"
+    )
+
+
+@pytest.mark.parametrize("url", [SENTINEL, CLUSTER, "redis://user:hunter2@one"])
+def test_no_line_has_the_password(url: str) -> None:
+    assert "hunter2" not in redis_cli(url, "PING")

@@ -1,0 +1,307 @@
+"""Creating a session: its first end, what Redis then holds, and who can find it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from service.observability.metrics import Metrics
+from service.redis_client.client import CommandRejected, RedisClient, ScriptError
+from service.redis_client.factory import redis_client_for
+from service.redis_client.monitor import StoreMonitor
+from service.sessions.keys import SHARDS
+from service.sessions.scripts import CREATE
+from service.sessions.session import Session, TimeoutConfig, new_session_id
+from service.sessions.store import SessionStore
+from service.settings import Settings
+from tests.attempt import attempt
+from tests.conftest import AGENT, USER, store_on
+from tests.redis_server import RedisServer
+from tests.sessions.evidence import KEYS, contents, ends_of, fields_of, keys_in, listed_at, scores_of, tombstone_of
+from tests.unpipelined_client import UnpipelinedClient
+
+MINUTE_MS = 60_000
+RETENTION_MS = 1440 * MINUTE_MS
+AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
+SOMEONE_ELSE = "00000000-0000-4000-8000-000000000001"
+
+
+async def in_all_shards(redis: Redis) -> dict[str, int]:
+    """How many ids the indexes of all shards hold together."""
+    return {
+        "expiry": sum([await redis.zcard(KEYS.expiry(shard)) for shard in SHARDS]),
+        "warning": sum([await redis.zcard(KEYS.warning(shard)) for shard in SHARDS]),
+        "created": sum([await redis.zcard(KEYS.of(shard).created) for shard in SHARDS]),
+    }
+
+
+async def test_a_session_ends_its_timeout_after_its_creation(session: Session) -> None:
+    assert session.expires_at_ms == session.created_at_ms + 30 * MINUTE_MS
+
+
+async def test_it_is_judged_at_the_instant_of_its_creation(session: Session) -> None:
+    assert session.seen_at_ms == session.created_at_ms
+    assert session.time_remaining_ms == 30 * MINUTE_MS
+
+
+async def test_its_creation_is_its_first_activity_and_no_renewal(session: Session) -> None:
+    assert session.last_activity_ms == session.created_at_ms
+    assert session.renewal_count == 0
+
+
+async def test_it_belongs_to_its_agent_and_its_user(session: Session) -> None:
+    assert (session.agent_id, session.user_id) == (AGENT, USER)
+
+
+async def test_its_configuration_is_the_one_it_was_given(store: SessionStore) -> None:
+    session = await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10)._asdict(), b"{}")
+
+    assert session.timeout == TimeoutConfig(60, False, 120, 10)
+
+
+async def test_it_ends_at_its_maximum_duration_where_that_is_shorter(store: SessionStore) -> None:
+    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
+
+    assert session.time_remaining_ms == 45 * MINUTE_MS
+
+
+async def test_minutes_may_be_fractions(store: SessionStore, real_redis: Redis) -> None:
+    session = await store.create(AGENT, USER, TimeoutConfig(7.25, True, 720.5, 0.001)._asdict(), b"{}")
+
+    assert session.time_remaining_ms == 435_000
+    assert session.timeout == TimeoutConfig(7.25, True, 720.5, 0.001)
+    assert (await scores_of(real_redis, session))["warning"] == session.expires_at_ms - 60
+
+
+async def test_its_hash_can_be_read_by_people(session: Session, real_redis: Redis) -> None:
+    now = str(session.created_at_ms)
+
+    assert await fields_of(real_redis, session) == {
+        "agentId": AGENT,
+        "userId": USER,
+        "createdAt": now,
+        "lastActivity": now,
+        "renewedAt": now,
+        "expiresAt": str(session.created_at_ms + 30 * MINUTE_MS),
+        "timeoutMinutes": "30",
+        "autoRenew": "true",
+        "maxDurationMinutes": "720",
+        "warningThresholdMinutes": "5",
+        "renewalCount": "0",
+        "revision": "1",
+        "metadata": '{"channel":"web"}',
+    }
+
+
+async def test_its_tombstone_is_written_ahead(session: Session, real_redis: Redis) -> None:
+    assert await tombstone_of(real_redis, session) == {
+        "agentId": AGENT,
+        "userId": USER,
+        "expiresAt": str(session.expires_at_ms),
+        "reason": "inactivity",
+    }
+
+
+async def test_the_time_to_live_of_its_key_is_its_time_remaining(session: Session, real_redis: Redis) -> None:
+    assert (await ends_of(real_redis, session))["session"] == session.expires_at_ms
+
+
+async def test_its_tombstone_outlives_it_by_the_retention(session: Session, real_redis: Redis) -> None:
+    assert (await ends_of(real_redis, session))["tombstone"] == session.expires_at_ms + RETENTION_MS
+
+
+async def test_its_reason_to_end_is_its_maximum_duration_where_that_is_not_the_later(
+    store: SessionStore, real_redis: Redis
+) -> None:
+    session = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5)._asdict(), b"{}")
+
+    assert (await tombstone_of(real_redis, session))["reason"] == "max_duration"
+
+
+async def test_it_stands_in_the_indexes_of_its_shard(session: Session, real_redis: Redis) -> None:
+    assert await scores_of(real_redis, session) == {
+        "expiry": session.expires_at_ms,
+        "warning": session.expires_at_ms - 5 * MINUTE_MS,
+        "created": session.created_at_ms,
+    }
+
+
+async def test_it_is_listed_under_its_user_and_its_agent(session: Session, real_redis: Redis) -> None:
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
+    assert await real_redis.zrange(KEYS.agent(AGENT), 0, -1) == [session.id.encode()]
+
+
+async def test_a_lookup_lives_twice_as_long_as_any_session_and_a_day(session: Session, real_redis: Redis) -> None:
+    listed_at_ms = await listed_at(real_redis, KEYS.user(USER), session)
+
+    assert await real_redis.pexpiretime(KEYS.user(USER)) == listed_at_ms + 2 * (2 * 1440 + 1440) * MINUTE_MS
+
+
+async def test_a_creation_gives_the_lookup_its_full_life_again(
+    store: SessionStore, settings: Settings, session: Session, real_redis: Redis
+) -> None:
+    await real_redis.pexpireat(KEYS.agent(AGENT), session.created_at_ms + MINUTE_MS)
+
+    await store.create(AGENT, USER, {}, b"{}")
+
+    assert (
+        await real_redis.pexpiretime(KEYS.agent(AGENT)) >= session.created_at_ms + 2 * settings.owner_index_lifetime_ms
+    )
+
+
+async def test_a_lookup_drops_what_is_older_than_it_will_live(
+    store: SessionStore, settings: Settings, session: Session, real_redis: Redis
+) -> None:
+    too_old_ms = session.created_at_ms - 2 * settings.owner_index_lifetime_ms
+    await real_redis.zadd(KEYS.user(USER), {"too old": too_old_ms, "old": too_old_ms + MINUTE_MS})
+
+    newer = await store.create(AGENT, USER, {}, b"{}")
+
+    assert set(await real_redis.zrange(KEYS.user(USER), 0, -1)) == {b"old", session.id.encode(), newer.id.encode()}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"{}",
+        b'{ "spaced" :  [ ] }',
+        b'{"large":9223372036854775807,"fraction":1.10}',
+        '{"größe":"\U0001f600"}'.encode(),
+        b'{"nul":"\\u0000"}',
+        b'{"long":"' + 10_000 * b"x" + b'"}',
+    ],
+)
+async def test_metadata_is_given_back_byte_for_byte(store: SessionStore, metadata: bytes) -> None:
+    session = await store.create(AGENT, USER, {}, metadata)
+
+    assert session.metadata == metadata
+    assert (await store.get(session.id)).metadata == metadata
+
+
+async def test_it_is_created_after_redis_forgot_the_scripts(store: SessionStore, real_redis: Redis) -> None:
+    await real_redis.script_flush()
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    assert await attempt(store.get, session.id) == "live"
+
+
+@pytest.mark.parametrize("kind", ["server", "sentinel"])
+async def test_it_is_never_alive_before_its_lookups_know_it(
+    store: SessionStore, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = given_out(monkeypatch)
+    await redis_client.broadcast(("PING",))  # a connection makes its server know the scripts
+    await real_redis.script_flush()
+    await real_redis.script_load(CREATE.text)
+
+    session = await store.create(AGENT, USER, {}, b"{}")
+
+    assert ids == [ids[0], session.id]
+    assert await attempt(store.get, ids[0]) == "missing"
+    assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
+    assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
+
+
+@pytest.mark.parametrize("owner_index", [KEYS.agent(AGENT), KEYS.user(USER)], ids=["agent", "user"])
+async def test_it_does_not_live_where_a_lookup_cannot_know_it(
+    store: SessionStore, real_redis: Redis, owner_index: str
+) -> None:
+    await real_redis.set(owner_index, "no lookup", px=MINUTE_MS)
+
+    with pytest.raises(ScriptError):
+        await store.create(AGENT, USER, {}, b"{}")
+
+    assert await in_all_shards(real_redis) == {"expiry": 0, "warning": 0, "created": 0}
+    assert await keys_in(real_redis) == [owner_index]
+
+
+async def test_it_does_not_live_where_redis_refuses_a_lookup(confined: SessionStore, real_redis: Redis) -> None:
+    with pytest.raises(CommandRejected):
+        await confined.create(AGENT, USER, {}, b"{}")
+
+    assert await keys_in(real_redis) == []
+
+
+@pytest.fixture
+async def confined(redis_server: RedisServer, real_redis: Redis, settings: Settings) -> AsyncIterator[SessionStore]:
+    """A store whose account may not touch the lookups of users."""
+    await real_redis.acl_setuser(
+        "confined",
+        enabled=True,
+        passwords=["+secret"],
+        categories=["+@all"],
+        keys=["session:*", "sessions:{*", "sessions:agent:*"],
+    )
+    redis_client = UnpipelinedClient(
+        redis_client_for(redis_server.url.replace("://", "://confined:secret@"), 2), 2, StoreMonitor(Metrics())
+    )
+    yield store_on(redis_client, settings)
+    await redis_client.aclose()
+    await real_redis.acl_deluser("confined")
+
+
+def given_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that are given to sessions from now on."""
+    ids: list[str] = []
+
+    def new_id_on_record(*_: str) -> str:
+        ids.append(new_session_id())
+        return ids[-1]
+
+    monkeypatch.setattr("service.sessions.creation.new_session_id", new_id_on_record)
+    return ids
+
+
+async def test_an_id_that_lives_is_not_given_again(
+    store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
+    before = await fields_of(real_redis, session)
+
+    answer = await attempt(store.create, AGENT, SOMEONE_ELSE, {}, b"{}")
+
+    assert answer == "unknown"
+    assert await fields_of(real_redis, session) == before
+
+
+async def test_an_id_that_left_a_tombstone_is_not_given_again(
+    store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
+    await real_redis.delete(KEYS.session(session.id))
+
+    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "unknown"
+
+
+async def test_an_id_enlisted_twice_keeps_its_first_time(
+    store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
+    await real_redis.zadd(KEYS.user(USER), {session.id: session.created_at_ms - MINUTE_MS})
+
+    await attempt(store.create, AGENT, USER, {}, b"{}")
+
+    assert await listed_at(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
+
+
+async def test_of_twenty_creations_with_one_id_one_wins(
+    store: SessionStore, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: AN_ID)
+
+    answers = await asyncio.gather(*(attempt(store.create, AGENT, USER, {}, b"{}") for _ in range(20)))
+
+    assert Counter(answers) == {"live": 1, "unknown": 19}
+    assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
+
+
+async def test_two_hundred_creations_at_once_make_two_hundred_sessions(store: SessionStore, real_redis: Redis) -> None:
+    sessions = await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(200)))
+
+    assert len({session.id for session in sessions}) == 200
+    assert await in_all_shards(real_redis) == {"expiry": 200, "warning": 200, "created": 200}
+    assert await real_redis.zcard(KEYS.user(USER)) == 200
+    assert len([key for key in await contents(real_redis) if key.startswith("session:")]) == 400

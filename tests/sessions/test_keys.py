@@ -1,0 +1,242 @@
+"""The data model in the docstring of `service/sessions/keys.py`, compared with what the service leaves in Redis."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, NamedTuple
+
+import pytest
+from redis.asyncio import Redis
+
+from service.rate_limit.buckets import Buckets
+from service.rate_limit.limit import Limit
+from service.rate_limit.status import RateLimitStatus
+from service.redis_client.client import RedisClient
+from service.sessions import keys
+from service.sessions.idempotency import IdempotencyKey, NewSession
+from service.sessions.keys import SHARDS, Keys
+from service.sessions.scripts import MARK_LOST
+from service.sessions.session import Session
+from service.sessions.store import SessionStore
+from service.settings import Settings
+from service.settings.rates import Rate
+from tests.aging import age
+from tests.conftest import AGENT, USER, lane_to, policies_on
+from tests.sessions.evidence import keys_in
+
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+MINUTE_MS = 60_000
+DIGEST = "ab" * 32
+AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
+
+OF_A_SESSION = {
+    "session:{ab}:<id>",
+    "session:{ab}:<id>:tombstone",
+    "sessions:{ab}:expiry",
+    "sessions:{ab}:warning",
+    "sessions:{ab}:created",
+    "sessions:user:{<userId>}",
+    "sessions:agent:{<agentId>}",
+}
+
+OF_ENDS = {"sessions:user:{<userId>}:ends", "sessions:agent:{<agentId>}:ends"}
+OF_ACTIVITY = {"sessions:user:{<userId>}:activity", "sessions:agent:{<agentId>}:activity"}
+DENYING = Settings(session_max_per_user=2, session_max_per_agent=2)
+EVICTING = Settings(session_max_per_user=2, session_max_per_agent=2, session_cap_policy="evict")
+
+Verb = Callable[[SessionStore, str], Awaitable[Session | None]]
+
+
+class Row(NamedTuple):
+    """One row of the table: a kind of key. Only hashes have `fields`."""
+
+    name: str
+    type: str
+    fields: frozenset[str]
+    dies: bool
+
+
+def documented() -> dict[str, Row]:
+    """The rows of the table, by the pattern of their keys."""
+    cells = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+?) \| (.+?) \|$", keys.__doc__ or "", re.MULTILINE)
+    return {
+        name: Row(name, type_, frozenset(holds.split() if type_ == "hash" else ()), not dies.startswith("never"))
+        for name, type_, holds, dies in cells
+    }
+
+
+async def found_in(redis: Redis) -> dict[str, Row]:
+    """What every key in Redis looks like, by the one pattern that its name is of."""
+    rows = [await _row_of(redis, key) for key in await keys_in(redis)]
+    return {row.name: row for row in rows}
+
+
+async def _row_of(redis: Redis, key: str) -> Row:
+    type_ = _text(await redis.type(key))
+    fields = [_text(field) for field in await redis.hkeys(key)] if type_ == "hash" else []
+    return Row(_name_of(key), type_, frozenset(fields), await redis.pttl(key) > 0)
+
+
+def _text(reply: Any) -> str:
+    return str(reply, "ascii")
+
+
+def _name_of(key: str) -> str:
+    (name,) = [name for name in documented() if re.fullmatch(_pattern_of(name), key)]
+    return name
+
+
+def _pattern_of(name: str) -> str:
+    """A name of the table as a regular expression: `ab` is any shard, `<id>` and its like are any UUID."""
+    pattern = re.escape(name).replace("{ab", "{[0-9a-f]{2}")
+    pattern = pattern.replace("<address>", "[0-9a-f.:/]+").replace("<caller>", "(key|token):[^{}]+")
+    pattern = pattern.replace("<digest>", "[0-9a-f]{64}")
+    return re.sub(r"<\w+>", _UUID, pattern)
+
+
+def rows_of(names: set[str]) -> dict[str, Row]:
+    return {name: row for name, row in documented().items() if name in names}
+
+
+def test_the_table_has_a_row_for_every_kind_of_key() -> None:
+    assert set(documented()) >= OF_A_SESSION | {
+        "sessions:agent:{<agentId>}:policy",
+        "sessions:layout",
+        "sessions:secret",
+    }
+
+
+async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+async def test_one_that_may_be_repeated_leaves_its_record_too(store: SessionStore, real_redis: Redis) -> None:
+    await store.create_once(IdempotencyKey("web", "a key"), NewSession(AGENT, USER, {}, b"{}"))
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | {"session:{ab}:idempotency:<digest>"})
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        SessionStore.get,
+        SessionStore.heartbeat,
+        SessionStore.renew,
+        lambda store, session_id: store.update_timeout(session_id, {"auto_renew": False}),
+        lambda store, session_id: store.update_metadata(session_id, {"channel": "phone"}),
+    ],
+    ids=["get", "touch", "renew", "configure", "annotate"],
+)
+async def test_a_verb_leaves_what_the_table_says(
+    store: SessionStore, session: Session, real_redis: Redis, verb: Verb
+) -> None:
+    await verb(store, session.id)
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+
+
+async def test_a_policy_leaves_what_the_table_says(
+    redis_client: RedisClient, settings: Settings, real_redis: Redis
+) -> None:
+    whole = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
+
+    await policies_on(redis_client, settings).put(AGENT, whole)
+
+    assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
+
+
+@pytest.mark.parametrize(("of", "subject"), [("address", "2001:db8::/64"), ("caller", "key:web")])
+async def test_a_limit_leaves_what_the_table_says(
+    redis_client: RedisClient, real_redis: Redis, of: Literal["address", "caller"], subject: str
+) -> None:
+    buckets, limit = Buckets(redis_client), Limit(of, Rate(2, 60))
+
+    await buckets.take(Keys("").requests(of, subject), limit, None, RateLimitStatus())
+    await buckets.take(Keys("").failed_lookups(of, subject), limit, None, RateLimitStatus())
+
+    names = {f"sessions:{of}:{{<{of}>}}:requests", f"sessions:{of}:{{<{of}>}}:guesses"}
+    assert await found_in(real_redis) == rows_of(names)
+
+
+async def test_a_deletion_leaves_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+    await store.delete(session.id)
+
+    assert await found_in(real_redis) == {}
+
+
+@pytest.mark.parametrize("settings", [EVICTING])
+async def test_at_a_cap_that_evicts_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS | OF_ACTIVITY)
+
+
+@pytest.mark.parametrize("settings", [DENYING])
+async def test_at_a_cap_that_denies_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS)
+
+
+@pytest.mark.parametrize("settings", [DENYING, EVICTING])
+async def test_at_a_cap_a_deletion_leaves_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+    await store.delete(session.id)
+
+    assert await found_in(real_redis) == {}
+
+
+@pytest.mark.parametrize("settings", [EVICTING])
+async def test_what_lies_beside_a_lookup_dies_with_it(session: Session, real_redis: Redis) -> None:
+    of_a_user, of_an_agent = (Keys("").beside(owner_index) for owner_index in Keys("").owner_indexes(AGENT, USER)[::-1])
+
+    assert len({await real_redis.pexpiretime(key) for key in of_a_user}) == 1
+    assert len({await real_redis.pexpiretime(key) for key in of_an_agent}) == 1
+
+
+async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redis) -> None:
+    await age(real_redis, session.id, 30 * MINUTE_MS)
+
+    assert await found_in(real_redis) == rows_of(OF_A_SESSION - {"session:{ab}:<id>"})
+
+
+async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real_redis: Redis) -> None:
+    key = Keys("").of(session.id)
+    await real_redis.delete(key.session)
+
+    await lane_to(real_redis).execute(MARK_LOST.command(key, id=session.id))
+
+    tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
+    assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}
+    assert "lostAt" in (keys.__doc__ or "")
+
+
+def test_the_layout_has_a_version() -> None:
+    assert keys.SCHEMA_VERSION == "1"
+
+
+def test_a_prefix_stands_in_front_of_every_name() -> None:
+    plain, prefixed = Keys(""), Keys("staging:")
+
+    assert prefixed.of(AN_ID) == tuple(f"staging:{key}" for key in plain.of(AN_ID))
+    assert prefixed.user(USER) == f"staging:{plain.user(USER)}"
+    assert prefixed.agent(AGENT) == f"staging:{plain.agent(AGENT)}"
+    assert prefixed.policy(AGENT) == f"staging:{plain.policy(AGENT)}"
+    assert prefixed.requests("address", "::/64") == tuple(
+        f"staging:{key}" for key in plain.requests("address", "::/64")
+    )
+    assert prefixed.failed_lookups("caller", "key:web") == tuple(
+        f"staging:{key}" for key in plain.failed_lookups("caller", "key:web")
+    )
+    assert prefixed.with_record(AN_ID, DIGEST) == tuple(f"staging:{key}" for key in plain.with_record(AN_ID, DIGEST))
+    assert prefixed.layout == f"staging:{plain.layout}"
+
+
+def test_a_key_is_spelled_alike_alone_and_among_the_others() -> None:
+    alone = Keys("")
+
+    assert alone.session(AN_ID) == alone.of(AN_ID).session
+    assert alone.tombstone(AN_ID) == alone.of(AN_ID).tombstone
+    assert alone.expiry("ab") == alone.of(AN_ID).expiry
+    assert alone.warning("ab") == alone.of(AN_ID).warning
+    assert alone.created("ab") == alone.of(AN_ID).created
+
+
+def test_there_is_a_shard_for_every_beginning_of_an_id() -> None:
+    assert len(set(SHARDS)) == 256
+    assert (SHARDS[0], SHARDS[0xAB], SHARDS[255]) == ("00", "ab", "ff")

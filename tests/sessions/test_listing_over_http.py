@@ -1,0 +1,233 @@
+"""Listing over HTTP: the answer's form, cursors, and what a query may not say."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+from redis.asyncio import Redis
+from yarl import URL
+
+from service.sessions import cursors
+from service.sessions.listing import Position, SessionFilter
+from tests.aging import age
+from tests.conftest import AGENT, USER, HttpClient
+from tests.test_bad_input import fields_refused
+from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
+
+OTHER = "00000000-0000-4000-8000-000000000001"
+NOT_A_CURSOR = {"cursor": "must be the nextCursor of a page"}
+OTHER_FILTERS = {"cursor": "belongs to a listing with other filters"}
+
+
+async def page(client: HttpClient, **query: str | int) -> dict[str, Any]:
+    response = await client.get(SESSIONS, params=query)
+    assert response.status == 200
+    told: dict[str, Any] = await response.json()
+    return told
+
+
+async def asked(client: HttpClient, query: str) -> ClientResponse:
+    return await client.get(URL(f"{SESSIONS}?{query}", encoded=True))
+
+
+def ids(*pages: dict[str, Any]) -> list[str]:
+    return [session["sessionId"] for page in pages for session in page["sessions"]]
+
+
+def folded(unfolded: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(unfolded, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+async def test_the_page_of_an_empty_store(client: HttpClient) -> None:
+    assert await page(client) == {
+        "sessions": [],
+        "total": 0,
+        "stats": {"totalSessions": 0, "activeSessions": 0, "expiredSessions": 0},
+        "nextCursor": None,
+    }
+
+
+async def test_a_session_is_listed_as_it_is_read(client: HttpClient) -> None:
+    session_id = await open_session(client, metadata={"größe": ["\U0001f600"]})
+    read = await (await client.get(f"{SESSIONS}/{session_id}")).json()
+
+    (listed,) = (await page(client))["sessions"]
+
+    assert listed.keys() == read.keys()
+    assert {**listed, "timeRemaining": None} == {**read, "timeRemaining": None}
+
+
+async def test_a_listing_is_not_kept_on_the_way(client: HttpClient) -> None:
+    response = await client.get(SESSIONS)
+
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Content-Type"] == "application/json"
+
+
+async def test_pages_follow_by_their_cursors(client: HttpClient) -> None:
+    opened = [await open_session(client) for _ in range(5)]
+
+    first = await page(client, limit=2)
+    second = await page(client, limit=2, cursor=first["nextCursor"])
+    third = await page(client, limit=2, cursor=second["nextCursor"])
+
+    assert [len(told["sessions"]) for told in (first, second, third)] == [2, 2, 1]
+    assert sorted(ids(first, second, third)) == sorted(opened)
+    assert third["nextCursor"] is None
+
+
+async def test_the_limit_may_change_on_the_way(client: HttpClient) -> None:
+    opened = [await open_session(client) for _ in range(5)]
+
+    first = await page(client, limit=1)
+    second = await page(client, limit=1000, cursor=first["nextCursor"])
+
+    assert sorted(ids(first, second)) == sorted(opened)
+
+
+async def test_a_page_is_of_a_hundred_by_default(client: HttpClient) -> None:
+    opened = [await open_session(client) for _ in range(101)]
+
+    first = await page(client)
+    second = await page(client, cursor=first["nextCursor"])
+
+    assert len(first["sessions"]) == 100
+    assert sorted(ids(first, second)) == sorted(opened)
+
+
+@pytest.mark.parametrize("query", [{"userId": USER}, {"agentId": AGENT}, {"userId": USER.upper(), "agentId": AGENT}])
+async def test_it_can_be_narrowed(client: HttpClient, query: dict[str, str]) -> None:
+    ours = await open_session(client)
+    await open_session(client, userId=OTHER, agentId=OTHER)
+
+    assert ids(await page(client, **query)) == [ours]
+
+
+async def test_it_can_be_narrowed_to_those_near_their_expiration(client: HttpClient, redis: Redis) -> None:
+    far, near = await open_session(client), await open_session(client)
+    await age(redis, near, 26 * MINUTE_MS)
+
+    assert ids(await page(client, nearExpiration="true")) == [near]
+    assert ids(await page(client, nearExpiration="false")) == [far]
+
+
+async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, redis: Redis) -> None:
+    await open_session(client)
+    await open_session(client, userId=OTHER)
+    await age(redis, await open_session(client), 26 * MINUTE_MS)
+
+    told = await page(client, userId=OTHER)
+
+    assert told["total"] == 1
+    assert told["stats"] == {"totalSessions": 3, "activeSessions": 3, "expiredSessions": 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("userid=" + USER, {"userid": "is not a parameter of this call"}),
+        ("sessionId=x", {"sessionId": "is not a parameter of this call"}),
+        ("%ff=x", {"\ufffd": "is not a parameter of this call"}),
+        ("=x", {"": "is not a parameter of this call"}),
+        (f"userId={USER}&userId={USER}", {"userId": "is given more than once"}),
+        ("limit=1&limit=2", {"limit": "is given more than once"}),
+        ("userId=", {"userId": "must be a UUID in its 36 characters"}),
+        ("userId", {"userId": "must be a UUID in its 36 characters"}),
+        ("agentId=nonsense", {"agentId": "must be a UUID in its 36 characters"}),
+        (f"agentId={AGENT}%00", {"agentId": "must be a UUID in its 36 characters"}),
+        ("nearExpiration=1", {"nearExpiration": "must be true or false"}),
+        ("nearExpiration=True", {"nearExpiration": "must be true or false"}),
+        ("nearExpiration=", {"nearExpiration": "must be true or false"}),
+        (
+            "limit=0&agentId=1&nearExpiration=maybe&x=1&cursor=%20",
+            {
+                "agentId": "must be a UUID in its 36 characters",
+                "nearExpiration": "must be true or false",
+                "limit": "must be a whole number from 1 to 1000",
+                "cursor": "must be the nextCursor of a page",
+                "x": "is not a parameter of this call",
+            },
+        ),
+    ],
+)
+async def test_every_bad_parameter_is_named(client: HttpClient, query: str, fields: dict[str, str]) -> None:
+    assert await fields_refused(await asked(client, query)) == fields
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "1e2", "%2B5", "", "ten", "%EF%BC%91", "9" * 5000, "0x10"])
+async def test_a_limit_is_a_whole_number_within_its_bounds(client: HttpClient, limit: str) -> None:
+    assert await fields_refused(await asked(client, f"limit={limit}")) == {
+        "limit": "must be a whole number from 1 to 1000"
+    }
+
+
+async def test_of_many_faults_twenty_are_named(client: HttpClient) -> None:
+    query = "&".join(f"x{number}=1" for number in range(500))
+
+    assert len(await fields_refused(await asked(client, query))) == 20
+
+
+@pytest.mark.parametrize(
+    "unfolded",
+    [
+        [],
+        {},
+        None,
+        1,
+        "text",
+        [None, None, None, 0, "1"],
+        [None, None, None, 0, "1", "id", 1],
+        [None, None, None, 256, "1", "id"],
+        [None, None, None, -1, "1", "id"],
+        [None, None, None, "0", "1", "id"],
+        [None, None, None, 0.0, "1", "id"],
+        [None, None, None, True, "1", "id"],
+        [None, None, None, 0, 1, "id"],
+        [None, None, None, 0, "nan", "id"],
+        [None, None, None, 0, "(1", "id"],
+        [None, None, None, 0, "-inf", ""],
+        [None, None, None, 0, "1", None],
+        [None, None, None, 10**30, "1", "id"],
+    ],
+)
+async def test_what_no_page_gave_is_no_cursor(client: HttpClient, unfolded: object) -> None:
+    assert await fields_refused(await asked(client, f"cursor={folded(unfolded)}")) == NOT_A_CURSOR
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "%00", "%C3%A9", "%ff", "====", "W10=", "W1", "A" * 401])
+async def test_what_is_not_even_of_its_form_is_no_cursor(client: HttpClient, text: str) -> None:
+    assert await fields_refused(await asked(client, f"cursor={text}")) == NOT_A_CURSOR
+
+
+async def test_a_cursor_that_was_touched_is_none(client: HttpClient) -> None:
+    given = cursors.written(SessionFilter(), Position(7, "1700000000000", "07"))
+
+    assert await fields_refused(await asked(client, f"cursor={given[:-1]}")) == NOT_A_CURSOR
+    assert await fields_refused(await asked(client, f"cursor={given}A")) == NOT_A_CURSOR
+    assert (await asked(client, f"cursor={given}")).status == 200
+
+
+async def test_a_lookup_is_one_index(client: HttpClient) -> None:
+    given = cursors.written(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
+
+    assert await fields_refused(await asked(client, f"cursor={given}&userId={USER}")) == NOT_A_CURSOR
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", f"userId={USER}&agentId={AGENT}", f"agentId={USER}", f"userId={OTHER}", f"userId={USER}&nearExpiration=false"],
+)
+async def test_a_cursor_goes_on_with_its_own_listing_only(client: HttpClient, query: str) -> None:
+    await open_session(client)
+    await open_session(client)
+    given = (await page(client, userId=USER, limit=1))["nextCursor"]
+
+    assert await fields_refused(await asked(client, f"{query}&cursor={given}")) == OTHER_FILTERS
+
+
+async def test_where_a_filter_is_wrong_its_cursor_is_not_blamed(client: HttpClient) -> None:
+    given = cursors.written(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+
+    assert (await fields_refused(await asked(client, f"cursor={given}&userId=1"))).keys() == {"userId"}

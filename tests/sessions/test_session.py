@@ -1,0 +1,194 @@
+"""The session as a value: the ids it goes by, how it is read from its hash, and its words about time."""
+
+from typing import get_args
+from uuid import RFC_4122, UUID
+
+import pytest
+from pydantic.alias_generators import to_camel
+
+from service.sessions.scripts import FIELDS
+from service.sessions.session import (
+    IdFormat,
+    Session,
+    SessionFields,
+    TimeoutConfig,
+    is_issued_id,
+    minutes_from,
+    new_session_id,
+    session_from,
+)
+from service.timestamps import iso
+
+MINUTE_MS = 60_000
+AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
+
+HASH = {
+    b"agentId": b"3c90c3cc-0d44-4b50-8888-8dd25736052a",
+    b"userId": b"7d444840-9dc0-11d1-b245-5ffdce74fad2",
+    b"createdAt": b"1705314600000",
+    b"lastActivity": b"1705314660000",
+    b"renewedAt": b"1705314660000",
+    b"expiresAt": b"1705316460000",
+    b"timeoutMinutes": b"30",
+    b"autoRenew": b"true",
+    b"maxDurationMinutes": b"720",
+    b"warningThresholdMinutes": b"5",
+    b"renewalCount": b"3",
+    b"revision": b"2",
+    b"metadata": '{"größe":[]}'.encode(),
+}
+
+
+def seen_with(remaining_ms: int) -> Session:
+    """A session with a warning threshold of five minutes and that much time left."""
+    return session_from(AN_ID, [*HASH.values()], int(HASH[b"expiresAt"]) - remaining_ms)
+
+
+@pytest.mark.parametrize("id_format", get_args(IdFormat))
+def test_an_id_that_is_issued_is_known_as_issued(id_format: IdFormat) -> None:
+    assert is_issued_id(new_session_id(id_format))
+
+
+@pytest.mark.parametrize(("id_format", "bits"), [("hex128", 128), ("hex256", 256)])
+def test_ids_of_digits_have_all_their_bits_from_the_systems_generator(
+    monkeypatch: pytest.MonkeyPatch, id_format: IdFormat, bits: int
+) -> None:
+    monkeypatch.setattr("os.urandom", lambda number: bytes(range(number)))
+
+    assert new_session_id(id_format) == bytes(range(bits // 8)).hex()
+
+
+def test_ids_are_random_uuids_of_every_variant() -> None:
+    ids = [UUID(new_session_id()) for _ in range(1000)]
+
+    assert {(one.version, one.variant) for one in ids} == {(4, RFC_4122)}
+    assert {str(one)[19] for one in ids} == set("89ab")
+
+
+@pytest.mark.parametrize("id_format", get_args(IdFormat))
+def test_ids_are_issued_once(id_format: IdFormat) -> None:
+    assert new_session_id(id_format) != new_session_id(id_format)
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        AN_ID,
+        "00000000-0000-4000-8000-000000000000",
+        "ffffffff-ffff-4fff-bfff-ffffffffffff",
+        "0" * 32,
+        "f" * 64,
+    ],
+)
+def test_random_uuids_and_digits_in_lower_case_may_have_been_issued(candidate: str) -> None:
+    assert is_issued_id(candidate)
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "",
+        AN_ID.upper(),
+        f"{AN_ID}\n",
+        f"\n{AN_ID}",
+        f" {AN_ID}",
+        f"{AN_ID}\0",
+        f"{AN_ID}:tombstone",
+        f"{AN_ID}}}x",
+        f"{{{AN_ID}}}",
+        f"urn:uuid:{AN_ID}",
+        "ab}0c3cc-0d44-4b50-8888-8dd25736052a",
+        AN_ID[:-1],
+        AN_ID + "0",
+        AN_ID.replace("-", "", 1),
+        "a" * 31,
+        "a" * 33,
+        "a" * 36,
+        "a" * 63,
+        "a" * 65,
+        "A" * 32,
+        "g" * 64,
+        AN_ID.replace("a", "\N{FULLWIDTH LATIN SMALL LETTER A}"),
+        AN_ID.replace("0", "\N{ARABIC-INDIC DIGIT ZERO}"),
+        AN_ID.replace("-4b50-", "-1b50-"),
+        AN_ID.replace("-8888-", "-c888-"),
+        "a" * 3000,
+        AN_ID * 83,
+        "*",
+        "health",
+    ],
+)
+def test_nothing_else_was_issued(candidate: str) -> None:
+    assert not is_issued_id(candidate)
+
+
+def test_a_session_is_read_from_its_hash() -> None:
+    session = session_from(AN_ID, [*HASH.values()], 1705314700000)
+
+    assert session.id == AN_ID
+    assert session.agent_id == "3c90c3cc-0d44-4b50-8888-8dd25736052a"
+    assert session.user_id == "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+    assert session.created_at_ms == 1705314600000
+    assert session.last_activity_ms == 1705314660000
+    assert session.expires_at_ms == 1705316460000
+    assert session.timeout == TimeoutConfig(30, True, 720, 5)
+    assert session.renewal_count == 3
+    assert session.metadata == '{"größe":[]}'.encode()
+    assert session.seen_at_ms == 1705314700000
+
+
+def test_one_that_does_not_renew_itself_is_read_as_such() -> None:
+    assert session_from(AN_ID, [*(HASH | {b"autoRenew": b"false"}).values()], 1705314700000).timeout.auto_renew is False
+
+
+def test_the_values_stand_in_the_order_in_which_scripts_and_readings_give_them() -> None:
+    assert tuple(to_camel(name).encode() for name in SessionFields._fields) == FIELDS
+
+
+def test_whole_minutes_are_integers() -> None:
+    assert repr(minutes_from(b"30")) == "30"
+
+
+def test_fractions_of_minutes_are_floats() -> None:
+    assert repr(minutes_from(b"0.5")) == "0.5"
+
+
+def test_the_time_remaining_is_what_lies_between_the_reading_and_the_end() -> None:
+    assert seen_with(1234).time_remaining_ms == 1234
+
+
+@pytest.mark.parametrize("remaining_ms", [5 * MINUTE_MS, 5 * MINUTE_MS - 1, 1])
+def test_within_the_warning_threshold_it_is_near_its_expiration(remaining_ms: int) -> None:
+    assert seen_with(remaining_ms).is_near_expiration is True
+
+
+@pytest.mark.parametrize("remaining_ms", [5 * MINUTE_MS + 1, 30 * MINUTE_MS])
+def test_before_the_warning_threshold_it_is_not_near_its_expiration(remaining_ms: int) -> None:
+    assert seen_with(remaining_ms).is_near_expiration is False
+
+
+@pytest.mark.parametrize("remaining_ms", [0, -1, -30 * MINUTE_MS])
+def test_at_and_after_its_end_it_is_not_near_its_expiration(remaining_ms: int) -> None:
+    assert seen_with(remaining_ms).is_near_expiration is False
+
+
+def test_a_fraction_of_a_minute_is_a_warning_threshold_too() -> None:
+    half_a_minute = HASH | {b"warningThresholdMinutes": b"0.5"}
+
+    assert session_from(AN_ID, [*half_a_minute.values()], 1705316460000 - 30_000).is_near_expiration is True
+    assert session_from(AN_ID, [*half_a_minute.values()], 1705316460000 - 30_001).is_near_expiration is False
+
+
+@pytest.mark.parametrize(
+    ("instant_ms", "written"),
+    [
+        (1705314600000, "2024-01-15T10:30:00.000Z"),
+        (1705314600007, "2024-01-15T10:30:00.007Z"),
+        (1705314600999, "2024-01-15T10:30:00.999Z"),
+        (1709251199999, "2024-02-29T23:59:59.999Z"),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (253402300799999, "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_instants_are_written_in_utc_with_milliseconds(instant_ms: int, written: str) -> None:
+    assert iso(instant_ms) == written
