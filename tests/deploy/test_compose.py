@@ -25,7 +25,7 @@ FILES = [
     DEPLOY / "cluster" / "docker-compose.yml",
 ]
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
-README = (ROOT / "README.md").read_text()
+ERRORS_PAGE = (ROOT / "docs" / "errors.md").read_text()
 BASE_IMAGES = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 ERROR_FILES = sorted((DEPLOY / "errors").glob("*.http"))
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "sessions.json").read_text())
@@ -264,7 +264,7 @@ def test_error_responses_of_the_balancer_have_the_format_of_the_service(path: Pa
     assert (headers["Content-Length"], headers["Cache-Control"]) == (str(len(body)), "no-store")
     assert SECURITY_HEADERS.items() <= headers.items()
     assert shape_of(error) == shape_of(service_response(ExampleError("Example.")))
-    assert f"`{error['code']}`" in README
+    assert f"`{error['code']}`" in ERRORS_PAGE
 
 
 def test_the_503_of_the_balancer_has_retry_after() -> None:

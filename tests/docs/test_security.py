@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from tests.docs import markdown
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "SECURITY.md").read_text()
@@ -101,11 +102,7 @@ def test_referenced_settings_exist(name: str) -> None:
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
 def test_links_resolve(target: str) -> None:
-    path, _, anchor = target.partition("#")
-    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
-
-    assert (ROOT / path).is_file()
-    assert anchor in {"", *(heading.lower().replace(" ", "-") for heading in headings)}
+    assert markdown.resolves("SECURITY.md", target)
 
 
 def test_the_readme_links_to_it() -> None:
