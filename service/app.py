@@ -31,13 +31,12 @@ from service.observability.audit import Audit
 from service.rate_limit.factory import rate_limiter_for
 from service.rate_limit.limiter import beside_limits, limited
 from service.redis_client.clients import RedisClients
+from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
 from service.sessions.events import SessionEvents
-from service.sessions.keys import Keys
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
-from service.sessions.store import SessionStore
 from service.settings import MAX_BODY_BYTES, Settings
 
 SWEEP_TIMEOUT_SECONDS = 30
@@ -51,7 +50,7 @@ def create_app(
 
     Raises CannotStart where the keys of callers cannot be read.
     """
-    keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
+    keys = build_keys(settings)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
     events = SessionEvents(metrics, watch.log, watch.later, audit)
@@ -103,19 +102,7 @@ def create_app(
     app[HEALTH] = health
     app[ACCESS_LOG] = watch
     app[POLICIES] = policies
-    app[STORE] = SessionStore(
-        clients.main,
-        keys,
-        events,
-        policies,
-        watch.log.secret,
-        retention_ms=settings.retention_ms,
-        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
-        wait_seconds=timeout_seconds,
-        caps=settings.caps,
-        record_lifetime_ms=settings.record_lifetime_ms,
-        id_format=settings.session_id_format,
-    )
+    app[STORE] = build_session_store(settings, clients.main, events, watch.log.secret)
     app[LISTING] = SessionListing(clients.bulk, keys, session_counts, delisting.met)
     app[REVOKER] = BulkRevocation(clients.bulk, keys, events)
     app.cleanup_ctx.append(store_in_use)

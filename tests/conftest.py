@@ -27,6 +27,7 @@ from service.redis_client.connector import ConnectionFactory, Connector
 from service.redis_client.factory import ClientFactory, client_factory, connection_factory_of, redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
+from service.sessions.build import build_session_store
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
 from service.sessions.policies import Policies
@@ -138,20 +139,8 @@ def events_into(metrics: Metrics) -> SessionEvents:
     return SessionEvents(metrics, EventLog(SharedSecret()), Later())
 
 
-def store_on(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return SessionStore(
-        redis_client,
-        Keys("", capped=settings.caps is not None),
-        events_into(Metrics()),
-        policies_on(redis_client, settings),
-        SECRET,
-        retention_ms=settings.retention_ms,
-        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
-        wait_seconds=settings.session_store_timeout_seconds,
-        caps=settings.caps,
-        record_lifetime_ms=settings.record_lifetime_ms,
-        id_format=settings.session_id_format,
-    )
+def store_on(redis_client: RedisClient, settings: Settings, metrics: Metrics | None = None) -> SessionStore:
+    return build_session_store(settings, redis_client, events_into(metrics or Metrics()), SECRET)
 
 
 StartReplica = Callable[..., Replica]

@@ -44,19 +44,16 @@ from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.keys import Keys
-from service.sessions.policies import Policies
 from service.sessions.session import Session, TimeoutConfig
-from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests import model
 from tests.aging import age
-from tests.conftest import SECRET, events_into, like_of_the_service
+from tests.conftest import like_of_the_service, store_on
 from tests.model import Answer, Deleted, Life, Outcome, Refused, SessionFields
 from tests.redis_server import RedisServer
 
 MINUTE_MS = 60_000
 RETENTION_MS = 20 * MINUTE_MS
-LOOKUP_LIFE_MS = 4320 * MINUTE_MS
 
 EXAMPLES = os.environ.get("MODEL_EXAMPLES")
 
@@ -129,16 +126,8 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._redis = redis_client_for(url, 2)
         self._keys = Keys("")
         self._redis_client = self._run(_pipeline_to(self._redis))
-        self._store = SessionStore(
-            self._redis_client,
-            self._keys,
-            events_into(Metrics()),
-            Policies(self._redis_client, self._keys, events_into(Metrics()), Settings()),
-            SECRET,
-            retention_ms=RETENTION_MS,
-            owner_index_lifetime_ms=LOOKUP_LIFE_MS,
-            wait_seconds=2,
-            record_lifetime_ms=LOOKUP_LIFE_MS,
+        self._store = store_on(
+            self._redis_client, Settings(session_tombstone_retention_minutes=RETENTION_MS / MINUTE_MS)
         )
         self._lives: dict[str, Life | None] = {}
         self._run(self._redis.flushall())

@@ -12,9 +12,9 @@ from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.process.embedded_server import url_of_the_running
 from service.redis_client.clients import connect_clients
+from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
 from service.sessions.events import SessionEvents
-from service.sessions.keys import Keys
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
@@ -39,24 +39,13 @@ async def opened(settings: Settings, secret: SharedSecret, audit: Audit | None) 
     """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
     url = await _redis_url(settings)
     metrics = Metrics()
-    keys = Keys(settings.session_key_prefix, capped=settings.caps is not None)
+    keys = build_keys(settings)
     clients = connect_clients(url, settings, metrics)
     redis = clients.bulk
     events = SessionEvents(metrics, EventLog(secret), Later(), audit)
     policies, session_counts = Policies(redis, keys, events, settings), SessionCounts(redis, keys)
     directory = SessionListing(redis, keys, session_counts)
-    store = SessionStore(
-        redis,
-        keys,
-        events,
-        policies,
-        secret,
-        retention_ms=settings.retention_ms,
-        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
-        wait_seconds=settings.session_store_timeout_seconds,
-        caps=settings.caps,
-        record_lifetime_ms=settings.record_lifetime_ms,
-    )
+    store = build_session_store(settings, redis, events, secret)
     inspection = Inspection(redis, keys, store, directory, session_counts, policies, secret)
     shared_secret = SecretLoader(redis, keys, secret, settings.session_store_timeout_seconds)
     layout = SchemaVersion(redis, keys, shared_secret)

@@ -21,6 +21,7 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.occupancy import LOOK_AGAIN_MS, LiveSession, Occupancy
 from service.sessions.owner_index import OwnerIndex
+from service.settings import Settings
 
 _MOST_UNKNOWN = 250
 """How many of those not known to live are looked at together."""
@@ -78,20 +79,18 @@ class CapEnforcer:
         events: SessionEvents,
         owner_indexes: OwnerIndex,
         caps: Caps,
-        *,
-        owner_index_lifetime_ms: int,
-        wait_seconds: float,
+        settings: Settings,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._events = events
         self._owner_index = owner_indexes
         self._caps = caps
-        self._owner_index_lifetime_ms = owner_index_lifetime_ms
-        self._wait_seconds = wait_seconds
-        self._occupancy = Occupancy(redis, keys, wait_ms=round(wait_seconds * 1000))
+        self._owner_index_lifetime_ms = settings.owner_index_lifetime_ms
+        self._wait_seconds = settings.session_store_timeout_seconds
+        self._occupancy = Occupancy(redis, keys, wait_ms=round(self._wait_seconds * 1000))
         self._eviction = Eviction(redis, keys, events, owner_indexes, self._occupancy)
-        self._locks = KeyedLock(wait_seconds)
+        self._locks = KeyedLock(self._wait_seconds)
 
     async def admit(self, session_id: str, agent_id: str, user_id: str, unless: Unless) -> None:
         """List an id that is to come to life.

@@ -14,6 +14,7 @@ from service.sessions.policies import Policies, Policy, policy_from
 from service.sessions.replies import MISSING, error_for_reply
 from service.sessions.scripts import Argument
 from service.sessions.session import IdFormat, Session, as_stored, new_session_id, session_from
+from service.settings import Settings
 
 MOST_TRIES = 64
 """How often a creation is begun anew where its agent's policy, or Redis's scripts, keep changing under it."""
@@ -28,9 +29,7 @@ class Creation:
         policies: Policies,
         owner_indexes: OwnerIndex,
         cap_enforcer: CapEnforcer | None,
-        *,
-        retention_ms: int,
-        id_format: IdFormat,
+        settings: Settings,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -38,8 +37,8 @@ class Creation:
         self._policies = policies
         self._owner_index = owner_indexes
         self._cap_enforcer = cap_enforcer
-        self._retention_ms = retention_ms
-        self._id_format: IdFormat = id_format
+        self._retention_ms = settings.retention_ms
+        self._id_format: IdFormat = settings.session_id_format
 
     async def create(
         self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes

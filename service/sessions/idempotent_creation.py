@@ -22,6 +22,7 @@ from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import Policies, Supposed
 from service.sessions.session import IdFormat, Session, as_stored, new_session_id
+from service.settings import Settings
 
 
 class RepeatableCreation:
@@ -33,10 +34,7 @@ class RepeatableCreation:
         owner_indexes: OwnerIndex,
         creation: Creation,
         records: IdempotencyRecords,
-        *,
-        retention_ms: int,
-        wait_seconds: float,
-        id_format: IdFormat,
+        settings: Settings,
     ) -> None:
         self._keys = keys
         self._events = events
@@ -44,9 +42,9 @@ class RepeatableCreation:
         self._owner_index = owner_indexes
         self._creation = creation
         self._records = records
-        self._retention_ms = retention_ms
-        self._id_format: IdFormat = id_format
-        self._locks = KeyedLock(wait_seconds)
+        self._retention_ms = settings.retention_ms
+        self._id_format: IdFormat = settings.session_id_format
+        self._locks = KeyedLock(settings.session_store_timeout_seconds)
 
     async def create(self, new_session: NewSession, record: IdempotencyRecord) -> Session | FirstCreation:
         """A session with its record, or whoever came first with that. Raises as Creation.create does.

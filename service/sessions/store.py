@@ -6,8 +6,6 @@ from typing import cast
 from service.errors import Contention, IdempotencyKeyReused, PreconditionFailed, SessionNotFound
 from service.redis_client.client import RedisClient, Reply, UnderReplicated
 from service.sessions import scripts
-from service.sessions.cap_enforcer import CapEnforcer
-from service.sessions.caps import Caps
 from service.sessions.creation import Creation
 from service.sessions.events import SessionEvents
 from service.sessions.idempotency import Created, IdempotencyKey, IdempotencyRecords, NewSession
@@ -16,11 +14,10 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.metadata import Patch, patched
 from service.sessions.owner_index import OwnerIndex
-from service.sessions.policies import Policies
 from service.sessions.replies import LOST, error_for_reply, reply_for_tombstone
 from service.sessions.scripts import Argument
-from service.sessions.session import IdFormat, Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
-from service.shared_secret import SharedSecret
+from service.sessions.session import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
+from service.settings import Settings
 
 MOST_TRIES = 64
 """How often a change is begun anew where others come between: at one session only other replicas do."""
@@ -41,53 +38,21 @@ class SessionStore:
         redis: RedisClient,
         keys: Keys,
         events: SessionEvents,
-        policies: Policies,
-        secret: SharedSecret,
-        *,
-        retention_ms: int,
-        owner_index_lifetime_ms: int,
-        wait_seconds: float,
-        caps: Caps | None = None,
-        record_lifetime_ms: int,
-        id_format: IdFormat = "uuid",
+        owner_index: OwnerIndex,
+        creation: Creation,
+        repeatable: RepeatableCreation,
+        records: IdempotencyRecords,
+        settings: Settings,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._events = events
-        self._retention_ms = retention_ms
-        self._owner_index = OwnerIndex(redis, keys, events, lifetime_ms=owner_index_lifetime_ms)
-        cap_enforcer = caps and CapEnforcer(
-            redis,
-            keys,
-            events,
-            self._owner_index,
-            caps,
-            owner_index_lifetime_ms=owner_index_lifetime_ms,
-            wait_seconds=wait_seconds,
-        )
-        self._creation = Creation(
-            redis,
-            keys,
-            events,
-            policies,
-            self._owner_index,
-            cap_enforcer,
-            retention_ms=retention_ms,
-            id_format=id_format,
-        )
-        self._records = IdempotencyRecords(redis, keys, secret, lifetime_ms=record_lifetime_ms)
-        self._repeatable = RepeatableCreation(
-            keys,
-            events,
-            policies,
-            self._owner_index,
-            self._creation,
-            self._records,
-            retention_ms=retention_ms,
-            wait_seconds=wait_seconds,
-            id_format=id_format,
-        )
-        self._locks = KeyedLock(wait_seconds)
+        self._owner_index = owner_index
+        self._creation = creation
+        self._repeatable = repeatable
+        self._records = records
+        self._retention_ms = settings.retention_ms
+        self._locks = KeyedLock(settings.session_store_timeout_seconds)
 
     async def create(
         self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes

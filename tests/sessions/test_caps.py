@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import AGENT, SECRET, USER, events_into, policies_on, store_on
+from tests.conftest import AGENT, USER, events_into, policies_on, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS, commands_seen, forget_commands, keys_in
@@ -414,7 +414,7 @@ async def test_nothing_of_it_stays(evictor: SessionStore, real_redis: Redis) -> 
 async def test_it_is_counted_as_evicted(redis_client: RedisClient) -> None:
     metrics = Metrics()
 
-    await create(counting(redis_client, metrics, evicting(OF_A_USER)), 5)
+    await create(store_on(redis_client, evicting(OF_A_USER), metrics), 5)
 
     assert counted(metrics.ended) == {"evicted": 2}
     assert counted(metrics.denied) == {}
@@ -426,25 +426,9 @@ async def test_one_that_is_refused_is_counted_by_whose_cap_it_is(
 ) -> None:
     metrics = Metrics()
 
-    await attempts(counting(redis_client, metrics, settings), 5)
+    await attempts(store_on(redis_client, settings, metrics), 5)
 
     assert counted(metrics.denied) == {limit: 2}
-
-
-def counting(redis_client: RedisClient, metrics: Metrics, settings: Settings) -> SessionStore:
-    """A store that says what it did."""
-    return SessionStore(
-        redis_client,
-        Keys("", capped=True),
-        events_into(metrics),
-        policies_on(redis_client, settings),
-        SECRET,
-        retention_ms=settings.retention_ms,
-        owner_index_lifetime_ms=settings.owner_index_lifetime_ms,
-        wait_seconds=10,
-        record_lifetime_ms=settings.record_lifetime_ms,
-        caps=settings.caps,
-    )
 
 
 async def test_one_that_has_ended_makes_room_before_any_is_evicted(evictor: SessionStore, real_redis: Redis) -> None:

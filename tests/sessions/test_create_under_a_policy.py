@@ -14,7 +14,7 @@ from service.sessions.scripts import Command
 from service.sessions.session import TimeoutConfig
 from service.sessions.store import MOST_TRIES, SessionStore
 from service.settings import Settings
-from tests.conftest import AGENT, SECRET, USER, events_into, policies_on, store_on
+from tests.conftest import AGENT, USER, policies_on, store_on
 from tests.sessions.evidence import KEYS, commands_seen, keys_in
 
 ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
@@ -157,17 +157,7 @@ async def test_it_counts_as_one_creation_and_no_end(
     redis_client: RedisClient, policies: Policies, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = Metrics()
-    store = SessionStore(
-        redis_client,
-        KEYS,
-        events_into(metrics),
-        policies_on(redis_client, settings),
-        SECRET,
-        retention_ms=1,
-        owner_index_lifetime_ms=1,
-        wait_seconds=1,
-        record_lifetime_ms=1,
-    )
+    store = store_on(redis_client, settings, metrics)
     await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
 
