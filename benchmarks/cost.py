@@ -10,7 +10,6 @@ from benchmarks.machine import cpu_seconds
 from benchmarks.sessions import stored
 from service.maintenance.sweeper import Sweeper
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import StoreMonitor
@@ -68,7 +67,7 @@ async def _swept(url: str) -> None:
     metrics = Metrics()
     redis_client, events = (
         UnpipelinedClient(client, 10, StoreMonitor(metrics)),
-        SessionEvents(metrics, EventLog(SharedSecret()), Later()),
+        SessionEvents(metrics, EventLog(SharedSecret())),
     )
     sweeper = Sweeper(redis_client, Keys(""), events, metrics, retention_ms=Settings().retention_ms)
     await sweeper.round()

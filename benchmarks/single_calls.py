@@ -11,7 +11,6 @@ from service.api.access_log import AccessLog
 from service.api.runner import Runner
 from service.app import create_app
 from service.observability.event_log import event_log_on
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.redis_client.clients import RedisClients
 from service.redis_client.factory import redis_client_for
@@ -28,7 +27,7 @@ async def serve() -> None:
     app = create_app(
         Settings(),
         RedisClients(calls, calls, calls, calls, watch, calls.aclose),
-        AccessLog(metrics, event_log_on(sys.stderr, "json", "info"), Later()),
+        AccessLog(metrics, event_log_on(sys.stderr, "json", "info")),
     )
     runner = Runner(app, "schema")
     await runner.setup()

@@ -53,7 +53,7 @@ def create_app(
     keys = build_keys(settings)
     timeout_seconds = settings.session_store_timeout_seconds
     metrics = watch.metrics
-    events = SessionEvents(metrics, watch.log, watch.later, audit)
+    events = SessionEvents(metrics, watch.log, audit)
     session_counts = SessionCounts(clients.bulk, keys)
     policies = Policies(clients.main, keys, events, settings)
     beside = clients.background
@@ -93,7 +93,6 @@ def create_app(
         ):
             yield
         await losses.aclose()
-        watch.later.catch_up()
         await clients.aclose()
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)

@@ -19,7 +19,6 @@ from service.api.access_log import AccessLog
 from service.api.runner import Runner
 from service.app import create_app
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
 from service.redis_client.clients import RedisClients
@@ -81,7 +80,7 @@ class ServiceServer(TestServer):
     ) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        watch = AccessLog(metrics, EventLog(SharedSecret()), Later())
+        watch = AccessLog(metrics, EventLog(SharedSecret()))
         clients = clients._replace(main=on(clients.main), no_wait=on(clients.no_wait), bulk=on(clients.bulk))
         super().__init__(create_app(settings, clients, watch))
         self._settings = settings
@@ -136,7 +135,7 @@ def policies_on(redis_client: RedisClient, settings: Settings) -> Policies:
 
 
 def events_into(metrics: Metrics) -> SessionEvents:
-    return SessionEvents(metrics, EventLog(SharedSecret()), Later())
+    return SessionEvents(metrics, EventLog(SharedSecret()))
 
 
 def store_on(redis_client: RedisClient, settings: Settings, metrics: Metrics | None = None) -> SessionStore:

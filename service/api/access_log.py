@@ -1,4 +1,4 @@
-"""Every request under watch: it is given an id, and a moment later the log and the metrics are told how it went."""
+"""Every request under watch: assigns a request id, then records the result in the log and the metrics."""
 
 import asyncio
 import re
@@ -15,7 +15,6 @@ from prometheus_client import Histogram
 from service.api.json_response import JsonResponse
 from service.api.middleware import PROBES, Handle
 from service.observability.event_log import Event, EventLog, Write
-from service.observability.later import Later
 from service.observability.log import REQUEST_ID
 from service.observability.metrics import Metrics
 
@@ -37,10 +36,8 @@ _Named = tuple[str, _Resource, int, str | None]
 class AccessLog:
     """Keeps an eye on the requests of one application."""
 
-    def __init__(self, metrics: Metrics, log: EventLog, later: Later) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog) -> None:
         self.metrics = metrics
-        self.later = later
-        metrics.before_collecting(later.catch_up)
         self.log = log
         self._kinds: dict[_Named, _Kind] = {}
         self._prefix = secrets.token_hex(8)
@@ -61,7 +58,6 @@ class AccessLog:
                 response = await handle(request)
             except asyncio.CancelledError:
                 replies_or_none(request, request_id, started, CUT_OFF, None)
-                self.later.catch_up()  # the service is being stopped, and nobody may come back to it
                 raise
             response.headers[REQUEST_ID_HEADER] = request_id
             replies_or_none(request, request_id, started, response.status, _code_of(response))
@@ -73,13 +69,13 @@ class AccessLog:
         match = request.match_info
         event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
         method = request.method if request.method in _METHODS else "other"
-        self.later.do(self._tell, (method, match.route.resource or "unmatched", status, code), event)
+        self._tell((method, match.route.resource or "unmatched", status, code), event)
 
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
         response.headers[REQUEST_ID_HEADER] = request_id = self._new_id()
         event = Event(time.time(), request_id, None, 0)
-        self.later.do(self._tell, ("other", "unread", response.status, _code_of(response)), event)
+        self._tell(("other", "unread", response.status, _code_of(response)), event)
 
     def _tell(self, named: "_Named", event: Event) -> None:
         kind = self._kinds.get(named) or self._new_kind(named)

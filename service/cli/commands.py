@@ -23,7 +23,6 @@ from service.errors import ServiceError, StoreUnavailable
 from service.maintenance.schema_version import UnknownSchemaVersion
 from service.observability.audit import Audit, Origin
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.process.auditing import auditing
 from service.redis_client.client import ScriptError
@@ -208,7 +207,7 @@ def _audit_of(
     """Looking leaves no line, and needs no file to write it to."""
     if not isinstance(asked, Revoke):
         return nullcontext()
-    return auditing(settings, event_log, Later(), Metrics(), Origin("terminal", _login()))
+    return auditing(settings, event_log, Metrics(), Origin("terminal", _login()))
 
 
 def _login() -> str:

@@ -8,7 +8,6 @@ from service.maintenance.schema_version import SchemaVersion
 from service.maintenance.secret_loader import SecretLoader
 from service.observability.audit import Audit
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.process.embedded_server import url_of_the_running
 from service.redis_client.clients import connect_clients
@@ -42,7 +41,7 @@ async def opened(settings: Settings, secret: SharedSecret, audit: Audit | None) 
     keys = build_keys(settings)
     clients = connect_clients(url, settings, metrics)
     redis = clients.bulk
-    events = SessionEvents(metrics, EventLog(secret), Later(), audit)
+    events = SessionEvents(metrics, EventLog(secret), audit)
     policies, session_counts = Policies(redis, keys, events, settings), SessionCounts(redis, keys)
     directory = SessionListing(redis, keys, session_counts)
     store = build_session_store(settings, redis, events, secret)

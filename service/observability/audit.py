@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
-from service.observability.later import Later
 from service.observability.log import REQUEST_ID
 from service.shared_secret import SharedSecret
 from service.timestamps import iso
@@ -37,19 +36,17 @@ Render = Callable[[dict[str, Fact]], str]
 
 
 class Audit:
-    """Leaves lines, a moment later. What no request does is the `doer`'s."""
+    """Writes audit lines. Without a request, the actor is `doer`."""
 
     def __init__(
         self,
         secret: SharedSecret,
-        later: Later,
         render: Render,
         leave: Callable[[str], None],
         doer: Origin,
         worker: int | None = None,
     ) -> None:
         self._hashed = secret.hashed
-        self._later = later
         self._render = render
         self._leave = leave
         self._doer = lambda: doer
@@ -66,22 +63,16 @@ class Audit:
         origin: Callable[[], Origin] | None = None,
         **facts: Fact,
     ) -> None:
-        """The ids are whole. Without an `origin` it is that of the request."""
-        origin = origin or ORIGIN.get(self._doer)
-        ids = (session, agent, user)
-        self._later.do(self._write, _Told(time.time(), action, outcome, origin, REQUEST_ID.get(None), ids, facts))
-
-    def _write(self, told: "_Told") -> None:
-        at_seconds, action, outcome, origin, request_id, (session, agent, user), facts = told
-        who = origin()
+        """The ids are not hashed yet. The default `origin` is that of the current request."""
+        who = (origin or ORIGIN.get(self._doer))()
         members: dict[str, Fact] = {
-            "timestamp": iso(int(at_seconds * 1000)),
+            "timestamp": iso(time.time_ns() // 1_000_000),
             "log": MARK,
             "action": action,
             "outcome": outcome,
             "actor": self._actor(who),
             "address": who.address,
-            "request_id": request_id,
+            "request_id": REQUEST_ID.get(None),
             "session": session and self._hashed(session),
             "agent": agent and self._hashed(agent),
             "user": user and self._hashed(user),
@@ -104,13 +95,3 @@ def _printable(name: str) -> str:
 
 def _known(members: dict[str, Fact]) -> dict[str, Fact]:
     return {name: value for name, value in members.items() if value is not None}
-
-
-class _Told(NamedTuple):
-    at_seconds: float
-    action: str
-    outcome: str
-    origin: Callable[[], Origin]
-    request_id: str | None
-    ids: tuple[str | None, str | None, str | None]
-    facts: dict[str, Fact]

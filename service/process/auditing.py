@@ -9,25 +9,20 @@ import orjson
 from service.observability.audit import MARK, Audit, Fact, Origin
 from service.observability.audit_file import AuditFile
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.log_writer import LogWriter
 from service.observability.metrics import Metrics
 from service.settings import Settings, StartupError
 
 
 @contextmanager
-def auditing(
-    settings: Settings, event_log: EventLog, later: Later, metrics: Metrics, doer: Origin
-) -> Iterator[Audit | None]:
+def auditing(settings: Settings, event_log: EventLog, metrics: Metrics, doer: Origin) -> Iterator[Audit | None]:
     """None where there is to be none. What no request does is the `doer`'s. Raises CannotStart."""
-    audit = partial(Audit, event_log.secret, later, doer=doer, worker=event_log.worker)
+    audit = partial(Audit, event_log.secret, doer=doer, worker=event_log.worker)
     with ExitStack() as stack:
         if settings.audit_file is not None:
             lines = stack.enter_context(closing(_lines_into(_opened(settings), metrics)))
-            stack.callback(later.catch_up)
             yield audit(_as_json, lines.write)
         elif settings.session_audit_log == "stderr" and event_log.lines is not None:
-            stack.callback(later.catch_up)
             yield audit(_readable if event_log.is_readable else _as_json, event_log.lines.write)
         else:
             yield None

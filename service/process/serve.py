@@ -17,7 +17,6 @@ from service.api.runner import Runner, as_it_is
 from service.app import create_app
 from service.observability.audit import Origin
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.process.auditing import auditing
 from service.process.banner import announce
@@ -107,10 +106,9 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
         main, no_wait, bulk = (tracing.on(client) for client in (clients.main, clients.no_wait, clients.bulk))
         clients = clients._replace(main=main, no_wait=no_wait, bulk=bulk)
         around = tracing.over
-    later = Later()
-    audit = stack.enter_context(auditing(settings, event_log, later, metrics, Origin("service")))
+    audit = stack.enter_context(auditing(settings, event_log, metrics, Origin("service")))
     runner = Runner(
-        create_app(settings, clients, AccessLog(metrics, event_log, later), audit),
+        create_app(settings, clients, AccessLog(metrics, event_log), audit),
         settings.session_error_format,
         around,
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit

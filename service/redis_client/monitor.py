@@ -10,7 +10,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.redis_client.client import CommandRejected, ServerDemoted, UnderReplicated
 
@@ -63,8 +62,6 @@ class StoreMonitor:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._of_servers: dict[str, StoreMonitor] = {}
-        self._later = Later()
-        metrics.before_collecting(self._later.catch_up)
         errors = metrics.store_errors
         self.outage = Incident("the session store does not answer", "the session store answers again", errors)
         self.rejections = Incident(
@@ -93,12 +90,9 @@ class StoreMonitor:
 
     def round_trip(self, seconds: float, requests: int) -> None:
         """So many requests were answered together."""
-        self._later.do(self._measure, seconds, requests)
-        self.outage.is_over()
-
-    def _measure(self, seconds: float, requests: int) -> None:
         self._metrics.round_trip_seconds.observe(seconds)
         self._metrics.batch_requests.observe(requests)
+        self.outage.is_over()
 
 
 def _kind(error: Exception) -> str:

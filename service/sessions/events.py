@@ -7,7 +7,6 @@ import structlog
 
 from service.observability.audit import Audit, Origin
 from service.observability.event_log import Event, EventLog, Write
-from service.observability.later import Later
 from service.observability.log import REQUEST_ID
 from service.observability.metrics import REASONS, TRIGGERS, Metrics
 
@@ -24,9 +23,8 @@ _DOERS = {
 class SessionEvents:
     """Told of every turn in a session's life. Ids reach the log only as a keyed hash, metadata never."""
 
-    def __init__(self, metrics: Metrics, log: EventLog, later: Later, audit: Audit | None = None) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, audit: Audit | None = None) -> None:
         self._metrics = metrics
-        self._later = later
         self._hashed = log.secret.hashed
         self._audit = _leave_it if audit is None else audit.tell
         self._created = log.of("info", "session created")
@@ -37,8 +35,6 @@ class SessionEvents:
         self._ended = {reason: log.of(_level(reason), "session ended", reason=reason) for reason in REASONS}
         self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
-        self._uncounted = 0
-        """Renewals by activity that the metrics are not told of yet."""
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
         self.when_lost_is_met: Callable[[str], None] = _leave_it
@@ -60,9 +56,7 @@ class SessionEvents:
         self._say(self._renewed_by_hand, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
-        if not self._uncounted:
-            self._later.do(self._count_renewals)
-        self._uncounted += 1  # they come by the thousand
+        self._renewals["activity"].inc()
         self._say(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
@@ -114,16 +108,12 @@ class SessionEvents:
         _log.info("policy changed", **self._hashes(agent=agent_id), how=how)
         self._audit(f"policy.{_VERBS[how]}", agent=agent_id)
 
-    def _count_renewals(self) -> None:
-        self._renewals["activity"].inc(self._uncounted)
-        self._uncounted = 0
-
     def _hashes(self, **ids: str | None) -> dict[str, str]:
         return {name: self._hashed(given) for name, given in ids.items() if given is not None}
 
     def _say(self, write: Write | None, session_id: str) -> None:
         if write is not None:
-            self._later.do(write, Event(time.time(), REQUEST_ID.get(None), session_id))
+            write(Event(time.time(), REQUEST_ID.get(None), session_id))
 
 
 def _leave_it(*_: str, **__: object) -> None:

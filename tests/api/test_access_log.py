@@ -148,18 +148,6 @@ async def test_what_is_cut_off_is_measured_and_told_of(
     assert (line["log_level"], line["session"]) == ("warning", await hashed_in(fake_redis, UNKNOWN))
 
 
-async def test_what_waits_to_be_told_is_told_before_the_service_ends(
-    client: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.observability.later._WAITS_SECONDS", 600)
-
-    with capture_logs() as told:
-        await client.get(f"{SESSIONS}/{UNKNOWN}")
-        await client.close()
-
-    assert [line["status"] for line in told if line["event"] == "request"] == [404]
-
-
 async def test_a_life_is_counted(client: HttpClient) -> None:
     session_id = await opened(client)
     await client.post(f"{SESSIONS}/{session_id}/heartbeat")

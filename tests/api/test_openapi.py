@@ -47,7 +47,6 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.settings import MAX_BODY_BYTES, Settings
 from service.shared_secret import SharedSecret
@@ -176,9 +175,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(settings: Settings, fake_redis: Redis) -> web.Application:
     metrics = Metrics()
-    return create_app(
-        settings, clients_of(fake_redis, 2, metrics), AccessLog(metrics, EventLog(SharedSecret()), Later())
-    )
+    return create_app(settings, clients_of(fake_redis, 2, metrics), AccessLog(metrics, EventLog(SharedSecret())))
 
 
 @pytest.fixture

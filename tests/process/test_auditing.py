@@ -9,7 +9,6 @@ import pytest
 from service.errors import StoreUnavailable
 from service.observability.audit import Audit, Origin, Render
 from service.observability.event_log import EventLog
-from service.observability.later import Later
 from service.observability.metrics import Metrics
 from service.process.auditing import _as_json, _readable, auditing
 from service.settings import Settings
@@ -19,7 +18,7 @@ from service.shared_secret import SharedSecret
 def told_of(name: str, render: Render) -> str:
     """The one line about a service whose token calls it so."""
     lines: list[str] = []
-    audit = Audit(SharedSecret(), Later(), render, lines.append, Origin("token", name))
+    audit = Audit(SharedSecret(), render, lines.append, Origin("token", name))
     audit.tell("policy.put")
     (line,) = lines
     return line
@@ -49,7 +48,7 @@ def test_for_people_a_name_with_a_blank_is_quoted(name: str, shown: str) -> None
 
 
 async def end_some_and_fail(settings: Settings) -> None:
-    with auditing(settings, EventLog(SharedSecret()), Later(), Metrics(), Origin("terminal", "operator")) as audit:
+    with auditing(settings, EventLog(SharedSecret()), Metrics(), Origin("terminal", "operator")) as audit:
         assert audit is not None
         audit.tell("session.end", reason="revoked")
         raise StoreUnavailable("Redis is away in the midst of it")
