@@ -11,7 +11,6 @@ from service.api.app_keys import ACCESS_LOG, CLIENT_ADDRESSES, HEALTH, LISTING, 
 from service.api.audit_context import audited
 from service.api.client_address import ClientAddresses
 from service.api.security_headers import add_security_headers
-from service.api.shortcut import Shortcut
 from service.auth.authenticator import with_authentication
 from service.auth.factory import authenticator_for
 from service.maintenance.health import Health
@@ -112,7 +111,6 @@ def create_app(
     )
     if authenticator is not None:
         app.on_cleanup.append(lambda _: authenticator.aclose())
-    app.router.register_resource(Shortcut(session_routes.SESSIONS, "session_id", app.router))
     told = audited(cast(Iterable[web.RouteDef], session_routes.routes), is_on=audit is not None)
     about_sessions = limited(with_authentication(told, authenticator), rate_limiter)
     others = [*cast(Iterable[web.RouteDef], health_routes.routes), *openapi.routes(settings)]
