@@ -7,6 +7,7 @@ import uuid
 import redis
 
 from benchmarks.load import Target
+from service.redis_client.scripts import Argument, Command
 from service.sessions import scripts
 from service.sessions.keys import Keys, OwnerIndexKeys
 
@@ -15,7 +16,7 @@ AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 RETENTION_MS = 86_400_000
 LOOKUP_LIFE_MS = 259_200_000
 
-_TIMEOUTS: dict[str, scripts.Argument] = {
+_TIMEOUTS: dict[str, Argument] = {
     "auto_renew": "true",
     "max_duration_minutes": "720",
     "warning_threshold_minutes": "5",
@@ -84,7 +85,7 @@ def stored(
     return session_ids
 
 
-def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[scripts.Command]:
+def _creation(session_id: str, metadata: bytes, timeout_minutes: str) -> list[Command]:
     user_id = str(uuid.uuid4())
     owner_indexes = [OwnerIndexKeys(_KEYS.agent(AGENT)), OwnerIndexKeys(_KEYS.user(user_id))]
     create = scripts.CREATE.command(

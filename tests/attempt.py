@@ -13,7 +13,7 @@ from service.errors import (
     SessionRevoked,
     TimeoutInThePast,
 )
-from service.redis_client.client import UnexpectedReply
+from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import Session
 
 _WORDS: dict[type[Exception], str] = {

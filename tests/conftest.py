@@ -30,6 +30,7 @@ from service.sessions.build import build_session_store
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
 from service.sessions.policies import Policies
+from service.sessions.scripts import SCRIPTS
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
@@ -114,8 +115,8 @@ def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreMonitor) -> Redi
         return UnpipelinedClient(redis, timeout_seconds, watch)
     if isinstance(redis, RedisCluster):
         hosts = ",".join(redis.nodes_manager.startup_nodes)
-        return client_factory(f"redis+cluster://{hosts}", timeout_seconds, watch).new_client()
-    return Pipeline(Connector(like_of_the_service(redis)), timeout_seconds, watch)
+        return client_factory(f"redis+cluster://{hosts}", timeout_seconds, watch, SCRIPTS).new_client()
+    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), timeout_seconds, watch, SCRIPTS)
 
 
 def like_of_the_service(redis: Redis) -> ConnectionFactory:
@@ -243,7 +244,7 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 
 @pytest.fixture
 async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[ClientFactory]:
-    source = client_factory(redis_url, 2, StoreMonitor(Metrics()))
+    source = client_factory(redis_url, 2, StoreMonitor(Metrics()), SCRIPTS)
     yield source
     await source.aclose()
 

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from service.redis_client.client import RedisClient, Reply
-from service.sessions.scripts import Command, command_name
+from service.redis_client.scripts import Command
+from service.sessions.scripts import SCRIPTS
 
 Happening = Callable[[], Awaitable[Any]]
 
@@ -35,7 +36,7 @@ class Interrupted:
         return self._redis_client.supports_multi_slot
 
     async def execute(self, *commands: Command) -> list[Reply]:
-        if command_name(commands[0]) != self._name:
+        if SCRIPTS.command_name(commands[0]) != self._name:
             return await self._redis_client.execute(*commands)
         before, self._before, after, self._after = self._before, None, self._after, None
         await _happen(before)

@@ -29,6 +29,7 @@ from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.keys import Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age_counted
@@ -179,7 +180,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(like_of_the_service(redis)), 2, StoreMonitor(Metrics()))
+    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
 
 
 @pytest.mark.timeout(300 + int(EXAMPLES or 0))

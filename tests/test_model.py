@@ -44,6 +44,7 @@ from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.keys import Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.session import Session, TimeoutConfig
 from service.settings import Settings
 from tests import model
@@ -337,7 +338,7 @@ def new_id_in_one_shard(*_: str) -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(like_of_the_service(redis)), 2, StoreMonitor(Metrics()))
+    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
 
 
 async def answer_to(call: Awaitable[Session | None]) -> Answer:

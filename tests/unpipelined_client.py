@@ -13,18 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import (
-    CommandRejected,
-    Fields,
-    Read,
-    Reply,
-    ServerDemoted,
-    reply_or_error_each,
-    retry_missing_scripts_in_order,
-    send_with_script_retry,
-)
+from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
+from service.redis_client.errors import CommandRejected, ServerDemoted
 from service.redis_client.monitor import StoreMonitor
-from service.sessions.scripts import Command
+from service.redis_client.script_retry import retry_missing_scripts_in_order, send_with_script_retry
+from service.redis_client.scripts import Command
+from service.sessions.scripts import SCRIPTS
 from service.timestamps import ms_from_time_reply
 
 _T = TypeVar("_T")
@@ -56,12 +50,12 @@ class UnpipelinedClient:
 
     async def query(self, *commands: Command) -> list[Reply]:
         try:
-            return await self._told(send_with_script_retry(self._send, commands))
+            return await self._told(send_with_script_retry(self._send, commands, SCRIPTS))
         except _ConnectionLost:
-            return await self._told(send_with_script_retry(self._send, commands))
+            return await self._told(send_with_script_retry(self._send, commands, SCRIPTS))
 
     async def execute(self, *commands: Command) -> list[Reply]:
-        return await self._changed(send_with_script_retry(self._send, commands))
+        return await self._changed(send_with_script_retry(self._send, commands, SCRIPTS))
 
     async def execute_ordered(self, *commands: Command) -> list[Reply]:
         return await self._changed(self._in_order(commands))
@@ -73,7 +67,7 @@ class UnpipelinedClient:
         await self._client.aclose()
 
     async def _in_order(self, commands: Sequence[Command]) -> list[Reply]:
-        return await retry_missing_scripts_in_order(self._send, commands, await self._send(commands))
+        return await retry_missing_scripts_in_order(self._send, commands, await self._send(commands), SCRIPTS)
 
     async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
         replies = await self._told(answer)

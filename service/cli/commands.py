@@ -25,7 +25,7 @@ from service.observability.audit import Audit, Origin
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.process.auditing import auditing
-from service.redis_client.client import ScriptError
+from service.redis_client.errors import ScriptError
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
 from service.settings import Settings, StartupError

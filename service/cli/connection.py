@@ -17,6 +17,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
+from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
@@ -39,7 +40,7 @@ async def opened(settings: Settings, secret: SharedSecret, audit: Audit | None) 
     url = await _redis_url(settings)
     metrics = Metrics()
     keys = build_keys(settings)
-    clients = connect_clients(url, settings, metrics)
+    clients = connect_clients(url, settings, metrics, SCRIPTS)
     redis = clients.bulk
     events = SessionEvents(metrics, EventLog(secret), audit)
     policies, session_counts = Policies(redis, keys, events, settings), SessionCounts(redis, keys)

@@ -8,7 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 from service.errors import StoreUnavailable
 from service.maintenance.health_reasons import HealthReasons, Reason
 from service.maintenance.schema_version import SchemaVersion
-from service.redis_client.client import RedisClient, ScriptError
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import ScriptError
 from service.sessions.counts import SessionCounts
 
 _T = TypeVar("_T")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply, ScriptError, UnexpectedReply
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.redis_client.partial_failure import PartialFailure, replies_or_none
 from service.sessions import scripts
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
@@ -98,7 +99,7 @@ class IndexRemoval:
         ages_ms = [(suspect, _age_that_proves(suspect, answer)) for suspect, answer in judged]
         gone = [(suspect, age_ms) for suspect, age_ms in ages_ms if age_ms is not None]
         commands = [
-            scripts.REMOVE_FROM_INDEX.command_over(
+            scripts.REMOVE_FROM_INDEX.command_with_keys(
                 self._keys.holding(suspect.owner_index), id=suspect.id, age_ms=age_ms
             )
             for suspect, age_ms in gone

@@ -9,6 +9,7 @@ from service.errors import StoreUnavailable
 from service.maintenance.index_removal import IndexRemoval
 from service.redis_client.client import RedisClient
 from service.redis_client.partial_failure import PartialFailure, replies_or_none
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.keys import Keys, OwnerIndexKeys
 
@@ -106,7 +107,7 @@ class IndexRepair:
             await self._delisting.round()
         return len(replies) - replies.count(None)
 
-    def _enlisting(self, owner_index: str, session: IndexedSession) -> scripts.Command:
+    def _enlisting(self, owner_index: str, session: IndexedSession) -> Command:
         return scripts.ADD_TO_INDEX.command(
             OwnerIndexKeys(owner_index),
             id=session.id,

@@ -7,11 +7,12 @@ from contextlib import suppress
 from contextvars import Context
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import RedisClient, Reply, ScriptError, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, group_by_shard, run_all
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.partial_failure import PartialFailure, run_all
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
-from service.sessions.keys import Keys
+from service.sessions.keys import Keys, group_by_shard
 
 MAX_WAITING = 300
 """How many that requests met wait to be counted; more are left to the reconciler."""

@@ -11,7 +11,8 @@ from aiohttp import web
 from service.api.middleware import Handle
 from service.errors import StoreUnavailable
 from service.maintenance.secret_loader import SecretLoader
-from service.redis_client.client import RedisClient, ScriptError
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import ScriptError
 from service.sessions.keys import SCHEMA_VERSION, Keys
 
 _log = logging.getLogger(__name__)

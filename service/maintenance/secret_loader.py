@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import RedisClient, ScriptError
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import ScriptError
 from service.sessions.keys import Keys
 from service.shared_secret import SharedSecret
 

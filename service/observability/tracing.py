@@ -5,8 +5,6 @@ path, for it holds the session's id: a keyed hash stands for it.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -15,14 +13,13 @@ from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from service.api.middleware import PROBES, Handle, route_of
-from service.errors import StoreUnavailable
 from service.observability.log import REQUEST_ID
-from service.redis_client.client import Fields, Read, RedisClient, Reply
-from service.sessions import scripts
-from service.sessions.scripts import Command
+from service.redis_client.client import RedisClient
+from service.redis_client.traced import TracedClient
+from service.sessions.scripts import SCRIPTS
 from service.shared_secret import SharedSecret
 
 
@@ -57,68 +54,12 @@ class Tracing:
         return answer
 
     def on(self, redis: RedisClient) -> RedisClient:
-        """The same way to Redis, with a span for each call: its waiting for others, the round trip, and a retry."""
-        return _TracedClient(redis, self._tracer)
+        """The same client, with a span for each call."""
+        return TracedClient(redis, self._tracer, SCRIPTS)
 
     async def aclose(self) -> None:
         """Send what has not been sent yet."""
         await asyncio.to_thread(self._provider.shutdown)
-
-
-class _TracedClient:
-    def __init__(self, redis: RedisClient, tracer: Tracer) -> None:
-        self._redis = redis
-        self._tracer = tracer
-
-    @property
-    def supports_multi_slot(self) -> bool:
-        return self._redis.supports_multi_slot
-
-    async def read_hash(self, key: str, fields: Fields) -> Read:
-        with self._span("HMGET"):
-            return await self._redis.read_hash(key, fields)
-
-    async def read_hashes(self, keys: Sequence[str], fields: Fields) -> list[Read]:
-        with self._span("HMGET"):
-            return await self._redis.read_hashes(keys, fields)
-
-    async def query(self, *commands: Command) -> list[Reply]:
-        with self._span(_names_of(commands)):
-            return await self._redis.query(*commands)
-
-    async def execute(self, *commands: Command) -> list[Reply]:
-        with self._span(_names_of(commands)):
-            return await self._redis.execute(*commands)
-
-    async def execute_ordered(self, *commands: Command) -> list[Reply]:
-        with self._span(_names_of(commands)):
-            return await self._redis.execute_ordered(*commands)
-
-    async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
-        with self._span(_names_of(commands)):
-            return await self._redis.broadcast(*commands)
-
-    async def aclose(self) -> None:
-        await self._redis.aclose()
-
-    @contextmanager
-    def _span(self, operation: str) -> Iterator[None]:
-        with self._tracer.start_as_current_span(
-            operation,
-            kind=SpanKind.CLIENT,
-            attributes={"db.system.name": "redis", "db.operation.name": operation},
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield
-            except StoreUnavailable as error:
-                _fail(span, error)
-                raise
-
-
-def _names_of(commands: Sequence[Command]) -> str:
-    return " ".join(dict.fromkeys(scripts.command_name(command) for command in commands))
 
 
 def _tell(span: Span, request: web.Request, status: int, secret: SharedSecret) -> None:
@@ -138,8 +79,3 @@ def _tell(span: Span, request: web.Request, status: int, secret: SharedSecret) -
     if status >= 500:
         span.set_status(StatusCode.ERROR)
         span.set_attribute("error.type", str(status))
-
-
-def _fail(span: Span, error: StoreUnavailable) -> None:
-    span.set_status(StatusCode.ERROR, error.why)
-    span.set_attribute("error.type", type(error).__name__)

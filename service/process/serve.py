@@ -25,6 +25,7 @@ from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
 from service.process.open_files import room_for
 from service.redis_client.clients import connect_clients
+from service.sessions.scripts import SCRIPTS
 from service.settings import Settings, StartupError, unknown_variables
 from service.shared_secret import SharedSecret
 
@@ -96,7 +97,7 @@ async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Setting
 async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
     """A runner that is set up, and is cleaned up when the stack is left."""
     settings = settings.model_copy(update={"session_max_connections": room_for(settings.session_max_connections)})
-    clients = connect_clients(url, settings, metrics)
+    clients = connect_clients(url, settings, metrics, SCRIPTS)
     if event_log.lines is not None:
         event_log.lines.when_dropped = metrics.log_lines_dropped.labels("stderr").inc
     around = as_it_is

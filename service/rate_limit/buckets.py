@@ -4,7 +4,9 @@ from service.errors import RateLimited, StoreUnavailable
 from service.rate_limit.circuit_breaker import CircuitBreaker
 from service.rate_limit.limit import Limit, LimitState
 from service.rate_limit.status import RateLimitStatus
-from service.redis_client.client import RedisClient, ScriptError, UnexpectedReply
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.keys import BucketKeys
 
@@ -44,7 +46,7 @@ class Buckets:
                 raise UnexpectedReply(repr(answer[:1]))
 
 
-def _command(keys: BucketKeys, limit: Limit | None, bar: Limit | None) -> scripts.Command:
+def _command(keys: BucketKeys, limit: Limit | None, bar: Limit | None) -> Command:
     return scripts.RATE_LIMIT.command(
         keys,
         quota=0 if limit is None else limit.quota,

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import ScriptError
 from service.redis_client.cluster_routing import slot_of
+from service.redis_client.errors import ScriptError
 from service.redis_client.monitor import QUIET_SECONDS, Incident
 
 PAUSE_SECONDS = 1

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import ServerDemoted, UnderReplicated, wrote_nothing
 from service.redis_client.connection import packed
-from service.sessions.scripts import Command
+from service.redis_client.errors import ServerDemoted, UnderReplicated
+from service.redis_client.scripts import Command, ScriptCatalog
 
 FULL = 32
 """How much work for Redis fills a batch. A full one leaves at once: Redis is busy while the replica reads on."""
@@ -37,12 +37,12 @@ class Replication(NamedTuple):
     replicas: int
     milliseconds: int
 
-    def fault(self, acknowledged: Any, replies: Sequence[Any]) -> StoreUnavailable | None:
+    def fault(self, acknowledged: Any, replies: Sequence[Any], scripts: ScriptCatalog) -> StoreUnavailable | None:
         """What the reply to WAIT means for a request that was answered so.
 
         None where all is well, where nothing was written, and where an error says already what is the matter.
         """
-        if any(isinstance(reply, ResponseError) for reply in replies) or all(map(wrote_nothing, replies)):
+        if any(isinstance(reply, ResponseError) for reply in replies) or all(map(scripts.wrote_nothing, replies)):
             return None
         if isinstance(acknowledged, ResponseError):  # only a replica cannot wait for replicas
             return ServerDemoted(str(acknowledged))
@@ -68,9 +68,11 @@ class Batch:
         deadline: float,
         on_settled: Callable[["Batch"], None],
         on_lost: Callable[["Batch", Exception], None],
+        scripts: ScriptCatalog,
         replication: Replication | None = None,
     ) -> None:
         self.deadline = deadline
+        self._scripts = scripts
         self._replication = replication
         self.sent_at = 0.0
         self._on_settled = on_settled
@@ -112,7 +114,11 @@ class Batch:
             reply = next(replies) if reads and commands == 1 else [next(replies) for _ in range(commands)]
             if future.done():  # whoever asked has gone, or been told that it took too long
                 continue
-            fault = None if self._replication is None or reads else self._replication.fault(acknowledged, reply)
+            fault = (
+                None
+                if self._replication is None or reads
+                else self._replication.fault(acknowledged, reply, self._scripts)
+            )
             if fault is None:
                 future.set_result((reply, now_ms) if reads else reply)
             else:
@@ -131,7 +137,9 @@ class Batch:
 
     def take_reads(self) -> "Batch":
         """A batch of its reads, to go once more; they are its own no longer."""
-        again = Batch(self.deadline, self._on_settled, self._on_lost)  # what only reads waits for no replica
+        again = Batch(
+            self.deadline, self._on_settled, self._on_lost, self._scripts
+        )  # what only reads waits for no replica
         again.requests = [request for request in self.requests if request.reads]
         again.reads = again.went_before = True
         again.work = FULL  # whoever comes now has time of its own

@@ -9,6 +9,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.replicated import ReplicatedClient
+from service.redis_client.scripts import ScriptCatalog
 from service.settings import Settings
 
 
@@ -27,11 +28,11 @@ class RedisClients(NamedTuple):
     aclose: Callable[[], Coroutine[Any, Any, None]]
 
 
-def connect_clients(url: str, settings: Settings, metrics: Metrics) -> RedisClients:
+def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: ScriptCatalog) -> RedisClients:
     """Ways to the servers of a URL. Raises CannotStart."""
     timeout_seconds = settings.session_store_timeout_seconds
     watch = StoreMonitor(metrics)
-    source = client_factory(url, timeout_seconds, watch)
+    source = client_factory(url, timeout_seconds, watch, scripts)
     replication = replication_of(settings)
     no_wait, bulk, background = source.new_client(), source.new_client(replication), source.new_client()
     main = no_wait if replication is None else ReplicatedClient(reading=no_wait, changing=source.way(replication))

@@ -13,17 +13,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from service.errors import StoreUnavailable
 from service.redis_client.batch import Replication
-from service.redis_client.client import (
-    CommandRejected,
-    Fields,
-    Read,
-    Redirected,
-    Reply,
-    is_redirection,
-    reply_or_error_each,
-    send_with_script_retry,
-    to_client_error,
-)
+from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
 from service.redis_client.cluster_routing import (
     RoutedCommand,
     group_by_node,
@@ -34,10 +24,12 @@ from service.redis_client.cluster_routing import (
     slot_of,
 )
 from service.redis_client.connector import Connector
+from service.redis_client.errors import CommandRejected, Redirected, is_redirection, to_client_error
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
+from service.redis_client.script_retry import send_with_script_retry
+from service.redis_client.scripts import Command, ScriptCatalog
 from service.redis_client.topology import Topology
-from service.sessions.scripts import Command
 from service.settings.redis_url import Host
 from service.timestamps import ms_from_time_reply
 
@@ -63,11 +55,13 @@ class ClusterClient:
         dialer_to: Callable[[Host], Connector],
         timeout_seconds: float,
         watch: StoreMonitor,
+        scripts: ScriptCatalog,
         replication: Replication | None = None,
     ) -> None:
         self._topology = topology
         self._dialer_to = dialer_to
         self._timeout_seconds = timeout_seconds
+        self._scripts = scripts
         self._replication = replication
         self._watch = watch
         self._refusals = watch.rejections
@@ -148,7 +142,7 @@ class ClusterClient:
             return await self._delivered(send, commands)
 
         try:
-            return await send_with_script_retry(sent, commands)
+            return await send_with_script_retry(sent, commands, self._scripts)
         except StoreUnavailable as error:
             self._told(error)
             raise
@@ -218,7 +212,7 @@ class ClusterClient:
 
     def _new_pipeline(self, host: Host) -> Pipeline:
         watch = self._watch.at(f"server {host[0]}:{host[1]}")
-        return Pipeline(self._dialer_to(host), self._timeout_seconds, watch, self._replication)
+        return Pipeline(self._dialer_to(host), self._timeout_seconds, watch, self._scripts, self._replication)
 
 
 async def _all(trips: Sequence[Coroutine[Any, Any, _Outcome]]) -> list[_Outcome]:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from redis.crc import key_slot
 
-from service.redis_client.client import Reply, is_redirection
-from service.sessions.scripts import Argument, Command
+from service.redis_client.client import Reply
+from service.redis_client.errors import is_redirection
+from service.redis_client.scripts import Argument, Command
 from service.settings.redis_url import Host
 
 _WITHOUT_A_KEY = frozenset(("TIME", "PING", "INFO", "CONFIG", "SCRIPT"))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from service.redis_client.client import ServerDemoted
-from service.sessions.scripts import Command
+from service.redis_client.errors import ServerDemoted
+from service.redis_client.scripts import Command
 
 _INCOMPLETE = object()
 _log = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from redis.asyncio.connection import Connection as TcpConnection
 from redis.exceptions import ResponseError
 
 from service.redis_client.connection import Connection, packed
-from service.sessions import scripts
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command, ScriptCatalog
 from service.settings.redis_url import Host
 
 ConnectionFactory = Callable[[], Awaitable[AbstractConnection]]
@@ -45,8 +44,9 @@ class Connector:
     that was replaced may be told of.
     """
 
-    def __init__(self, like: ConnectionFactory, *, primary_only: bool = False) -> None:
+    def __init__(self, like: ConnectionFactory, scripts: ScriptCatalog, *, primary_only: bool = False) -> None:
         self._like = like
+        self._load_commands = scripts.load_commands()
         self._primary_only = primary_only
         self._primary: Host | None = None
         self._opened: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
@@ -56,7 +56,7 @@ class Connector:
         like: Any = await self._like()
         connection = await _opened(like, partial(Connection, on_lost, on_writable))
         try:
-            role = await _introduced(connection, like)
+            role = await _introduced(connection, like, self._load_commands)
             connection.is_to_a_primary = role == b"master"
             if self._primary_only:
                 self._require_primary(role, connection, (like.host, like.port))
@@ -117,9 +117,9 @@ def _keep_alive(transport: asyncio.BaseTransport, options: Any) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _introduced(connection: Connection, like: AbstractConnection) -> bytes:
+async def _introduced(connection: Connection, like: AbstractConnection, load_commands: list[Command]) -> bytes:
     """The role of the server, once it has let us in."""
-    greeting = _Handshake([_hello(like), *([("SELECT", like.db)] if like.db else [])], scripts.script_load_commands())
+    greeting = _Handshake([_hello(like), *([("SELECT", like.db)] if like.db else [])], load_commands)
     connection.send(greeting)
     replies = await greeting.replies_or_none
     if isinstance(replies[0], ResponseError):

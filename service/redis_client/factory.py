@@ -12,15 +12,16 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.redis_client.batch import Replication
-from service.redis_client.client import RedisClient, Reply, ServerDemoted
+from service.redis_client.client import RedisClient, Reply
 from service.redis_client.cluster import ClusterClient
 from service.redis_client.connector import ConnectionFactory, Connector
+from service.redis_client.errors import ServerDemoted
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.replicated import ReplicatedClient
+from service.redis_client.scripts import Command, ScriptCatalog
 from service.redis_client.sentinel import Sentinels
 from service.redis_client.topology import Topology
-from service.sessions.scripts import Command
 from service.settings import StartupError
 from service.settings.redis_url import Host, RedisUrl, parse_redis_url
 
@@ -50,17 +51,17 @@ class ClientFactory(NamedTuple):
         return ReplicatedClient(reading=self.way(None), changing=self.way(replication))
 
 
-def client_factory(url: str, timeout_seconds: float, watch: StoreMonitor) -> ClientFactory:
+def client_factory(url: str, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
     """Raises CannotStart in words of our own: others may hold the password."""
     apart = parse_redis_url(url)
     try:
         match apart.kind:
             case "server":
-                return _at_a_server(apart, timeout_seconds, watch)
+                return _at_a_server(apart, timeout_seconds, watch, scripts)
             case "sentinel":
-                return _behind_sentinels(apart, timeout_seconds, watch)
+                return _behind_sentinels(apart, timeout_seconds, watch, scripts)
             case "cluster":
-                return _in_a_cluster(apart, timeout_seconds, watch)
+                return _in_a_cluster(apart, timeout_seconds, watch, scripts)
     except (ValueError, TypeError, RedisError):
         raise StartupError(_NOT_UNDERSTOOD) from None
 
@@ -85,14 +86,14 @@ def connection_factory_of(client: Redis) -> ConnectionFactory:
     return like
 
 
-def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor) -> ClientFactory:
+def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
     client = redis_client_for(url.server, timeout_seconds)
     _made_by(client.connection_pool)
-    dial = Connector(connection_factory_of(client))
-    return ClientFactory(_siblings(dial, timeout_seconds, watch), client.aclose)
+    dial = Connector(connection_factory_of(client), scripts)
+    return ClientFactory(_siblings(dial, timeout_seconds, watch, scripts), client.aclose)
 
 
-def _siblings(dial: Connector, timeout_seconds: float, watch: StoreMonitor) -> Way:
+def _siblings(dial: Connector, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> Way:
     """Makes pipelines to one server, all of which leave it when one of them sees that it is the primary no more."""
     made: list[Pipeline] = []
 
@@ -102,13 +103,15 @@ def _siblings(dial: Connector, timeout_seconds: float, watch: StoreMonitor) -> W
 
     def way(replication: Replication | None) -> RedisClient:
         watching = watch if replication is None else watch.over_changes()
-        made.append(Pipeline(dial, timeout_seconds, watching, replication, leave))
+        made.append(Pipeline(dial, timeout_seconds, watching, scripts, replication, leave))
         return made[-1]
 
     return way
 
 
-def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor) -> ClientFactory:
+def _behind_sentinels(
+    url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog
+) -> ClientFactory:
     """The Sentinels are given a part of the time, so that one that is silent does not take all of it."""
     options = _options(url, timeout_seconds)
     username, password = url.sentinel_login
@@ -123,12 +126,12 @@ def _behind_sentinels(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor
         connection.host, connection.port = await sentinels.primary()
         return connection  # type: ignore[no-any-return]
 
-    dial = Connector(like, primary_only=True)
+    dial = Connector(like, scripts, primary_only=True)
     sentinels = Sentinels(sentinel.sentinels, url.master, dial.is_primary)
-    return ClientFactory(_siblings(dial, timeout_seconds, watch), sentinels.aclose)
+    return ClientFactory(_siblings(dial, timeout_seconds, watch, scripts), sentinels.aclose)
 
 
-def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor) -> ClientFactory:
+def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
     options = _options(url, timeout_seconds)
     encrypted = options.pop("ssl", False)
 
@@ -136,14 +139,14 @@ def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor) ->
         async def like() -> AbstractConnection:
             return (SSLConnection if encrypted else Connection)(host=host[0], port=host[1], **options)
 
-        return Connector(like)
+        return Connector(like, scripts)
 
     async def ask(host: Host, command: Command) -> Reply:
         return await dialer_to(host).query(command)
 
     (SSLConnection if encrypted else Connection)(**options)  # what it cannot be made of is said at the start
     topology = Topology(ask, url.hosts, timeout_seconds)
-    return ClientFactory(partial(ClusterClient, topology, dialer_to, timeout_seconds, watch), topology.aclose)
+    return ClientFactory(partial(ClusterClient, topology, dialer_to, timeout_seconds, watch, scripts), topology.aclose)
 
 
 def _options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
 from service.observability.metrics import Metrics
-from service.redis_client.client import CommandRejected, ServerDemoted, UnderReplicated
+from service.redis_client.errors import CommandRejected, ServerDemoted, UnderReplicated
 
 QUIET_SECONDS = 10
 """How long nothing may have been refused before refusals are over: while some changes are refused, others are done."""

@@ -1,13 +1,12 @@
 """One server of several away: what lies on it is passed over, what lies on the others is done."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from service.errors import StoreUnavailable
 from service.redis_client.client import Reply
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command
 
 
 class PartialFailure:
@@ -65,11 +64,3 @@ async def replies_or_none(
 
     await run_all(ask(place) for place in range(len(commands)))
     return replies
-
-
-def group_by_shard(session_ids: Iterable[str]) -> list[list[str]]:
-    """Those together that lie on one server, whatever else is away."""
-    shards: defaultdict[str, list[str]] = defaultdict(list)
-    for session_id in session_ids:
-        shards[session_id[:2]].append(session_id)
-    return list(shards.values())

@@ -16,30 +16,25 @@ from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
 from service.redis_client.batch import Batch, Replication, Request, work_of
-from service.redis_client.client import (
-    CommandRejected,
-    Fields,
-    Read,
-    Reply,
+from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
+from service.redis_client.connection import Connection, packed
+from service.redis_client.errors import CommandRejected, ServerDemoted, to_client_error
+from service.redis_client.monitor import StoreMonitor
+from service.redis_client.role_check import RoleCheck
+from service.redis_client.script_retry import (
     Send,
-    ServerDemoted,
     has_error,
-    reply_or_error_each,
     retry_missing_scripts,
     retry_missing_scripts_in_order,
     send_with_script_retry,
-    to_client_error,
 )
-from service.redis_client.connection import Connection, packed
-from service.redis_client.monitor import StoreMonitor
-from service.redis_client.role_check import RoleCheck
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command, ScriptCatalog
 
 MAX_WAITING = 10_000
 _LOOKS_PER_TIMEOUT = 8
 _LOOK_SECONDS = 2
 
-MakeGood = Callable[[Send, Sequence[Command], list[Reply]], Awaitable[list[Reply]]]
+MakeGood = Callable[[Send, Sequence[Command], list[Reply], ScriptCatalog], Awaitable[list[Reply]]]
 Dial = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
 
 
@@ -59,11 +54,13 @@ class Pipeline:
         dial: Dial,
         timeout_seconds: float,
         watch: StoreMonitor,
+        scripts: ScriptCatalog,
         replication: Replication | None = None,
         on_demoted: Callable[[], None] = lambda: None,
     ) -> None:
         self._dial = dial
         self._timeout_seconds = timeout_seconds
+        self._scripts = scripts
         self._replication = replication
         self._on_demoted = on_demoted
         self._looked_at = 0.0
@@ -99,7 +96,7 @@ class Pipeline:
 
     async def query(self, *commands: Command) -> list[Reply]:
         try:
-            return await send_with_script_retry(self.send_to_read, commands)
+            return await send_with_script_retry(self.send_to_read, commands, self._scripts)
         except CommandRejected as refusal:
             self._told(refusal)
             raise
@@ -132,7 +129,7 @@ class Pipeline:
         try:
             replies = await self.send(commands) if commands else []
             if has_error(replies):
-                replies = await make_good(self.send, commands, replies)
+                replies = await make_good(self.send, commands, replies, self._scripts)
         except CommandRejected as refusal:
             if isinstance(refusal, ServerDemoted) and connection in (None, self._connection):
                 self._retire_connection()
@@ -176,7 +173,7 @@ class Pipeline:
 
     def _begin_batch(self) -> None:
         deadline = self._loop.time() + self._timeout_seconds
-        self._queue.append(Batch(deadline, self._settled, self._lost, self._replication))
+        self._queue.append(Batch(deadline, self._settled, self._lost, self._scripts, self._replication))
         self._flush_soon()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)

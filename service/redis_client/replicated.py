@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from service.redis_client.client import Fields, Read, RedisClient, Reply
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command
 
 
 class ReplicatedClient:

@@ -4,8 +4,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from service.redis_client.client import ServerDemoted
 from service.redis_client.connection import packed
+from service.redis_client.errors import ServerDemoted
 
 
 class RoleCheck:

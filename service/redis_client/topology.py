@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from service.errors import StoreUnavailable
 from service.redis_client.client import Reply
 from service.redis_client.monitor import Incident
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command
 from service.settings.redis_url import Host
 
 _PAUSE_SECONDS = 0.1

@@ -11,7 +11,8 @@ from math import inf
 from typing import NamedTuple
 
 from service.errors import CreationContention, SessionLimitReached, StoreUnavailable
-from service.redis_client.client import CommandRejected, RedisClient, ScriptError, UnexpectedReply
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import CommandRejected, ScriptError, UnexpectedReply
 from service.sessions import scripts
 from service.sessions.caps import NO_CAP, Caps, Owner, owners_of
 from service.sessions.events import SessionEvents
@@ -166,7 +167,7 @@ class CapEnforcer:
     async def _list(self, session_id: str, owners: Sequence[Owner], *, front: int = _FRONT) -> Full | None:
         """List the id for all of them, or say who has no place, with so many in front of the queue."""
         first_cap, second_cap = [*(owner.cap for owner in owners), NO_CAP][:2]
-        command = scripts.ADD_WITHIN_CAPS.command_over(
+        command = scripts.ADD_WITHIN_CAPS.command_with_keys(
             [key for owner in owners for key in self._keys.beside(owner.owner_index)],
             id=session_id,
             owner_index_lifetime_ms=self._owner_index_lifetime_ms,

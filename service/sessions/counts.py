@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, UnexpectedReply
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
 from service.sessions.index_scan import BEGINNING, Stretch, entries_of
 from service.sessions.keys import SHARDS, Keys
@@ -52,7 +53,7 @@ class SessionCounts:
         return await self._take(near="true")
 
     async def _take(self, near: str) -> tuple[CountsByShard, int]:
-        commands = [scripts.COUNT.command_over(self._indexes(group), near=near) for group in self._groups]
+        commands = [scripts.COUNT.command_with_keys(self._indexes(group), near=near) for group in self._groups]
         tallies, instants, all_near = dict[str, ShardCount](), dict[str, int](), 0
         for group, answer in zip(self._groups, await self._redis.query(*commands), strict=True):
             match answer:

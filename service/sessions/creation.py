@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from service.errors import SessionRevoked, StoreUnavailable
-from service.redis_client.client import CommandRejected, RedisClient, Reply, ScriptCacheMiss, ScriptError
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import CommandRejected, ScriptCacheMiss, ScriptError
+from service.redis_client.scripts import Argument, Command
 from service.sessions import scripts
 from service.sessions.cap_enforcer import CapEnforcer, Unless, whatever_happens
 from service.sessions.events import SessionEvents
@@ -12,7 +14,6 @@ from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import Policies, Policy, policy_from
 from service.sessions.replies import MISSING, error_for_reply
-from service.sessions.scripts import Argument
 from service.sessions.session import IdFormat, Session, as_stored, new_session_id, session_from
 from service.settings import Settings
 
@@ -65,13 +66,13 @@ class Creation:
             await self._cap_enforcer.admit(session_id, agent_id, user_id, unless)
 
     async def sent(
-        self, session_id: str, agent_id: str, user_id: str, creation: scripts.Command
+        self, session_id: str, agent_id: str, user_id: str, creation: Command
     ) -> tuple[Policy, Sequence[Reply]]:
         """The policy that is in force, and what the script answers, once lookups know the id that was admitted.
 
         Where Redis refuses any of it, none of it may stay: a session that its lookups do not know must not live.
         """
-        add_command: list[scripts.Command] = []
+        add_command: list[Command] = []
         if self._cap_enforcer is None:
             owner_indexes = (self._keys.agent(agent_id), self._keys.user(user_id))
             add_command = [self._owner_index.add_command(owner_index, session_id) for owner_index in owner_indexes]
@@ -123,7 +124,7 @@ class Creation:
             raise
         return policy, await self.session_of(session_id, agent_id, user_id, answer)
 
-    def _deletion(self, session_id: str, record: IdempotencyRecord | None) -> scripts.Command:
+    def _deletion(self, session_id: str, record: IdempotencyRecord | None) -> Command:
         if record is None:
             return scripts.DELETE.command(self._keys.of(session_id), id=session_id)
         return scripts.TAKE_BACK.command(self._keys.with_record(session_id, record.digest), id=session_id)

@@ -6,7 +6,8 @@ replicas had in time: it is refused, and whoever repeats it is told of it once t
 """
 
 from service.errors import AgentNotFound, StoreUnavailable
-from service.redis_client.client import CommandRejected, ScriptCacheMiss, ScriptError, UnderReplicated
+from service.redis_client.errors import CommandRejected, ScriptCacheMiss, ScriptError, UnderReplicated
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.creation import MOST_TRIES, Creation
 from service.sessions.events import SessionEvents
@@ -101,7 +102,7 @@ class RepeatableCreation:
 
     def _command(
         self, session_id: str, new_session: NewSession, record: IdempotencyRecord, supposed: Supposed
-    ) -> scripts.Command:
+    ) -> Command:
         asked = as_stored(new_session.changes)
         return scripts.CREATE_ONCE.command(
             self._keys.with_record(session_id, record.digest),

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply, UnexpectedReply
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
 
 Order = tuple[float, str]

@@ -60,6 +60,8 @@ So there are two kinds of change to this table, and the version tells them apart
   on with what it knew: hence "stop all" comes first.
 """  # noqa: E501  (a table's row is one line)
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 SCHEMA_VERSION = "1"
@@ -191,3 +193,11 @@ class Keys:
 
     def _indexes_of(self, shard: str) -> tuple[str, str, str]:
         return self.expiry(shard), self.warning(shard), self.created(shard)
+
+
+def group_by_shard(session_ids: Iterable[str]) -> list[list[str]]:
+    """Group ids by shard: all ids of a group are on the same node."""
+    shards: defaultdict[str, list[str]] = defaultdict(list)
+    for session_id in session_ids:
+        shards[session_id[:2]].append(session_id)
+    return list(shards.values())

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply, UnexpectedReply
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import UnexpectedReply
 from service.redis_client.partial_failure import PartialFailure
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.caps import Owner
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 from service.sessions.owner_index import take_out
-from service.sessions.scripts import Command
 from service.timestamps import ms_from_time_reply
 
 ABANDONED_MS = 30_000

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from service.errors import StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.redis_client.partial_failure import PartialFailure, replies_or_none
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys, OwnerIndexKeys
@@ -23,7 +24,7 @@ class OwnerIndex:
         self._events = events
         self._life_ms = lifetime_ms
 
-    def add_command(self, owner_index: str, session_id: str, created_at: bytes = b"") -> scripts.Command:
+    def add_command(self, owner_index: str, session_id: str, created_at: bytes = b"") -> Command:
         """What puts an id into a lookup; without the time of its creation, by now."""
         return scripts.ADD_TO_INDEX.command(
             OwnerIndexKeys(owner_index), id=session_id, owner_index_lifetime_ms=self._life_ms, created_at=created_at

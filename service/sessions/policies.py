@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.errors import AgentNotFound, AgentPolicyNotFound
-from service.redis_client.client import RedisClient, UnderReplicated, UnexpectedReply
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import UnderReplicated, UnexpectedReply
+from service.redis_client.scripts import Argument, Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
-from service.sessions.scripts import Argument
 from service.sessions.session import TimeoutConfig, as_stored, minutes_from
 from service.settings import Settings
 
@@ -110,7 +111,7 @@ class Policies:
             raise AgentNotFound(agent_id)
         return self.remember(agent_id, policy)
 
-    def reading(self, agent_id: str) -> scripts.Command:
+    def reading(self, agent_id: str) -> Command:
         """The command whose reply `policy_from` takes."""
         return ("HMGET", self._keys.policy(agent_id), *_FIELDS)
 

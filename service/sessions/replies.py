@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from service.errors import PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
-from service.redis_client.client import Reply, UnexpectedReply
+from service.redis_client.client import Reply
+from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import minutes_from
 
 CLOCK_TOLERANCE_MS = 5000

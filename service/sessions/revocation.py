@@ -12,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, group_by_shard, run_all
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import UnexpectedReply
+from service.redis_client.partial_failure import PartialFailure, run_all
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.index_scan import BEGINNING, Entry, Stretch, entries_of, last_of
-from service.sessions.keys import REVOCATION_MARKER_MS, Keys
+from service.sessions.keys import REVOCATION_MARKER_MS, Keys, group_by_shard
 from service.sessions.owner_index import take_out
 
 MAX_REVOKED = 1000

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from service.errors import Contention, IdempotencyKeyReused, PreconditionFailed, SessionNotFound
-from service.redis_client.client import RedisClient, Reply, UnderReplicated
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import UnderReplicated
+from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
 from service.sessions.creation import Creation
 from service.sessions.events import SessionEvents
@@ -15,7 +17,6 @@ from service.sessions.keys import Keys
 from service.sessions.metadata import Patch, patched
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.replies import LOST, error_for_reply, reply_for_tombstone
-from service.sessions.scripts import Argument
 from service.sessions.session import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.settings import Settings
 
@@ -171,7 +172,7 @@ class SessionStore:
                     return session
         raise Contention(session.id)
 
-    async def _change(self, script: scripts.Script, session_id: str, **arguments: Argument) -> Session:
+    async def _change(self, script: Script, session_id: str, **arguments: Argument) -> Session:
         _require_issued(session_id)
         command = script.command(self._keys.of(session_id), id=session_id, **arguments)
         (answer,) = await self._redis.execute(command)

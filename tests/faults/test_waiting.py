@@ -14,6 +14,7 @@ from service.redis_client.connector import Connector
 from service.redis_client.factory import connection_factory_of, redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
+from service.sessions.scripts import SCRIPTS
 from tests.conftest import AGENT, USER
 from tests.faults.lengths import LENGTHS, Length
 from tests.redis_server import RedisServer
@@ -30,7 +31,10 @@ async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Asy
     """A lane on which few may wait."""
     monkeypatch.setattr("service.redis_client.pipeline.MAX_WAITING", MOST_WAITING)
     pipeline = Pipeline(
-        Connector(connection_factory_of(redis_client_for(own_redis.url, 0.2))), 0.2, StoreMonitor(Metrics())
+        Connector(connection_factory_of(redis_client_for(own_redis.url, 0.2)), SCRIPTS),
+        0.2,
+        StoreMonitor(Metrics()),
+        SCRIPTS,
     )
     await pipeline.read_hash("session:a", (b"x",))
     yield pipeline

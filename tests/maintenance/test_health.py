@@ -14,7 +14,7 @@ from service.api.app_keys import HEALTH
 from service.maintenance.health_reasons import HealthReasons, Reason
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
-from service.redis_client.client import CommandRejected, UnderReplicated
+from service.redis_client.errors import CommandRejected, UnderReplicated
 from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import Incident
 from service.sessions.events import SessionEvents

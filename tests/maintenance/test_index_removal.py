@@ -11,10 +11,10 @@ from service.errors import StoreUnavailable
 from service.maintenance.index_removal import IndexRemoval
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.pipeline import Pipeline
+from service.redis_client.scripts import Command
 from service.sessions.counts import SessionCounts
 from service.sessions.keys import REVOCATION_MARKER_MS
 from service.sessions.listing import SessionFilter, SessionListing
-from service.sessions.scripts import Command
 from service.sessions.session import Session
 from service.settings import Settings
 from tests.aging import age

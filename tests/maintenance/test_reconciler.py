@@ -19,9 +19,10 @@ from service.redis_client.client import RedisClient
 from service.redis_client.cluster import ClusterClient
 from service.redis_client.partial_failure import PartialFailure
 from service.redis_client.pipeline import Pipeline
+from service.redis_client.scripts import Command
 from service.sessions.keys import SHARDS
 from service.sessions.revocation import BulkRevocation, OwnerFilter
-from service.sessions.scripts import DELETE, Command
+from service.sessions.scripts import DELETE
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings

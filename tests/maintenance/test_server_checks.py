@@ -14,6 +14,7 @@ from service.maintenance.server_checks import faults_of, name_of
 from service.observability.metrics import Metrics
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
+from service.sessions.scripts import SCRIPTS
 from tests.conftest import StartReplica
 from tests.redis_server import RedisServer
 from tests.unpipelined_client import UnpipelinedClient
@@ -58,7 +59,7 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 
 
 async def check(url: str) -> None:
-    source = client_factory(url, 2, StoreMonitor(Metrics()))
+    source = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     await server_checks.check(redis_client, set())
     await redis_client.aclose()

@@ -16,6 +16,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.conftest import AGENT, USER, events_into
@@ -127,7 +128,7 @@ async def test_small_hashes_are_not_told(
 async def test_the_server_is_checked_once_as_soon_as_it_answers(
     unborn_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = client_factory(unborn_server.url, 1, StoreMonitor(Metrics()))
+    source = client_factory(unborn_server.url, 1, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     upkeep = StartupChecks(redis_client, Keys(""), events_into(Metrics()))
     with pytest.raises(StoreUnavailable):

@@ -9,8 +9,8 @@ from service.errors import StoreUnavailable
 from service.maintenance.sweeper import BATCH_PER_SHARD, Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
+from service.redis_client.scripts import Command
 from service.sessions.keys import Keys
-from service.sessions.scripts import Command
 from service.sessions.session import Session, TimeoutConfig
 from service.sessions.store import SessionStore
 from tests.aging import age

@@ -11,9 +11,10 @@ from service.rate_limit import circuit_breaker
 from service.rate_limit.buckets import Buckets
 from service.rate_limit.limit import Limit
 from service.rate_limit.status import RateLimitStatus
-from service.redis_client.client import RedisClient, Reply, ScriptError
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import ScriptError
+from service.redis_client.scripts import Command
 from service.sessions.keys import Keys
-from service.sessions.scripts import Command
 from service.settings.rates import Rate
 
 LIMIT = Limit("address", Rate(100, 60))

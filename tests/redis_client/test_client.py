@@ -9,25 +9,19 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Res
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.observability.metrics import Metrics
-from service.redis_client.client import (
-    CommandRejected,
-    RedisClient,
-    Reply,
-    ScriptCacheMiss,
-    ScriptError,
-    ServerDemoted,
-    retry_missing_scripts_in_order,
-    to_client_error,
-)
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import CommandRejected, ScriptCacheMiss, ScriptError, ServerDemoted, to_client_error
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
-from service.sessions.scripts import HEARTBEAT, SWEEP, Command
+from service.redis_client.script_retry import retry_missing_scripts_in_order
+from service.redis_client.scripts import Command
+from service.sessions.scripts import HEARTBEAT, SCRIPTS, SWEEP
 from service.settings import Settings
 from tests.conftest import AGENT, USER, store_on
 from tests.counted import counted
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import KEYS
-from tests.sessions.test_scripts import SCRIPTS
+from tests.sessions.test_scripts import ALL_SCRIPTS
 
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 SWEPT = SWEEP.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1)
@@ -124,7 +118,7 @@ async def test_after_that_the_server_knows_every_script(forgetful: RedisClient, 
     with pytest.raises(ScriptCacheMiss):
         await forgetful.execute_ordered(TOUCHED)
 
-    assert all(await real_redis.script_exists(*[script.sha for script in SCRIPTS]))
+    assert all(await real_redis.script_exists(*[script.sha for script in ALL_SCRIPTS]))
     assert await forgetful.execute_ordered(TOUCHED, SWEPT) == [[b"missing"], [b"missing"]]
 
 
@@ -134,7 +128,9 @@ async def unloading(real_redis: Redis, redis_server: RedisServer) -> AsyncIterat
     redis_server.command("ACL", "SETUSER", "unloading", "on", "nopass", "~*", "+@all", "-script")
     await real_redis.script_flush()
     await real_redis.config_resetstat()
-    source = client_factory(redis_server.url.replace("unix://", "unix://unloading@"), 2, StoreMonitor(Metrics()))
+    source = client_factory(
+        redis_server.url.replace("unix://", "unix://unloading@"), 2, StoreMonitor(Metrics()), SCRIPTS
+    )
     redis_client = source.new_client()
     yield redis_client
     await redis_client.aclose()
@@ -197,7 +193,9 @@ async def test_where_they_may_not_be_loaded_nothing_is_sent_behind_an_error(refu
     server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError(refusal), EVAL=full)
 
     with pytest.raises(CommandRejected):
-        await retry_missing_scripts_in_order(server.send, [TOUCHED, SWEPT], await server.send([TOUCHED, SWEPT]))
+        await retry_missing_scripts_in_order(
+            server.send, [TOUCHED, SWEPT], await server.send([TOUCHED, SWEPT]), SCRIPTS
+        )
 
     assert [server.asked.count(name) for name in ("EVALSHA", "EVAL")] == [3, 1]
 
@@ -206,6 +204,6 @@ async def test_where_the_scripts_cannot_be_loaded_that_is_said() -> None:
     server = Answering(EVALSHA=NoScriptError(""), SCRIPT=ResponseError("LOADING not yet"))
 
     with pytest.raises(CommandRejected) as refusal:
-        await retry_missing_scripts_in_order(server.send, [TOUCHED], await server.send([TOUCHED]))
+        await retry_missing_scripts_in_order(server.send, [TOUCHED], await server.send([TOUCHED]), SCRIPTS)
 
     assert refusal.value.why == "LOADING not yet"

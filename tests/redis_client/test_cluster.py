@@ -13,6 +13,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import SHARDS, Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
@@ -36,7 +37,7 @@ def servers() -> Iterator[ClusterServers]:
 
 @pytest.fixture
 async def redis_client(servers: ClusterServers) -> AsyncIterator[RedisClient]:
-    source = client_factory(servers.url, TIMEOUT_SECONDS, StoreMonitor(Metrics()))
+    source = client_factory(servers.url, TIMEOUT_SECONDS, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     yield redis_client
     await redis_client.aclose()
@@ -79,7 +80,7 @@ async def test_sessions_lie_on_all_servers(store: SessionStore, servers: Cluster
 
 async def test_one_of_its_servers_is_enough_to_find_the_cluster(servers: ClusterServers, settings: Settings) -> None:
     source = client_factory(
-        f"redis+cluster://127.0.0.1:1,127.0.0.1:{servers.servers[1].port}", 1, StoreMonitor(Metrics())
+        f"redis+cluster://127.0.0.1:1,127.0.0.1:{servers.servers[1].port}", 1, StoreMonitor(Metrics()), SCRIPTS
     )
     redis_client = source.new_client()
 
@@ -183,7 +184,7 @@ async def test_a_server_that_is_silent_holds_up_no_other(store: SessionStore, se
 async def test_users_are_let_in(data_dir: Path, settings: Settings) -> None:
     servers = ClusterServers(data_dir, logins=Logins())
     servers.start()
-    source = client_factory(servers.url, 1, StoreMonitor(Metrics()))
+    source = client_factory(servers.url, 1, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
 
     session = await store_on(redis_client, settings).create(AGENT, USER, {}, b"{}")
@@ -197,7 +198,7 @@ async def test_users_are_let_in(data_dir: Path, settings: Settings) -> None:
 async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path, settings: Settings) -> None:
     node = Node(data_dir, {}, None)
     node.start()
-    source = client_factory(f"redis+cluster://127.0.0.1:{node.port}", 1, StoreMonitor(Metrics()))
+    source = client_factory(f"redis+cluster://127.0.0.1:{node.port}", 1, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     store = store_on(redis_client, settings)
     with pytest.raises(StoreUnavailable):

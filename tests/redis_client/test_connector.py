@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from service.redis_client.connector import Connector, HandshakeError
 from service.redis_client.factory import connection_factory_of, redis_client_for
-from service.sessions.scripts import script_load_commands
+from service.sessions.scripts import SCRIPTS
 from tests.redis_server import RedisServer
 
 SECRET = "topsecret99"
@@ -40,7 +40,7 @@ async def error_for_reply(url: str) -> ResponseError:
     """Why nobody is let in there."""
     client = redis_client_for(url, 2)
     with pytest.raises(ResponseError) as refused:
-        await Connector(connection_factory_of(client))(lambda _: None, lambda: None)
+        await Connector(connection_factory_of(client), SCRIPTS)(lambda _: None, lambda: None)
     await client.aclose()
     return refused.value
 
@@ -51,7 +51,7 @@ async def refused_with(words: str, data_dir: Path) -> ResponseError:
     hung_up = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(f"-{words}\r\n".encode() * (1 + len(script_load_commands())))
+        writer.write(f"-{words}\r\n".encode() * (1 + len(SCRIPTS.load_commands())))
         await reader.read()
         writer.close()
         hung_up.set()

@@ -24,10 +24,11 @@ from service.rate_limit.status import RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
+from service.redis_client.scripts import Command
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS
 from service.sessions.revocation import BulkRevocation, OwnerFilter
-from service.sessions.scripts import Command
+from service.sessions.scripts import SCRIPTS
 from service.settings.rates import Rate
 from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import AGENT, USER, StartReplica, events_into
@@ -75,7 +76,7 @@ def whole(servers: ClusterServers) -> Iterator[None]:
 
 @pytest.fixture
 async def redis_client(servers: ClusterServers) -> AsyncIterator[RedisClient]:
-    source = client_factory(servers.url, TIMEOUT_SECONDS, StoreMonitor(Metrics()))
+    source = client_factory(servers.url, TIMEOUT_SECONDS, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     yield redis_client
     await redis_client.aclose()

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from service.observability.metrics import Metrics
-from service.redis_client.client import CommandRejected
+from service.redis_client.errors import CommandRejected
 from service.redis_client.monitor import Incident, StoreMonitor
 
 OUT_OF_MEMORY = CommandRejected("OOM command not allowed")

@@ -13,6 +13,7 @@ from service.redis_client.batch import Replication
 from service.redis_client.connection import Connection
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
+from service.sessions.scripts import SCRIPTS
 
 TIME = b"*1\r\n$4\r\nTIME\r\n"
 NO_HASH_AT_5000_MS = b"*1\r\n_\r\n*2\r\n$1\r\n5\r\n$1\r\n0\r\n"
@@ -71,7 +72,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def pipeline(lines: LogWriter, metrics: Metrics) -> Pipeline:
-    return Pipeline(lines.dial, 1, StoreMonitor(metrics))
+    return Pipeline(lines.dial, 1, StoreMonitor(metrics), SCRIPTS)
 
 
 async def some_turns() -> None:
@@ -213,7 +214,7 @@ async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -
     async def dial(*_: object) -> Connection:
         raise ValueError("no such TLS version")
 
-    pipeline = Pipeline(cast(Callable[..., object], dial), 60, StoreMonitor(Metrics()))  # type: ignore[arg-type]
+    pipeline = Pipeline(cast(Callable[..., object], dial), 60, StoreMonitor(Metrics()), SCRIPTS)  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable) as told:
         await pipeline.read_hash("a", X)
@@ -269,7 +270,7 @@ async def test_what_a_demoted_server_was_asked_is_asked_again_elsewhere(pipeline
 @pytest.mark.usefixtures("always_looking")
 async def test_whoever_else_is_on_a_demoted_server_is_told(lines: LogWriter) -> None:
     told: list[str] = []
-    pipeline = Pipeline(lines.dial, 1, StoreMonitor(Metrics()), on_demoted=lambda: told.append("demoted"))
+    pipeline = Pipeline(lines.dial, 1, StoreMonitor(Metrics()), SCRIPTS, on_demoted=lambda: told.append("demoted"))
     reading = asyncio.ensure_future(pipeline.read_hash("a", X))
     await some_turns()
 
@@ -292,7 +293,7 @@ def removal_of(member: bytes) -> bytes:
 
 @pytest.fixture
 async def patient(lines: LogWriter, metrics: Metrics) -> Pipeline:
-    return Pipeline(lines.dial, 1, StoreMonitor(metrics), Replication(1, 500))
+    return Pipeline(lines.dial, 1, StoreMonitor(metrics), SCRIPTS, Replication(1, 500))
 
 
 async def removed(pipeline: Pipeline, member: str) -> int:

@@ -10,11 +10,13 @@ from redis.asyncio import Redis
 from service.errors import StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
-from service.redis_client.client import RedisClient, UnderReplicated
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import UnderReplicated
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.idempotency import IdempotencyKey, NewSession
 from service.sessions.keys import Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.redis_url import Kind
@@ -34,7 +36,7 @@ def kind() -> Kind:
 
 @pytest.fixture
 async def redis_client(redis_url: str, real_redis: Redis) -> AsyncIterator[RedisClient]:
-    source = client_factory(redis_url, 2, StoreMonitor(Metrics()))
+    source = client_factory(redis_url, 2, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client(Replication(1, 200))
     yield redis_client
     await redis_client.aclose()

@@ -13,6 +13,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import Keys
+from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.conftest import AGENT, USER, store_on
@@ -31,7 +32,7 @@ def servers() -> Iterator[SentinelServers]:
 
 @pytest.fixture
 async def redis_client(servers: SentinelServers) -> AsyncIterator[RedisClient]:
-    source = client_factory(servers.url, 2, StoreMonitor(Metrics()))
+    source = client_factory(servers.url, 2, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     yield redis_client
     await redis_client.aclose()
@@ -73,7 +74,7 @@ async def test_what_a_sentinel_repeats_of_the_login_is_not_told() -> None:
     async with await asyncio.start_server(parrot, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"redis+sentinel://127.0.0.1:{port}/main?sentinel_username=u&sentinel_password=hunter2"
-        source = client_factory(url, 1, StoreMonitor(Metrics()))
+        source = client_factory(url, 1, StoreMonitor(Metrics()), SCRIPTS)
         redis_client = source.new_client()
         with pytest.raises(StoreUnavailable) as refusal:
             await redis_client.query(("PING",))

@@ -17,6 +17,7 @@ from service.errors import StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
+from service.sessions.scripts import SCRIPTS
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import AGENT, USER, store_on
@@ -81,7 +82,7 @@ async def proxy(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[RateL
 
 async def lives_at(url: str) -> bool:
     """Whether a session that is created there can be read there."""
-    source = client_factory(url, 2, StoreMonitor(Metrics()))
+    source = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
     store = store_on(redis_client, Settings())
     try:

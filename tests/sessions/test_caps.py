@@ -16,13 +16,15 @@ from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import Reconciler
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
-from service.redis_client.client import CommandRejected, RedisClient, Reply, ScriptError
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import CommandRejected, ScriptError
 from service.redis_client.factory import ClientFactory
+from service.redis_client.scripts import Command
 from service.sessions.events import SessionEvents
 from service.sessions.keys import REVOCATION_MARKER_MS, SHARDS, Keys
 from service.sessions.occupancy import ABANDONED_MS
 from service.sessions.revocation import BulkRevocation, OwnerFilter, Revoked
-from service.sessions.scripts import CREATE, Command
+from service.sessions.scripts import CREATE
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from service.settings import Settings

@@ -7,10 +7,12 @@ from redis.asyncio import Redis
 
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
-from service.redis_client.client import RedisClient, Reply, ScriptError, UnexpectedReply
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.scripts import Command
 from service.sessions.counts import SessionCounts, ShardCount
 from service.sessions.keys import SHARDS, Keys
-from service.sessions.scripts import COUNT, Command
+from service.sessions.scripts import COUNT
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings.redis_url import Kind

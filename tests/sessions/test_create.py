@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from service.observability.metrics import Metrics
-from service.redis_client.client import CommandRejected, RedisClient, ScriptError
+from service.redis_client.client import RedisClient
+from service.redis_client.errors import CommandRejected, ScriptError
 from service.redis_client.factory import redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import SHARDS

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from service.errors import AgentNotFound, StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.client import Fields, Read, RedisClient, Reply
+from service.redis_client.scripts import Command
 from service.sessions.policies import NO_POLICY, Policies
-from service.sessions.scripts import Command
 from service.sessions.session import TimeoutConfig
 from service.sessions.store import MOST_TRIES, SessionStore
 from service.settings import Settings

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
 from service.redis_client.client import RedisClient, Reply
-from service.sessions.scripts import Command
+from service.redis_client.scripts import Command
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from tests.aging import age

@@ -17,12 +17,14 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.observability.metrics import Metrics
-from service.redis_client.client import RedisClient, Reply, ScriptError
+from service.redis_client.client import RedisClient, Reply
+from service.redis_client.errors import ScriptError
+from service.redis_client.scripts import Command
 from service.sessions.idempotency import Created, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, NewSession
 from service.sessions.metadata import storable
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation, OwnerFilter
-from service.sessions.scripts import CREATE, Command, command_name
+from service.sessions.scripts import CREATE, SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
@@ -70,7 +72,7 @@ class Happening:
         return self.main.supports_multi_slot
 
     async def execute_ordered(self, *commands: Command) -> list[Reply]:
-        if command_name(commands[-1]) != "create":
+        if SCRIPTS.command_name(commands[-1]) != "create":
             return await self.main.execute_ordered(*commands)
         before, self.before, after, self.after = self.before, _nothing, self.after, _nothing
         await before()

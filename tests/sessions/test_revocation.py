@@ -12,13 +12,14 @@ from redis.asyncio import Redis
 from service.errors import SessionRevoked, StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient, Reply
+from service.redis_client.scripts import Command
 from service.sessions import cursors, keys
 from service.sessions import revocation as room
 from service.sessions.index_scan import Entry, last_of
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 from service.sessions.listing import Position, SessionFilter
 from service.sessions.revocation import BulkRevocation, OwnerFilter, Remainder, Revoked
-from service.sessions.scripts import ADD_TO_INDEX, CREATE, Command
+from service.sessions.scripts import ADD_TO_INDEX, CREATE
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from service.settings import Settings

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from service.observability.metrics import Metrics
+from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
 from service.sessions.keys import Keys
 from service.sessions.replies import CLOCK_TOLERANCE_MS
@@ -31,12 +32,12 @@ from service.sessions.scripts import (
     REMOVE_FROM_INDEX,
     RENEW,
     REVOKE,
+    SCRIPTS,
     STATUS,
     SWEEP,
     TAKE_BACK,
     UPDATE_METADATA,
     UPDATE_TIMEOUT,
-    Script,
 )
 from service.sessions.store import SessionStore
 from service.settings import Settings
@@ -48,7 +49,7 @@ MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 THEN_MS = 4_102_444_800_000
 END_MS = THEN_MS + 30 * MINUTE_MS
-ARGUMENTS: dict[str, scripts.Argument] = {
+ARGUMENTS: dict[str, Argument] = {
     "id": AN_ID,
     "agent_id": AGENT,
     "user_id": USER,
@@ -64,7 +65,7 @@ ARGUMENTS: dict[str, scripts.Argument] = {
     "last_activity": THEN_MS,
     "revisions": "",
 }
-SCRIPTS = [
+ALL_SCRIPTS = [
     *(
         CREATE_ONCE,
         ADD_TO_INDEX,
@@ -83,7 +84,7 @@ SCRIPTS = [
     *(EXPIRED, STATUS, REMOVE_FROM_INDEX, RATE_LIMIT, ADD_WITHIN_CAPS, EVICT, AWAIT_REPLICATION),
 ]
 
-each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+each_script = pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_live_session = pytest.mark.parametrize(
     "script", [HEARTBEAT, RENEW, UPDATE_TIMEOUT, UPDATE_METADATA, DELETE, REVOKE, EVICT], ids=lambda script: script.name
 )
@@ -111,11 +112,11 @@ def words_answered(script: Script) -> set[str]:
     return words
 
 
-def arguments_of(script: Script) -> dict[str, scripts.Argument]:
+def arguments_of(script: Script) -> dict[str, Argument]:
     return dict.fromkeys(script.arguments, "1")
 
 
-async def run_at(redis: Redis, now_ms: int, script: Script, **changes: scripts.Argument) -> list[Any]:
+async def run_at(redis: Redis, now_ms: int, script: Script, **changes: Argument) -> list[Any]:
     """What a script answers for the session of AN_ID when Redis's clock says this and somewhat less than 1 ms more."""
     told = f"{{'{now_ms // 1000}', '{now_ms % 1000 * 1000 + 999}'}}"
     command = script.command(Keys("").of(AN_ID), **ARGUMENTS | changes)
@@ -182,7 +183,7 @@ def test_a_command_gives_keys_and_arguments_in_that_order() -> None:
 def test_a_command_for_a_server_that_forgot_the_script_brings_its_text() -> None:
     command = RENEW.command(Keys("").of(AN_ID), retention_ms=7, id=AN_ID)
 
-    assert scripts.as_eval(command) == ("EVAL", RENEW.text, *command[2:])
+    assert SCRIPTS.as_eval(command) == ("EVAL", RENEW.text, *command[2:])
 
 
 def test_an_argument_left_out_is_a_key_error() -> None:
@@ -193,7 +194,7 @@ def test_an_argument_left_out_is_a_key_error() -> None:
 def test_no_script_is_forgotten_here() -> None:
     files = {file.name for file in resources.files("service.sessions.scripts").iterdir() if file.name.endswith(".lua")}
 
-    assert files == {f"{script.name}.lua" for script in SCRIPTS} | {"clock.lua", "prelude.lua", "owner_index.lua"}
+    assert files == {f"{script.name}.lua" for script in ALL_SCRIPTS} | {"clock.lua", "prelude.lua", "owner_index.lua"}
 
 
 def test_the_clock_is_tolerated_alike_in_lua_and_in_python() -> None:
@@ -201,7 +202,7 @@ def test_the_clock_is_tolerated_alike_in_lua_and_in_python() -> None:
 
 
 def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
-    assert {script for script in SCRIPTS if "local function living" not in script.text} == {
+    assert {script for script in ALL_SCRIPTS if "local function living" not in script.text} == {
         ADD_TO_INDEX,
         LIST,
         COUNT,
@@ -215,7 +216,7 @@ def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
 
 
 def test_only_scripts_that_list_an_id_bring_along_how() -> None:
-    assert {script for script in SCRIPTS if "local function add_to_owner_index" in script.text} == {
+    assert {script for script in ALL_SCRIPTS if "local function add_to_owner_index" in script.text} == {
         ADD_TO_INDEX,
         ADD_WITHIN_CAPS,
     }

@@ -8,8 +8,9 @@ from redis.asyncio import Redis
 
 from service.errors import Contention, InvalidRequest
 from service.redis_client.client import RedisClient, Reply
+from service.redis_client.scripts import Command
 from service.sessions.events import SessionEvents
-from service.sessions.scripts import UPDATE_METADATA, Command
+from service.sessions.scripts import UPDATE_METADATA
 from service.sessions.session import Session
 from service.sessions.store import MOST_TRIES, SessionStore
 from service.settings import Settings
