@@ -12,8 +12,7 @@ from service.api.runner import Runner
 from service.app import create_app
 from service.observability.event_log import event_log_on
 from service.observability.metrics import Metrics
-from service.redis_client.clients import RedisClients
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import RedisClients, redis_client_for
 from service.redis_client.monitor import StoreMonitor
 from service.settings import Settings
 from tests.unpipelined_client import UnpipelinedClient

@@ -29,7 +29,7 @@ from service.maintenance.sweeper import Sweeper
 from service.observability.audit import Audit
 from service.rate_limit.factory import rate_limiter_for
 from service.rate_limit.limiter import beside_limits, limited
-from service.redis_client.clients import RedisClients
+from service.redis_client.factory import RedisClients
 from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
 from service.sessions.events import SessionEvents

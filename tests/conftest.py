@@ -21,9 +21,14 @@ from service.app import create_app
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
-from service.redis_client.clients import RedisClients
 from service.redis_client.connector import ConnectionFactory, Connector
-from service.redis_client.factory import ClientFactory, client_factory, connection_factory_of, redis_client_for
+from service.redis_client.factory import (
+    ClientFactory,
+    RedisClients,
+    client_factory,
+    connection_factory_of,
+    redis_client_for,
+)
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.build import build_session_store

@@ -10,7 +10,7 @@ from service.observability.audit import Audit
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.process.embedded_server import url_of_the_running
-from service.redis_client.clients import connect_clients
+from service.redis_client.factory import connect_clients
 from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
 from service.sessions.events import SessionEvents

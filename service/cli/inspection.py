@@ -7,13 +7,13 @@ from service.cli.durations import human
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.maintenance.server_checks import infos, name_of
 from service.redis_client.client import RedisClient
-from service.redis_client.redis_cli import redis_cli, summed_over_shards
 from service.sessions.counts import SessionCounts, ShardCount
 from service.sessions.keys import Keys
 from service.sessions.listing import SessionFilter, SessionListing
 from service.sessions.policies import Policies, Policy
 from service.sessions.session import Session, is_issued_id
 from service.sessions.store import SessionStore
+from service.settings.redis_url import redis_cli, summed_over_shards
 from service.shared_secret import SharedSecret
 from service.timestamps import ms_from_time_reply
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, replies_or_none
 from service.redis_client.errors import ScriptError, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, replies_or_none
 from service.sessions import scripts
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from service.errors import StoreUnavailable
 from service.maintenance.index_removal import IndexRemoval
-from service.redis_client.client import RedisClient
-from service.redis_client.partial_failure import PartialFailure, replies_or_none
+from service.redis_client.client import PartialFailure, RedisClient, replies_or_none
 from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.keys import Keys, OwnerIndexKeys

@@ -7,9 +7,8 @@ from contextlib import suppress
 from contextvars import Context
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, run_all
 from service.redis_client.errors import ScriptError, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, run_all
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys, group_by_shard

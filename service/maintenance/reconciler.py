@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from service.maintenance.index_repair import IndexedSession, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.observability.metrics import Metrics
-from service.redis_client.client import RedisClient
+from service.redis_client.client import PartialFailure, RedisClient
 from service.redis_client.errors import ScriptError, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure
 from service.redis_client.scripts import Command
 from service.sessions.keys import SHARDS, Keys
 from service.timestamps import ms_from_time_reply

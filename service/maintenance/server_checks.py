@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import RedisClient, Reply
-from service.redis_client.partial_failure import PartialFailure
+from service.redis_client.client import PartialFailure, RedisClient, Reply
 from service.timestamps import ms_from_time_reply
 
 OLDEST_REDIS = (7, 0)

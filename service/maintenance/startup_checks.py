@@ -6,9 +6,8 @@ from contextlib import suppress
 
 from service.errors import StoreUnavailable
 from service.maintenance import server_checks
-from service.redis_client.client import RedisClient
+from service.redis_client.client import PartialFailure, RedisClient
 from service.redis_client.errors import ScriptError
-from service.redis_client.partial_failure import PartialFailure
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SCHEMA_VERSION, SHARDS, Keys
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.observability.metrics import Metrics
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, replies_or_none, run_all
 from service.redis_client.errors import ScriptError, UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, replies_or_none, run_all
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS, Keys

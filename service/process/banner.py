@@ -2,8 +2,8 @@
 
 import sys
 
-from service.redis_client.redis_cli import redis_cli
 from service.settings import Settings
+from service.settings.redis_url import redis_cli
 
 
 def announce(address: str, url: str, settings: Settings, workers: int = 1) -> None:

@@ -24,7 +24,7 @@ from service.process.embedded_server import embedded_server
 from service.process.garbage import spare_what_stays
 from service.process.listening import cannot_listen, url_of
 from service.process.open_files import room_for
-from service.redis_client.clients import connect_clients
+from service.redis_client.factory import connect_clients
 from service.sessions.scripts import SCRIPTS
 from service.settings import Settings, StartupError, unknown_variables
 from service.shared_secret import SharedSecret

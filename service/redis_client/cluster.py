@@ -16,6 +16,7 @@ from service.redis_client.batch import Replication
 from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
 from service.redis_client.cluster_routing import (
     RoutedCommand,
+    Topology,
     group_by_node,
     key_of,
     ordered_groups,
@@ -29,7 +30,6 @@ from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.script_retry import send_with_script_retry
 from service.redis_client.scripts import Command, ScriptCatalog
-from service.redis_client.topology import Topology
 from service.settings.redis_url import Host
 from service.timestamps import ms_from_time_reply
 

@@ -126,6 +126,27 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
+class RoleCheck:
+    """An exchange (see connection.Exchange) that ends its connection where the server is no primary any more."""
+
+    deadline = float("inf")
+
+    def __init__(self) -> None:
+        self.replies: list[Any] = []
+
+    def pack(self) -> tuple[bytes, int]:
+        return packed([("ROLE",)]), 1
+
+    def settle(self) -> None:
+        """Raises ServerDemoted. An account that may not ask is none the wiser."""
+        (role,) = self.replies
+        if not isinstance(role, ResponseError) and role[0] != b"master":
+            raise ServerDemoted("the server is a primary no more")
+
+    def fail(self, error: Exception) -> None:
+        """Whoever is behind it on the connection is told."""
+
+
 def packed(commands: Sequence[Command]) -> bytes:
     pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
     return pack(commands[0]) if len(commands) == 1 else b"".join([pack(command) for command in commands])

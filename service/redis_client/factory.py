@@ -1,6 +1,6 @@
 """A Redis URL becomes ways to its servers. What redis-py makes for us never retries by itself or waits without end."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,18 +11,18 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import Fields, Read, RedisClient, Reply
 from service.redis_client.cluster import ClusterClient
+from service.redis_client.cluster_routing import Topology
 from service.redis_client.connector import ConnectionFactory, Connector
 from service.redis_client.errors import ServerDemoted
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
-from service.redis_client.replicated import ReplicatedClient
 from service.redis_client.scripts import Command, ScriptCatalog
 from service.redis_client.sentinel import Sentinels
-from service.redis_client.topology import Topology
-from service.settings import StartupError
+from service.settings import Settings, StartupError
 from service.settings.redis_url import Host, RedisUrl, parse_redis_url
 
 CLIENT_NAME = "session-service"
@@ -170,3 +170,74 @@ def _bounds(timeout_seconds: float) -> dict[str, Any]:
 def _made_by(pool: ConnectionPool) -> AbstractConnection:
     connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
     return connection
+
+
+class RedisClients(NamedTuple):
+    """The requests' own way, one for work on many sessions, and one for what goes on beside the requests.
+
+    `prompt` is the requests' own too, but no change on it waits for replicas. The watch is over all of them, and
+    `aclose` lets go of them.
+    """
+
+    main: RedisClient
+    no_wait: RedisClient
+    bulk: RedisClient
+    background: RedisClient
+    watch: StoreMonitor
+    aclose: Callable[[], Coroutine[Any, Any, None]]
+
+
+def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: ScriptCatalog) -> RedisClients:
+    """Ways to the servers of a URL. Raises CannotStart."""
+    timeout_seconds = settings.session_store_timeout_seconds
+    watch = StoreMonitor(metrics)
+    source = client_factory(url, timeout_seconds, watch, scripts)
+    replication = replication_of(settings)
+    no_wait, bulk, background = source.new_client(), source.new_client(replication), source.new_client()
+    main = no_wait if replication is None else ReplicatedClient(reading=no_wait, changing=source.way(replication))
+
+    async def aclose() -> None:
+        for part in (main, bulk, background, source):
+            await part.aclose()
+
+    return RedisClients(main, no_wait, bulk, background, watch, aclose)
+
+
+def replication_of(settings: Settings) -> Replication | None:
+    """Half of the time that a request may take is the replicas'; the rest is for coming and going."""
+    replicas, milliseconds = settings.session_wait_replicas, round(settings.session_store_timeout_seconds * 500)
+    return Replication(replicas, milliseconds) if replicas else None
+
+
+class ReplicatedClient:
+    """Reads through one lane and changes through another, which is the one that waits (see batch.Replication)."""
+
+    def __init__(self, reading: RedisClient, changing: RedisClient) -> None:
+        self._reading = reading
+        self._changing = changing
+
+    @property
+    def supports_multi_slot(self) -> bool:
+        return self._reading.supports_multi_slot
+
+    async def read_hash(self, key: str, fields: Fields) -> Read:
+        return await self._reading.read_hash(key, fields)
+
+    async def read_hashes(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        return await self._reading.read_hashes(keys, fields)
+
+    async def query(self, *commands: Command) -> list[Reply]:
+        return await self._reading.query(*commands)
+
+    async def execute(self, *commands: Command) -> list[Reply]:
+        return await self._changing.execute(*commands)
+
+    async def execute_ordered(self, *commands: Command) -> list[Reply]:
+        return await self._changing.execute_ordered(*commands)
+
+    async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
+        return await self._reading.broadcast(*commands)
+
+    async def aclose(self) -> None:
+        await self._reading.aclose()
+        await self._changing.aclose()

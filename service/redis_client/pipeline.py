@@ -17,10 +17,9 @@ from redis.exceptions import ResponseError
 from service.errors import StoreUnavailable
 from service.redis_client.batch import Batch, Replication, Request, work_of
 from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
-from service.redis_client.connection import Connection, packed
+from service.redis_client.connection import Connection, RoleCheck, packed
 from service.redis_client.errors import CommandRejected, ServerDemoted, to_client_error
 from service.redis_client.monitor import StoreMonitor
-from service.redis_client.role_check import RoleCheck
 from service.redis_client.script_retry import (
     Send,
     has_error,

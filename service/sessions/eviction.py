@@ -7,9 +7,8 @@ bounds behind them is the one.
 
 from collections.abc import Sequence
 
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import RedisClient, Reply, run_all
 from service.redis_client.errors import UnderReplicated, UnexpectedReply
-from service.redis_client.partial_failure import run_all
 from service.sessions import scripts
 from service.sessions.caps import Owner
 from service.sessions.events import SessionEvents

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply
 from service.redis_client.errors import UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure
 from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.caps import Owner

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import RedisClient
-from service.redis_client.partial_failure import PartialFailure, replies_or_none
+from service.redis_client.client import PartialFailure, RedisClient, replies_or_none
 from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents

@@ -12,9 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from service.redis_client.client import RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, run_all
 from service.redis_client.errors import UnexpectedReply
-from service.redis_client.partial_failure import PartialFailure, run_all
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.index_scan import BEGINNING, Entry, Stretch, entries_of, last_of

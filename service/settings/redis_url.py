@@ -1,8 +1,11 @@
 """A Redis URL taken apart: it names one server, the Sentinels that know which one, or some servers of a Cluster."""
 
 import re
+import shlex
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis.asyncio.connection import parse_url
 
 Kind = Literal["server", "sentinel", "cluster"]
 Host = tuple[str, int]
@@ -109,3 +112,50 @@ def _host(name: str, kind: Kind) -> Host:
 
 def _query(options: dict[str, str]) -> str:
     return f"?{urlencode(options)}" if options else ""
+
+
+def redis_cli(url: str, *command: str) -> str:
+    """Build the redis-cli line that runs `command`, or opens a prompt. It contains no password.
+
+    With Sentinel, the line first queries a Sentinel for the primary.
+    """
+    parsed = parse_redis_url(url)
+    line = f"{_address_options(parsed)}{_connection_options(parsed)}"
+    return f"redis-cli {line} {shlex.join(command)}".rstrip()
+
+
+def summed_over_shards(url: str, command: str, key: str, *arguments: str) -> str:
+    """Build the shell line that sums the replies to `command` over all shards. In `key`, a space means the shard."""
+    key = key.replace("\\", "\\\\").replace("%", "%%").replace("{ }", "{%02x}")
+    lines = shlex.quote(" ".join([command, key, *arguments]) + "\\n")
+    return f"printf {lines} $(seq 0 255) | {redis_cli(url)} | awk '{{ n += $1 }} END {{ print n }}'"
+
+
+def _address_options(url: RedisUrl) -> str:
+    match url.kind:
+        case "cluster":
+            return f"-c {_host_options(url.hosts[0])}"
+        case "sentinel":
+            sentinel = f"{_host_options(url.hosts[0])}{_tls_option(url)}"
+            query = f"redis-cli {sentinel} SENTINEL get-master-addr-by-name {shlex.quote(url.master)}"
+            return f"$({query} | xargs printf -- '-h %s -p %s')"
+        case "server":
+            options = parse_url(url.server)
+            if "path" in options:
+                return shlex.join(["-s", options["path"]])
+            return _host_options((options.get("host", "localhost"), options.get("port", 6379)))
+
+
+def _connection_options(url: RedisUrl) -> str:
+    options = parse_url(url.server)
+    user = f" --user {shlex.quote(options['username'])}" if options.get("username") else ""
+    database = f" -n {options['db']}" if options.get("db") else ""
+    return f"{_tls_option(url)}{user}{database}"
+
+
+def _tls_option(url: RedisUrl) -> str:
+    return " --tls" if url.is_encrypted else ""
+
+
+def _host_options(host: Host) -> str:
+    return shlex.join(["-h", host[0], "-p", str(host[1])])

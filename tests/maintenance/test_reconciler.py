@@ -15,9 +15,8 @@ from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import PAGE, Reconciler
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
-from service.redis_client.client import RedisClient
+from service.redis_client.client import PartialFailure, RedisClient
 from service.redis_client.cluster import ClusterClient
-from service.redis_client.partial_failure import PartialFailure
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.scripts import Command
 from service.sessions.keys import SHARDS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.redis_client.batch import Replication
-from service.redis_client.clients import replication_of
+from service.redis_client.factory import replication_of
 from service.sessions.caps import NO_CAP, Caps
 from service.sessions.session import TimeoutConfig
 from service.settings import Settings, StartupError, load_settings, unknown_variables

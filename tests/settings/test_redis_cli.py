@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.redis_client.redis_cli import redis_cli, summed_over_shards
+from service.settings.redis_url import redis_cli, summed_over_shards
 
 SENTINEL = "redis+sentinel://user:hunter2@one:26380,two/main/3"
 CLUSTER = "rediss+cluster://user:hunter2@one:7001,two:7002"
