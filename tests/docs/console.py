@@ -46,6 +46,7 @@ def check(words: Sequence[str]) -> None:
         case ["make", *targets]:
             assert set(targets) <= _TARGETS
         case ["docker", "compose", *rest]:
+            assert variables.keys() <= _compose_variables()
             _check_compose(rest)
         case ["docker", "run", "--rm", image, *command]:
             assert image in {service.get("image") for service in _services("deploy/parts.yml").values()}
@@ -76,5 +77,6 @@ def _services(file: str) -> dict[str, dict[str, Any]]:
 
 
 def _compose_variables() -> set[str]:
-    files = (_COMPOSE_FILE, "deploy/parts.yml")
-    return {name for file in files for name in re.findall(r"\$\{([A-Z_]+)", (ROOT / file).read_text())}
+    """Return the variables that the compose files read from the shell."""
+    text = "".join((ROOT / file).read_text() for file in (_COMPOSE_FILE, "deploy/parts.yml"))
+    return {*re.findall(r"\$\{([A-Z_]+)", text), *re.findall(r"^ +([A-Z_]+): *(?:#.*)?$", text, re.MULTILINE)}

@@ -91,6 +91,21 @@ def test_a_policy_has_the_members_of_the_sample(replica: Replica) -> None:
     assert policy == {**POLICY, "updatedAt": policy["updatedAt"]}
 
 
+def test_the_request_limits_are_right(replica: Replica) -> None:
+    rows = {row[2]: row[1] for row in markdown.table_rows(markdown.section(PAGE, "Request limits"))}
+
+    _, too_large_body = replica.call("POST", SESSIONS, "x" * 70_000)
+    _, too_long_url = replica.call("GET", "/" + "x" * 9_000)
+    _, too_large_header = replica.call("GET", "/livez", headers={"X-Large": "x" * 17_000})
+
+    assert rows["413"] == f"{too_large_body['details']['maxBytes'] // 1024} KiB"
+    assert rows["414"] == f"{too_long_url['details']['maxBytes'] // 1024} KiB"
+    header = too_large_header["details"]
+    assert (
+        rows["431"] == f"{header['maxFieldBytes'] // 1024} KiB; {header['maxBytes'] // 1024} KiB; {header['maxFields']}"
+    )
+
+
 def successful_status(call: dict[str, Any]) -> str:
     [status] = [str(status) for status in call["responses"] if status.startswith("2")]
     return status
