@@ -11,7 +11,7 @@ from benchmarks.sessions import stored
 from service.maintenance.sweeper import Sweeper
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
@@ -63,7 +63,7 @@ def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
 
 async def _swept(url: str) -> None:
     """Sweep until nothing is left to sweep."""
-    client = redis_client_for(url, 10)
+    client = redis_py_client(url, 10)
     metrics = Metrics()
     redis_client, events = (
         UnpipelinedClient(client, 10, StoreMonitor(metrics)),

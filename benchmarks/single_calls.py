@@ -12,14 +12,14 @@ from service.api.runner import Runner
 from service.app import create_app
 from service.observability.event_log import event_log_on
 from service.observability.metrics import Metrics
-from service.redis_client.factory import RedisClients, redis_client_for
+from service.redis_client.factory import RedisClients, redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.settings import Settings
 from tests.unpipelined_client import UnpipelinedClient
 
 
 async def serve() -> None:
-    client = redis_client_for(os.environ["REDIS_URL"], 2)
+    client = redis_py_client(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
     watch = StoreMonitor(metrics)
     calls = UnpipelinedClient(client, 2, watch)

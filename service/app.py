@@ -63,7 +63,7 @@ def create_app(
     relisting = IndexRepair(beside, keys, delisting, owner_index_lifetime_ms=settings.owner_index_lifetime_ms)
     reconciler = Reconciler(beside, keys, relisting, losses, metrics)
     degradation = HealthReasons(
-        beside, sweeper, events, clients.watch.rejections, settings.session_sweep_interval_seconds
+        beside, sweeper, events, clients.monitor.rejections, settings.session_sweep_interval_seconds
     )
     layout = SchemaVersion(beside, keys, SecretLoader(beside, keys, watch.log.secret, timeout_seconds / 4))
     health = Health(beside, layout, session_counts, degradation, timeout_seconds)

@@ -26,8 +26,8 @@ from service.redis_client.factory import (
     ClientFactory,
     RedisClients,
     client_factory,
-    connection_factory_of,
-    redis_client_for,
+    connection_factory,
+    redis_py_client,
 )
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
@@ -126,7 +126,7 @@ def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreMonitor) -> Redi
 
 def like_of_the_service(redis: Redis) -> ConnectionFactory:
     """Connections like the client's; where that is the admin's, these are the service's."""
-    like = connection_factory_of(redis)
+    like = connection_factory(redis)
 
     async def confined() -> AbstractConnection:
         connection = await like()
@@ -213,9 +213,9 @@ def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
     servers = request.getfixturevalue(_SERVERS[kind])
     match kind:
         case "server":
-            return redis_client_for(servers.admin_url, 2)
+            return redis_py_client(servers.admin_url, 2)
         case "sentinel":
-            return redis_client_for(servers.primary.admin_url, 2)
+            return redis_py_client(servers.primary.admin_url, 2)
         case "cluster":
             nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
             client = RedisCluster(

@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.connector import Connector
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.keys import Keys
@@ -80,7 +80,7 @@ class CappedSessions(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = redis_client_for(url, 2)
+        self._redis = redis_py_client(url, 2)
         self._redis_client = self._run(_pipeline_to(self._redis))
         caps = {"session_max_per_user": PER_USER, "session_max_per_agent": PER_AGENT}
         self._denying = store_on(self._redis_client, Settings(**caps))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import redis as redis_py
 from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.redis_server import ADMIN, RedisServer, free_port
@@ -67,7 +67,7 @@ def patient(**settings: Any) -> Settings:
 
 
 def server_over(redis: RedisServer, **settings: Any) -> ServiceServer:
-    return ServiceServer(patient(**settings), redis_client_for(redis.url, STORE_TIMEOUT_SECONDS))
+    return ServiceServer(patient(**settings), redis_py_client(redis.url, STORE_TIMEOUT_SECONDS))
 
 
 async def call(service: HttpClient, session_id: str, method: str = "GET", verb: str = "") -> ClientResponse:

@@ -71,7 +71,7 @@ class UnpipelinedClient:
 
     async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
         replies = await self._told(answer)
-        self._refusals.is_over()
+        self._refusals.record_success()
         return replies
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:
@@ -80,7 +80,7 @@ class UnpipelinedClient:
             pipeline.execute_command(*command)
         started = perf_counter()
         replies: list[Reply] = await pipeline.execute(raise_on_error=False)
-        self._watch.round_trip(perf_counter() - started, 1)
+        self._watch.observe_round_trip(perf_counter() - started, 1)
         return replies
 
     async def _told(self, answer: Awaitable[_T]) -> _T:
@@ -90,7 +90,7 @@ class UnpipelinedClient:
         except CommandRejected as refusal:
             if isinstance(refusal, ServerDemoted):
                 await self._leave_server()
-            self._refusals.begins(refusal)
+            self._refusals.record_failure(refusal)
             raise
 
     async def _leave_server(self) -> None:
@@ -105,12 +105,12 @@ class UnpipelinedClient:
             async with asyncio.timeout(self._timeout_seconds):
                 replies = await answer
         except RedisConnectionError as error:
-            raise _ConnectionLost(self._outage.begins(error).why) from error
+            raise _ConnectionLost(self._outage.record_failure(error).why) from error
         except TimeoutError as error:
             overdue = TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
-            raise self._outage.begins(overdue) from error
+            raise self._outage.record_failure(overdue) from error
         except (RedisError, OSError) as error:
-            raise self._outage.begins(error) from error
+            raise self._outage.record_failure(error) from error
         return replies
 
 

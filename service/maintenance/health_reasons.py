@@ -71,18 +71,18 @@ class HealthReasons:
             )
 
     def _of_refusals(self) -> Iterator[Reason]:
-        if not self._refusals.was_seen_within(_REFUSED_LATELY_SECONDS):
+        if not self._refusals.occurred_within(_REFUSED_LATELY_SECONDS):
             return
-        if self._refusals.is_of_replicas:
+        if self._refusals.is_under_replicated:
             yield Reason(
                 "REPLICAS_BEHIND",
-                f"In the last minute changes were made and answered 503: {self._refusals.why}. Bring Redis's replicas "
+                f"In the last minute changes were made and answered 503: {self._refusals.cause}. Bring the replicas "
                 "back, or lower SESSION_WAIT_REPLICAS.",
             )
         else:
             yield Reason(
                 "REDIS_REFUSES",
-                f"In the last minute Redis refused what it was asked: {self._refusals.why} Sessions that cannot be "
+                f"In the last minute Redis refused what it was asked: {self._refusals.cause} Sessions that cannot be "
                 "renewed end at their timeouts. If it is out of memory, raise maxmemory or end sessions.",
             )
 

@@ -61,7 +61,7 @@ class IndexRemoval:
         failures = PartialFailure()
         for _ in range(0, len(self._suspects), _BATCH):
             await self._settle(self._next_batch(), failures)
-        failures.tell()
+        failures.raise_if_any()
 
     def _suspect(self, suspects: Iterable[Suspect], most: int) -> None:
         for suspect in suspects:

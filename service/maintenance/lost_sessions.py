@@ -40,7 +40,7 @@ class LostSessions:
         """Count those among them that are lost and are not counted yet. Raises StoreUnavailable and ScriptFault."""
         failures = PartialFailure()
         await run_all(self._count(shard, failures) for shard in group_by_shard(session_ids))
-        failures.tell()
+        failures.raise_if_any()
 
     async def _count(self, session_ids: Sequence[str], failures: PartialFailure) -> None:
         """Those of one shard. What was marked and not counted nobody would count any more."""

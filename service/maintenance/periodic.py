@@ -61,10 +61,10 @@ async def _done(round_: Awaitable[None], timeout_seconds: float, trouble: Incide
         async with asyncio.timeout(timeout_seconds):
             await round_
     except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
-        trouble.begins(error)
+        trouble.record_failure(error)
         return False
     except Exception:
         _log.exception("a round failed; the next one begins anew")
         return False
-    trouble.is_over()
+    trouble.record_success()
     return True

@@ -57,7 +57,7 @@ class Reconciler:
             await self._look_over(shard, failures)
         except (ScriptError, UnexpectedReply, ValueError) as error:  # one that was tampered with holds up no other
             _log.error("a shard cannot be reconciled: %s", error)
-        failures.tell()
+        failures.raise_if_any()
 
     async def _look_over(self, shard: str, failures: PartialFailure) -> None:
         without_end: set[str] = set()

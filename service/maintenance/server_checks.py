@@ -33,7 +33,7 @@ async def check(redis: RedisClient, checked: set[str]) -> None:
         with failures:
             _tell(server, _instant_of(clock) / 1000 - asked_at, info, save)
             checked.add(server)
-    failures.tell()
+    failures.raise_if_any()
 
 
 async def infos(redis: RedisClient, section: str) -> dict[str, Info]:

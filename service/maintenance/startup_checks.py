@@ -40,7 +40,7 @@ class StartupChecks:
         if not self._hashes_were_large:
             with suppress(StoreUnavailable, ScriptError):  # another shard will do
                 await self._warn_of_large_hashes()
-        failures.tell()
+        failures.raise_if_any()
 
     async def _mark_layout(self) -> None:
         """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""

@@ -96,7 +96,7 @@ class Sweeper:
             number = _SHARDS_AT_ONCE if failures else 1
             await run_all(self._sweep(shard, failures) for shard in due[:number])
             del due[:number]
-        failures.tell()
+        failures.raise_if_any()
 
     def _tell_lag(self) -> None:
         """Also by the round: of the workers that share metrics it is another, as a rule, that is asked for them."""

@@ -37,12 +37,12 @@ class CircuitBreaker:
     def failed(self, key: str, error: StoreUnavailable | ScriptError) -> None:
         self._lasts = True
         self._next_try[self._place_of(key)] = time.monotonic() + PAUSE_SECONDS
-        self._trouble.begins(error)
+        self._trouble.record_failure(error)
 
     def went_well(self, key: str) -> None:
         if self._lasts:
             self._next_try.pop(self._place_of(key), None)
-            if not self._trouble.was_seen_within(QUIET_SECONDS):
+            if not self._trouble.occurred_within(QUIET_SECONDS):
                 self._lasts = False
                 self._next_try.clear()
-                self._trouble.is_over()
+                self._trouble.record_success()

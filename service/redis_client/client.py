@@ -78,7 +78,7 @@ class PartialFailure:
             self._first = self._first or error
         return isinstance(error, StoreUnavailable)
 
-    def tell(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises StoreUnavailable where any was met."""
         if self._first is not None:
             raise self._first

@@ -125,7 +125,7 @@ class ClusterClient:
             raise
         match next((reply for reply in replies if isinstance(reply, ResponseError)), None):
             case None:
-                self._refusals.is_over()
+                self._refusals.record_success()
                 return replies
             case fault if isinstance(fault, NoScriptError) or is_redirection(fault):
                 return await self._changed(commands)
@@ -134,7 +134,7 @@ class ClusterClient:
 
     async def _changed(self, commands: Sequence[Command]) -> list[Reply]:
         replies = await self._carried_out(Pipeline.send, commands)
-        self._refusals.is_over()
+        self._refusals.record_success()
         return replies
 
     async def _carried_out(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
@@ -150,7 +150,7 @@ class ClusterClient:
     def _told(self, error: Exception) -> Exception:
         """The same, once it is in the log if it is a refusal of Redis's; where slots are is asked anew."""
         self._topology.learn()
-        return self._refusals.begins(error) if isinstance(error, CommandRejected) else error
+        return self._refusals.record_failure(error) if isinstance(error, CommandRejected) else error
 
     async def _delivered(self, send: _Send, commands: Sequence[Command]) -> list[Reply]:
         """The replies, errors among them; redirections have been followed."""
@@ -211,7 +211,7 @@ class ClusterClient:
             self._pipelines.pop(host).retire()
 
     def _new_pipeline(self, host: Host) -> Pipeline:
-        watch = self._watch.at(f"server {host[0]}:{host[1]}")
+        watch = self._watch.for_node(f"server {host[0]}:{host[1]}")
         return Pipeline(self._dialer_to(host), self._timeout_seconds, watch, self._scripts, self._replication)
 
 

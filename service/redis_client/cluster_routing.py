@@ -174,9 +174,9 @@ class Topology:
             async with asyncio.timeout(self._timeout_seconds):
                 self._places = await self._found()
         except (StoreUnavailable, TimeoutError) as error:
-            self._silence.begins(error)
+            self._silence.record_failure(error)
         else:
-            self._silence.is_over()
+            self._silence.record_success()
         finally:
             self._not_before = loop.time() + _PAUSE_SECONDS
             self._learning = None

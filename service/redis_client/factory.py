@@ -66,7 +66,7 @@ def client_factory(url: str, timeout_seconds: float, watch: StoreMonitor, script
         raise StartupError(_NOT_UNDERSTOOD) from None
 
 
-def redis_client_for(url: str, timeout_seconds: float) -> Redis:
+def redis_py_client(url: str, timeout_seconds: float) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`. It connects when it is first used."""
     bounds = _bounds(timeout_seconds)
     pool = BlockingConnectionPool.from_url(
@@ -77,7 +77,7 @@ def redis_client_for(url: str, timeout_seconds: float) -> Redis:
     return Redis.from_pool(pool)
 
 
-def connection_factory_of(client: Redis) -> ConnectionFactory:
+def connection_factory(client: Redis) -> ConnectionFactory:
     """Connections like the client's."""
 
     async def like() -> AbstractConnection:
@@ -87,9 +87,9 @@ def connection_factory_of(client: Redis) -> ConnectionFactory:
 
 
 def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
-    client = redis_client_for(url.server, timeout_seconds)
+    client = redis_py_client(url.server, timeout_seconds)
     _made_by(client.connection_pool)
-    dial = Connector(connection_factory_of(client), scripts)
+    dial = Connector(connection_factory(client), scripts)
     return ClientFactory(_siblings(dial, timeout_seconds, watch, scripts), client.aclose)
 
 
@@ -102,7 +102,7 @@ def _siblings(dial: Connector, timeout_seconds: float, watch: StoreMonitor, scri
             pipeline.leave_server(ServerDemoted("the server is a primary no more"))
 
     def way(replication: Replication | None) -> RedisClient:
-        watching = watch if replication is None else watch.over_changes()
+        watching = watch if replication is None else watch.for_writes()
         made.append(Pipeline(dial, timeout_seconds, watching, scripts, replication, leave))
         return made[-1]
 
@@ -183,7 +183,7 @@ class RedisClients(NamedTuple):
     no_wait: RedisClient
     bulk: RedisClient
     background: RedisClient
-    watch: StoreMonitor
+    monitor: StoreMonitor
     aclose: Callable[[], Coroutine[Any, Any, None]]
 
 

@@ -29,30 +29,30 @@ class Incident:
         self._quiet_seconds = quiet_seconds
         self._lasts = False
         self._last_seen = float("-inf")
-        self.why = ""
+        self.cause = ""
         """What was last seen of it."""
-        self.is_of_replicas = False
+        self.is_under_replicated = False
         """Whether that was a want of replicas that have a change."""
 
-    def begins(self, error: Exception) -> StoreUnavailable:
+    def record_failure(self, error: Exception) -> StoreUnavailable:
         """What the caller is told of it: that Redis refused, or that it did not answer."""
         if self._errors is not None:
             self._errors.labels(_kind(error)).inc()
-        self.why = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
-        self.is_of_replicas = isinstance(error, UnderReplicated)
+        self.cause = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
+        self.is_under_replicated = isinstance(error, UnderReplicated)
         self._last_seen = time.monotonic()
         if not self._lasts:
             self._lasts = True
-            Context().run(_log.warning, "%s: %s", self._begun, self.why)  # of no request in particular
-        return error if isinstance(error, CommandRejected) else StoreUnavailable(self.why)
+            Context().run(_log.warning, "%s: %s", self._begun, self.cause)  # of no request in particular
+        return error if isinstance(error, CommandRejected) else StoreUnavailable(self.cause)
 
-    def is_over(self) -> None:
+    def record_success(self) -> None:
         """Something went well."""
-        if self._lasts and not self.was_seen_within(self._quiet_seconds):
+        if self._lasts and not self.occurred_within(self._quiet_seconds):
             self._lasts = False
             Context().run(_log.info, "%s", self._over)
 
-    def was_seen_within(self, seconds: float) -> bool:
+    def occurred_within(self, seconds: float) -> bool:
         return time.monotonic() - self._last_seen < seconds
 
 
@@ -71,14 +71,14 @@ class StoreMonitor:
             QUIET_SECONDS,
         )
 
-    def at(self, server: str) -> "StoreMonitor":
+    def for_node(self, server: str) -> "StoreMonitor":
         """The same watch, with outages of its own: one server of several may be away while the others answer."""
         if server not in self._of_servers:
             begun, over = f"the session store's {server} does not answer", f"the session store's {server} answers again"
             self._of_servers[server] = self._with_outages(Incident(begun, over, self._metrics.store_errors))
         return self._of_servers[server]
 
-    def over_changes(self) -> "StoreMonitor":
+    def for_writes(self) -> "StoreMonitor":
         """The same watch, with outages of its own: changes may wait in vain for replicas while reads go on."""
         begun, over = "the session store does not answer changes", "the session store answers changes again"
         return self._with_outages(Incident(begun, over, self._metrics.store_errors, QUIET_SECONDS))
@@ -88,11 +88,11 @@ class StoreMonitor:
         watch.outage = outage
         return watch
 
-    def round_trip(self, seconds: float, requests: int) -> None:
+    def observe_round_trip(self, seconds: float, requests: int) -> None:
         """So many requests were answered together."""
         self._metrics.round_trip_seconds.observe(seconds)
         self._metrics.batch_requests.observe(requests)
-        self.outage.is_over()
+        self.outage.record_success()
 
 
 def _kind(error: Exception) -> str:

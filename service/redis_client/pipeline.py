@@ -135,7 +135,7 @@ class Pipeline:
                 self._on_demoted()
             self._told(refusal)
             raise
-        self._refusals.is_over()
+        self._refusals.record_success()
         return replies
 
     def _sound(self, reply: Reply) -> Reply:
@@ -146,7 +146,7 @@ class Pipeline:
 
     def _told(self, error: Exception) -> Exception:
         """The same, once it is in the log if it is a refusal of Redis's."""
-        return self._refusals.begins(error) if isinstance(error, CommandRejected) else error
+        return self._refusals.record_failure(error) if isinstance(error, CommandRejected) else error
 
     def send(self, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """The replies, errors among them, to what is sent once."""
@@ -178,7 +178,7 @@ class Pipeline:
             self._watch = self._loop.call_later(self._timeout_seconds / _LOOKS_PER_TIMEOUT, self._give_up_overdue)
 
     def _settled(self, batch: Batch) -> None:
-        self._store_watch.round_trip(perf_counter() - batch.sent_at, len(batch.requests))
+        self._store_watch.observe_round_trip(perf_counter() - batch.sent_at, len(batch.requests))
         if not batch.given_up:
             self._waiting -= len(batch.requests)
         self._under_way -= 1
@@ -198,7 +198,7 @@ class Pipeline:
     def _refuse(self, batch: Batch, error: Exception) -> None:
         if not batch.given_up:
             self._waiting -= len(batch.requests)
-            batch.give_up(self._outage.begins(error))
+            batch.give_up(self._outage.record_failure(error))
 
     def _fail_queue(self, error: Exception) -> None:
         while self._queue:

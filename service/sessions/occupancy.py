@@ -80,7 +80,7 @@ class Occupancy:
         failures = PartialFailure()
         if session_ids:
             await take_out(self._redis, self._keys, {owner.owner_index: session_ids}, failures)
-        failures.tell()
+        failures.raise_if_any()
 
     async def _read(self, owner: Owner, session_ids: Sequence[str]) -> tuple[list[LiveSession], list[str], list[str]]:
         """The owner's that live, those of which there is nothing that does, and those that are others'."""

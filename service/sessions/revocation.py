@@ -129,7 +129,7 @@ class BulkRevocation:
         ended = await self._end_or_mark(whose, session_ids, _NO_MARK, answers, failures)
         missing = [session_id for session_id, answer in answers.items() if answer == [b"missing"]]
         ended += await self._end_or_mark(whose, missing, REVOCATION_MARKER_MS, {}, failures)
-        failures.tell()
+        failures.raise_if_any()
         return ended
 
     async def _end_or_mark(

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from service.auth.api_keys import new_key
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.settings import Settings
 from tests.api.test_json_response import answers_to
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
@@ -189,7 +189,7 @@ async def test_round_trips_are_measured(client: HttpClient) -> None:
 
 
 async def test_without_redis_the_metrics_say_what_fails(aiohttp_client: AiohttpClient) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_client_for("redis://127.0.0.1:1/0", 1)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client("redis://127.0.0.1:1/0", 1)))
     await client.get(f"{SESSIONS}/{UNKNOWN}")
 
     found = await measured(client)

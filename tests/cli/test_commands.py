@@ -19,7 +19,7 @@ from service.cli.commands import Terminal
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.index_scan import Entry
 from service.sessions.policies import Policies
@@ -97,7 +97,7 @@ def operator(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Oper
 @pytest.fixture
 async def redis_client(redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[RedisClient]:
     """One is enough: what is shown does not hang on the lane that sessions came by."""
-    redis_client = UnpipelinedClient(redis_client_for(redis_server.admin_url, 2), 2, StoreMonitor(Metrics()))
+    redis_client = UnpipelinedClient(redis_py_client(redis_server.admin_url, 2), 2, StoreMonitor(Metrics()))
     yield redis_client
     await redis_client.aclose()
 

@@ -11,7 +11,7 @@ import pytest
 from service.errors import StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.connector import Connector
-from service.redis_client.factory import connection_factory_of, redis_client_for
+from service.redis_client.factory import connection_factory, redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.scripts import SCRIPTS
@@ -31,7 +31,7 @@ async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Asy
     """A lane on which few may wait."""
     monkeypatch.setattr("service.redis_client.pipeline.MAX_WAITING", MOST_WAITING)
     pipeline = Pipeline(
-        Connector(connection_factory_of(redis_client_for(own_redis.url, 0.2)), SCRIPTS),
+        Connector(connection_factory(redis_py_client(own_redis.url, 0.2)), SCRIPTS),
         0.2,
         StoreMonitor(Metrics()),
         SCRIPTS,

@@ -15,7 +15,7 @@ from service.maintenance.health_reasons import HealthReasons, Reason
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.errors import CommandRejected, UnderReplicated
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import Incident
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
@@ -43,7 +43,7 @@ def paused_redis(data_dir: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def cut_off(paused_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     settings = Settings(session_store_timeout_seconds=0.2)
-    return await aiohttp_client(ServiceServer(settings, redis_client_for(paused_redis.url, 0.2)))
+    return await aiohttp_client(ServiceServer(settings, redis_py_client(paused_redis.url, 0.2)))
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ async def test_after_a_while_a_loss_is_no_news(
 
 
 async def test_a_redis_that_evicts_is_degraded(evicting: RedisServer, aiohttp_client: AiohttpClient) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_client_for(evicting.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting.url, 2)))
 
     report = await report_of(client)
 
@@ -410,7 +410,7 @@ async def test_a_redis_that_evicts_is_degraded(evicting: RedisServer, aiohttp_cl
 
 
 async def test_a_redis_that_no_longer_evicts_is_healthy(evicting: RedisServer, aiohttp_client: AiohttpClient) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_client_for(evicting.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting.url, 2)))
 
     evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
@@ -420,7 +420,7 @@ async def test_a_redis_that_no_longer_evicts_is_healthy(evicting: RedisServer, a
 async def test_a_redis_without_a_limit_evicts_nothing_whatever_its_policy(
     evicting: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_client_for(evicting.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting.url, 2)))
 
     evicting.command("CONFIG", "SET", "maxmemory", 0)
 
@@ -431,7 +431,7 @@ async def test_a_redis_that_does_not_tell_its_policy_is_healthy(
     evicting: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
     evicting.command("ACL", "SETUSER", "default", "-info")
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_client_for(evicting.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting.url, 2)))
 
     assert (await report_of(client))["status"] == "healthy"
 
@@ -451,9 +451,9 @@ async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, ev
     sweeper.lag_ms = 3_600_000
     events.lost_met("an id")
     rejections = Incident("", "")
-    rejections.begins(CommandRejected("OOM command not allowed when used memory > 'maxmemory'."))
+    rejections.record_failure(CommandRejected("OOM command not allowed when used memory > 'maxmemory'."))
 
-    async with redis_client_for(evicting.url, 2) as redis:
+    async with redis_py_client(evicting.url, 2) as redis:
         reasons = await HealthReasons(lane_to(redis), sweeper, events, rejections, 5).reasons()
 
     assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]
@@ -463,7 +463,7 @@ async def test_replicas_that_lag_are_no_refusal_of_redis(
     real_redis: Redis, sweeper: Sweeper, events: SessionEvents
 ) -> None:
     rejections = Incident("", "")
-    rejections.begins(UnderReplicated("0 of 1 replicas had a change within 1000 ms", []))
+    rejections.record_failure(UnderReplicated("0 of 1 replicas had a change within 1000 ms", []))
 
     (reason,) = await HealthReasons(lane_to(real_redis), sweeper, events, rejections, 5).reasons()
 

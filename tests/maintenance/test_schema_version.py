@@ -12,7 +12,7 @@ from service.errors import StoreUnavailable
 from service.maintenance.schema_version import SchemaVersion, UnknownSchemaVersion
 from service.maintenance.secret_loader import SecretLoader
 from service.redis_client.client import RedisClient
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.sessions.keys import Keys
 from service.settings import Settings
 from service.shared_secret import SharedSecret
@@ -51,7 +51,7 @@ def unborn_server(data_dir: Path) -> Iterator[RedisServer]:
 async def ahead_of_redis(unborn_server: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     """A service that was started before its Redis."""
     settings = Settings(session_store_timeout_seconds=0.5)
-    client: HttpClient = await aiohttp_client(ServiceServer(settings, redis_client_for(unborn_server.url, 0.5)))
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, redis_py_client(unborn_server.url, 0.5)))
     return client
 
 

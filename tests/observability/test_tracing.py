@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from service.api.runner import Runner
 from service.observability.tracing import Tracing
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
@@ -146,7 +146,7 @@ async def test_an_outage_is_an_error_in_both_spans(
 ) -> None:
     server = RedisServer(data_dir)
     server.start()
-    client: HttpClient = await aiohttp_client(TracedServer(redis_client_for(server.url, 1), tracing))
+    client: HttpClient = await aiohttp_client(TracedServer(redis_py_client(server.url, 1), tracing))
     await client.post(SESSIONS, json=NEW_SESSION)
     server.kill()
     exporter.clear()

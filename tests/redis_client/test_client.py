@@ -81,7 +81,7 @@ def test_a_server_that_takes_no_changes_was_demoted() -> None:
 def test_trouble_is_counted_by_its_kind(error: Exception, kind: str) -> None:
     metrics = Metrics()
 
-    StoreMonitor(metrics).outage.begins(error)
+    StoreMonitor(metrics).outage.record_failure(error)
 
     assert counted(metrics.store_errors) == {kind: 1}
 

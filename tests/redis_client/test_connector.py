@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.redis_client.connector import Connector, HandshakeError
-from service.redis_client.factory import connection_factory_of, redis_client_for
+from service.redis_client.factory import connection_factory, redis_py_client
 from service.sessions.scripts import SCRIPTS
 from tests.redis_server import RedisServer
 
@@ -38,9 +38,9 @@ def own_redis(data_dir: Path) -> Iterator[RedisServer]:
 
 async def error_for_reply(url: str) -> ResponseError:
     """Why nobody is let in there."""
-    client = redis_client_for(url, 2)
+    client = redis_py_client(url, 2)
     with pytest.raises(ResponseError) as refused:
-        await Connector(connection_factory_of(client), SCRIPTS)(lambda _: None, lambda: None)
+        await Connector(connection_factory(client), SCRIPTS)(lambda _: None, lambda: None)
     await client.aclose()
     return refused.value
 

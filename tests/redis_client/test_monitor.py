@@ -21,9 +21,9 @@ def test_an_episode_is_told_once_and_so_is_its_end(told: pytest.LogCaptureFixtur
     outage = Incident("it does not answer", "it answers again")
 
     for _ in range(3):
-        outage.begins(TimeoutError("for 2 s"))
+        outage.record_failure(TimeoutError("for 2 s"))
     for _ in range(3):
-        outage.is_over()
+        outage.record_success()
 
     assert [record.getMessage() for record in told.records] == [
         "it does not answer: TimeoutError: for 2 s",
@@ -35,21 +35,21 @@ def test_what_is_done_among_refusals_ends_no_episode(told: pytest.LogCaptureFixt
     rejections = Incident("it refuses", "it does what it is asked", quiet_seconds=60)
 
     for _ in range(3):
-        rejections.begins(OUT_OF_MEMORY)
-        rejections.is_over()
+        rejections.record_failure(OUT_OF_MEMORY)
+        rejections.record_success()
 
     assert [record.getMessage() for record in told.records] == ["it refuses: OOM command not allowed"]
 
 
 def test_what_was_seen_is_remembered_for_a_while() -> None:
     rejections = StoreMonitor(Metrics()).rejections
-    at_first = rejections.was_seen_within(60)
+    at_first = rejections.occurred_within(60)
 
-    rejections.begins(OUT_OF_MEMORY)
+    rejections.record_failure(OUT_OF_MEMORY)
 
-    assert (at_first, rejections.was_seen_within(60), rejections.was_seen_within(0)) == (
+    assert (at_first, rejections.occurred_within(60), rejections.occurred_within(0)) == (
         False,
         True,
         False,
     )
-    assert rejections.why == "OOM command not allowed"
+    assert rejections.cause == "OOM command not allowed"

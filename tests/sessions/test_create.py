@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import CommandRejected, ScriptError
-from service.redis_client.factory import redis_client_for
+from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import SHARDS
 from service.sessions.scripts import CREATE
@@ -237,7 +237,7 @@ async def confined(redis_server: RedisServer, real_redis: Redis, settings: Setti
         keys=["session:*", "sessions:{*", "sessions:agent:*"],
     )
     redis_client = UnpipelinedClient(
-        redis_client_for(redis_server.url.replace("://", "://confined:secret@"), 2), 2, StoreMonitor(Metrics())
+        redis_py_client(redis_server.url.replace("://", "://confined:secret@"), 2), 2, StoreMonitor(Metrics())
     )
     yield store_on(redis_client, settings)
     await redis_client.aclose()
