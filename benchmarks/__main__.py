@@ -17,7 +17,7 @@ _RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     options = _options()
-    log.configure("json", "error", sys.stderr, SharedSecret())
+    log.configure_logging("json", "error", sys.stderr, SharedSecret())
     try:
         require("wrk", "apt-get install wrk")
         require("taskset", "apt-get install util-linux")

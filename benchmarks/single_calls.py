@@ -10,7 +10,7 @@ from aiohttp import web
 from service.api.access_log import AccessLog
 from service.api.runner import Runner
 from service.app import create_app
-from service.observability.event_log import event_log_on
+from service.observability.event_log import open_event_log
 from service.observability.metrics import Metrics
 from service.redis_client.factory import RedisClients, redis_py_client
 from service.redis_client.monitor import StoreMonitor
@@ -26,7 +26,7 @@ async def serve() -> None:
     app = create_app(
         Settings(),
         RedisClients(calls, calls, calls, calls, watch, calls.aclose),
-        AccessLog(metrics, event_log_on(sys.stderr, "json", "info")),
+        AccessLog(metrics, open_event_log(sys.stderr, "json", "info")),
     )
     runner = Runner(app, "schema")
     await runner.setup()

@@ -9,7 +9,7 @@ import uvloop
 from service.auth.api_keys import new_key
 from service.auth.factory import require_authentication
 from service.cli import arguments
-from service.observability.event_log import event_log_on
+from service.observability.event_log import open_event_log
 from service.process.serve import serve
 from service.process.workers import serve_by_workers
 from service.settings import Settings, StartupError, load_settings, unknown_variables
@@ -31,7 +31,7 @@ def main() -> None:
 
 def _serve(settings: Settings, workers: int) -> int:
     require_authentication(settings)
-    event_log = event_log_on(sys.stderr, settings.session_log_format, settings.session_log_level)
+    event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if workers > 1:
             return runner.run(serve_by_workers(settings, workers))
@@ -52,7 +52,7 @@ def _make_key(asked: arguments.CreateKey) -> int:
 def _command(asked: arguments.Inspect | arguments.Revoke | arguments.HashIds, settings: Settings) -> int:
     from service.cli import commands  # only here: serving needs none of it
 
-    event_log = event_log_on(sys.stderr, settings.session_log_format, "error")  # of the rest, a command speaks itself
+    event_log = open_event_log(sys.stderr, settings.session_log_format, "error")  # of the rest, a command speaks itself
     here = commands.here()
     for name in unknown_variables(os.environ):
         here.complain(f"{name} is not a setting of this service")

@@ -14,8 +14,8 @@ from prometheus_client import Histogram
 
 from service.api.json_response import JsonResponse
 from service.api.middleware import PROBES, Handle
-from service.observability.event_log import Event, EventLog, Write
-from service.observability.log import REQUEST_ID
+from service.observability.event_log import EventLog, WriteEvent
+from service.observability.log import REQUEST_ID, Level
 from service.observability.metrics import Metrics
 
 REQUEST_ID_HEADER = istr("X-Request-ID")
@@ -67,29 +67,28 @@ class AccessLog:
 
     def _answered(self, request: Any, request_id: str, started: float, status: int, code: str | None) -> None:
         match = request.match_info
-        event = Event(time.time(), request_id, match.get("session_id"), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
         method = request.method if request.method in _METHODS else "other"
-        self._tell((method, match.route.resource or "unmatched", status, code), event)
+        kind = (method, match.route.resource or "unmatched", status, code)
+        self._tell(kind, request_id, match.get("session_id"), seconds)
 
     def refused_unread(self, response: web.StreamResponse) -> None:
         """Told of the response to what arrived and could not be read as a request."""
         response.headers[REQUEST_ID_HEADER] = request_id = self._new_id()
-        event = Event(time.time(), request_id, None, 0)
-        self._tell(("other", "unread", response.status, _code_of(response)), event)
+        self._tell(("other", "unread", response.status, _code_of(response)), request_id, None, 0)
 
-    def _tell(self, named: "_Named", event: Event) -> None:
+    def _tell(self, named: "_Named", request_id: str, session_id: str | None, seconds: float) -> None:
         kind = self._kinds.get(named) or self._new_kind(named)
-        kind.seconds.observe(event.took_seconds or 0)
-        if kind.write is not None:
-            kind.write(event)
+        kind.seconds.observe(seconds)
+        kind.write(request_id, session_id, seconds)
 
     def _new_kind(self, named: "_Named") -> "_Kind":
         method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
         is_usual = route in PROBES and status < HTTPStatus.BAD_REQUEST
-        level = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
+        level: Level = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
         refused = {"code": code} if code else {}
-        write = self.log.of(level, "request", method=method, route=route, status=status, **refused)
+        write = self.log.bind(level, "request", method=method, route=route, status=status, **refused)
         kind = _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)
         return self._kinds.setdefault(named, kind)
 
@@ -101,7 +100,7 @@ class _Kind(NamedTuple):
     """Requests of one method, route and status: where their durations and their lines go."""
 
     seconds: Histogram
-    write: Write | None
+    write: WriteEvent
 
 
 def _code_of(response: web.StreamResponse) -> str | None:

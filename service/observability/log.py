@@ -1,16 +1,15 @@
-"""The log, on stderr: JSON, a line for each event, or readable on a terminal."""
+"""Logging to stderr: JSON lines, or readable lines on a terminal."""
 
 import atexit
+import json
 import logging
 import re
-import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from select import PIPE_BUF
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.observability.log_writer import LogWriter
 from service.shared_secret import SharedSecret
@@ -20,117 +19,130 @@ Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
-"""Of the request that is being answered: every line written on its behalf carries it."""
+"""Id of the current request; each log line of the request includes it."""
+
+_SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE)
+"""Matches session ids of every format, together with adjacent hex digits."""
+
+_RESET, _BOLD, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[35m"
+_LOGGER_STYLE = "\x1b[1;34m"
+_LEVEL_STYLES = {"debug": "\x1b[1;32m", "info": "\x1b[1;32m", "warning": "\x1b[1;33m"}
+_ERROR_STYLE = "\x1b[1;31m"
+_NEEDS_QUOTES = re.compile(r"[\s=\"']")
 
 
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE)
-"""What may be one, in any form that is issued; where digits stand before or behind it, it is hashed with them."""
-
-
-def is_readable(format_: Format, stream: TextIO) -> bool:
-    """Whether lines are for people; `auto` is for whoever reads the stream."""
+def is_console(format_: Format, stream: TextIO) -> bool:
+    """Return whether lines are written for people; `auto` depends on the stream."""
     return format_ == "console" or (format_ == "auto" and stream.isatty())
 
 
-def configure(
+def configure_logging(
     format_: Format, level: Level, stream: TextIO, secret: SharedSecret, worker: int | None = None
 ) -> LogWriter:
-    """Set up structlog, and the standard library's logging to look alike; both write into the lines returned.
+    """Configure the root logger and return the writer of its lines.
 
-    Ids are told as the secret hashes them. Where several processes share the stream, each line names the `worker`, and
-    leaves whole.
+    Session ids in messages and tracebacks are hashed with `secret`. With a `worker` number, several processes share the
+    stream: each line includes the number and is written in one piece.
     """
-    readable = is_readable(format_, stream)
-    rendering: list[Processor] = [_with_exception, _without_ids(secret), _console(stream) if readable else _JSON]
-    threshold = number_of(level)
-    lines = LogWriter(stream, None if worker is None else PIPE_BUF)
-    facts = _FACTS if worker is None else [*_FACTS, _with_worker(worker)]
-    atexit.register(lines.close)
-    structlog.configure(
-        processors=[*facts, *rendering],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=lambda *_: _Logger(lines),
-        cache_logger_on_first_use=True,
-    )
-    handler = _Handler(lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*facts, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
-        )
-    )
-    logging.basicConfig(level=threshold, handlers=[handler], force=True)
-    return lines
+    writer = LogWriter(stream, None if worker is None else PIPE_BUF)
+    atexit.register(writer.close)
+    handler = _Handler(writer)
+    if is_console(format_, stream):
+        handler.setFormatter(ConsoleFormatter(secret, worker, is_colored=stream.isatty()))
+    else:
+        handler.setFormatter(JsonFormatter(secret, worker))
+    logging.basicConfig(level=level_number(level), handlers=[handler], force=True)
+    return writer
 
 
-def number_of(level: str) -> int:
-    """The standard library's number of a level."""
+def level_number(level: str) -> int:
+    """Return the number of a level in the standard library."""
     return logging.getLevelNamesMapping()[level.upper()]
 
 
-class _Logger:
-    """What structlog writes with: it calls what is named like the level."""
-
-    def __init__(self, lines: LogWriter) -> None:
-        self.debug = self.info = lines.write
-        self.warning = self.error = self.critical = lines.write_at_once
-
-
 class _Handler(logging.Handler):
-    """What the standard library's loggers write with."""
-
-    def __init__(self, lines: LogWriter) -> None:
+    def __init__(self, writer: LogWriter) -> None:
         super().__init__()
-        self._lines = lines
+        self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.at(record.levelno)(self.format(record))
-        except Exception:  # a message that does not fit its arguments
+            self._writer.at(record.levelno)(self.format(record))
+        except Exception:  # for example a message that does not match its arguments
             self.handleError(record)
 
 
-def _without_ids(secret: SharedSecret) -> Processor:
-    """What a library or a failure says may hold a session's key, or what a client sent."""
+class _Formatter(logging.Formatter):
+    """Collects the members of a line.
 
-    def hash_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        for told in event.keys() & {"event", "exception"}:
-            event[told] = _ID.sub(lambda found: secret.hashed(found[0].lower()), str(event[told]))
-        return event
+    A record with `fields` is an event of the `EventLog`. Other records include the name of their logger.
+    """
 
-    return hash_ids
+    def __init__(self, secret: SharedSecret, worker: int | None = None) -> None:
+        super().__init__()
+        self._secret = secret
+        self._worker = {} if worker is None else {"worker": worker}
 
+    def members_of(self, record: logging.LogRecord) -> dict[str, Any]:
+        fields = getattr(record, "fields", None)
+        request_id = REQUEST_ID.get(None)
+        members = {
+            "timestamp": iso(int(record.created * 1000)),
+            "level": record.levelname.lower(),
+            "event": self._without_session_ids(record.getMessage()),
+            **({"logger": record.name} if fields is None else {}),
+            **self._worker,
+            **({} if request_id is None else {"request_id": request_id}),
+            **(fields or {}),
+        }
+        if record.exc_info:
+            members["exception"] = self._without_session_ids(self.formatException(record.exc_info))
+        return members
 
-def _console(stream: TextIO) -> Processor:
-    """Tracebacks are plain: structlog would use rich where that is installed, and show locals, metadata among them."""
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
-
-
-def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    request_id = REQUEST_ID.get(None)
-    if request_id is not None:
-        event.setdefault("request_id", request_id)
-    return event
-
-
-def _with_timestamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    if "timestamp" not in event:
-        event["timestamp"] = iso(time.time_ns() // 1_000_000)
-    return event
-
-
-def _with_worker(number: int) -> Processor:
-    def add(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event["worker"] = number
-        return event
-
-    return add
+    def _without_session_ids(self, text: str) -> str:
+        return _SESSION_ID.sub(lambda match: self._secret.hashed(match[0].lower()), text)
 
 
-def _as_json(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+class JsonFormatter(_Formatter):
+    """Formats each record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return orjson.dumps(self.members_of(record), default=str).decode()
 
 
-_FACTS: list[Processor] = [_with_request_id, structlog.processors.add_log_level, _with_timestamp]
-_with_exception = structlog.processors.format_exc_info
-_JSON = structlog.processors.JSONRenderer(serializer=_as_json)
+class ConsoleFormatter(_Formatter):
+    """Formats records for a terminal, with colors where it supports them."""
+
+    def __init__(self, secret: SharedSecret, worker: int | None = None, *, is_colored: bool = False) -> None:
+        super().__init__(secret, worker)
+        self._is_colored = is_colored
+
+    def format(self, record: logging.LogRecord) -> str:
+        members = self.members_of(record)
+        exception = members.pop("exception", None)
+        line = console_line(members, is_colored=self._is_colored)
+        return line if exception is None else f"{line}\n{exception}"
+
+
+def console_line(members: Mapping[str, Any], *, is_colored: bool = False) -> str:
+    """Return a readable line: timestamp, level, event, logger, then the other members in alphabetical order."""
+
+    def styled(text: str, style: str) -> str:
+        return f"{style}{text}{_RESET}" if is_colored else text
+
+    others = dict(members)
+    timestamp, level, event = (str(others.pop(name)) for name in ("timestamp", "level", "event"))
+    logger = others.pop("logger", None)
+    parts = [
+        styled(timestamp, _DIM),
+        f"[{styled(f'{level:<9}', _LEVEL_STYLES.get(level, _ERROR_STYLE))}]",
+        styled(f"{event:<30}", _BOLD),
+        *([] if logger is None else [f"[{styled(logger, _LOGGER_STYLE)}]"]),
+        *(f"{styled(name, _CYAN)}={styled(_quoted(value), _MAGENTA)}" for name, value in sorted(others.items())),
+    ]
+    return " ".join(parts)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if _NEEDS_QUOTES.search(text) else text

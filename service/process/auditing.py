@@ -22,8 +22,8 @@ def auditing(settings: Settings, event_log: EventLog, metrics: Metrics, doer: Or
         if settings.audit_file is not None:
             lines = stack.enter_context(closing(_lines_into(_opened(settings), metrics)))
             yield audit(_as_json, lines.write)
-        elif settings.session_audit_log == "stderr" and event_log.lines is not None:
-            yield audit(_readable if event_log.is_readable else _as_json, event_log.lines.write)
+        elif settings.session_audit_log == "stderr" and event_log.writer is not None:
+            yield audit(_readable if event_log.is_console else _as_json, event_log.writer.write)
         else:
             yield None
 

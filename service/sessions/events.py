@@ -3,14 +3,10 @@
 import time
 from collections.abc import Callable
 
-import structlog
-
 from service.observability.audit import Audit, Origin
-from service.observability.event_log import Event, EventLog, Write
-from service.observability.log import REQUEST_ID
+from service.observability.event_log import EventLog, WriteEvent
+from service.observability.log import REQUEST_ID, Level
 from service.observability.metrics import REASONS, TRIGGERS, Metrics
-
-_log = structlog.get_logger("service.sessions.events")
 
 _VERBS = {"put": "put", "deleted": "delete"}
 _DOERS = {
@@ -25,15 +21,15 @@ class SessionEvents:
 
     def __init__(self, metrics: Metrics, log: EventLog, audit: Audit | None = None) -> None:
         self._metrics = metrics
-        self._hashed = log.secret.hashed
+        self._log = log
         self._audit = _leave_it if audit is None else audit.tell
-        self._created = log.of("info", "session created")
-        self._creation_repeated = log.of("info", "session creation repeated")
-        self._renewed_by_hand = log.of("info", "session renewed", trigger="manual")
-        self._renewed_by_activity = log.of("debug", "session renewed", trigger="activity")
-        self._changed = {what: log.of("info", "session changed", what=what) for what in ("timeout", "metadata")}
-        self._ended = {reason: log.of(_level(reason), "session ended", reason=reason) for reason in REASONS}
-        self._lost_met = log.of("warning", "a session is gone before its end: evicted, lost or removed by hand")
+        self._created = log.bind("info", "session created")
+        self._creation_repeated = log.bind("info", "session creation repeated")
+        self._renewed_by_hand = log.bind("info", "session renewed", trigger="manual")
+        self._renewed_by_activity = log.bind("debug", "session renewed", trigger="activity")
+        self._changed = {what: log.bind("info", "session changed", what=what) for what in ("timeout", "metadata")}
+        self._ended = {reason: log.bind(_level(reason), "session ended", reason=reason) for reason in REASONS}
+        self._lost_met = log.bind("warning", "a session is gone before its end: evicted, lost or removed by hand")
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
@@ -44,24 +40,24 @@ class SessionEvents:
 
     def created(self, session_id: str, agent_id: str, user_id: str) -> None:
         self._metrics.created.inc()
-        self._say(self._created, session_id)
+        self._write(self._created, session_id)
         self._audit("session.create", session=session_id, agent=agent_id, user=user_id)
 
     def creation_repeated(self, session_id: str) -> None:
         """It had been created before, and its client was told so."""
-        self._say(self._creation_repeated, session_id)
+        self._write(self._creation_repeated, session_id)
 
     def renewed_by_hand(self, session_id: str) -> None:
         self._renewals["manual"].inc()
-        self._say(self._renewed_by_hand, session_id)
+        self._write(self._renewed_by_hand, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
         self._renewals["activity"].inc()
-        self._say(self._renewed_by_activity, session_id)
+        self._write(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
         """`what` is `timeout` or `metadata`."""
-        self._say(self._changed[what], session_id)
+        self._write(self._changed[what], session_id)
 
     def ended(self, session_id: str, reason: str, agent_id: str | None = None, user_id: str | None = None) -> None:
         """`reason`: inactivity, max_duration, deleted, revoked, evicted, lost, or unknown where its tombstone is gone.
@@ -73,7 +69,7 @@ class SessionEvents:
         self._metrics.ended.labels(reason).inc()
         if reason == "lost":
             self.last_lost = time.monotonic()
-        self._say(self._ended[reason], session_id)
+        self._write(self._ended[reason], session_id)
         doer = _DOERS.get(reason)
         self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, origin=doer)
 
@@ -85,40 +81,43 @@ class SessionEvents:
         """A request asked for a session that is gone before its end: its hash was evicted, lost or removed by hand."""
         self._metrics.lost_met.inc()
         self.last_lost = time.monotonic()
-        self._say(self._lost_met, session_id)
+        self._write(self._lost_met, session_id)
         self.when_lost_is_met(session_id)
 
     def left_behind(self, session_id: str, agent_id: str, user_id: str, why: str) -> None:
         """A session has ended, and it is not known whether its lookups list it still."""
-        _log.info("an ended session may stay in its lookups for now", **self._hashes(session=session_id), why=why)
+        self._log.log(
+            "info", "an ended session may stay in its lookups for now", **self._hashes(session=session_id), why=why
+        )
         self.when_left_behind(session_id, agent_id, user_id)
 
     def all_lost(self) -> None:
         """The data is gone as a whole: the server came back without it, or someone flushed it."""
         self.last_lost = time.monotonic()
-        _log.warning("the session store was emptied: every session it held is lost")
+        self._log.log("warning", "the session store was emptied: every session it held is lost")
 
     def revoked(self, agent_id: str | None, user_id: str | None, number: int, *, more: bool) -> None:
         """A call ended so many sessions of an agent, of a user, or between the two; more may be left."""
-        _log.info("sessions revoked", **self._hashes(agent=agent_id, user=user_id), number=number, more=more)
+        self._log.log(
+            "info", "sessions revoked", **self._hashes(agent=agent_id, user=user_id), number=number, more=more
+        )
         self._audit("sessions.revoke", agent=agent_id, user=user_id, number=number, more=more)
 
     def policy_changed(self, agent_id: str, how: str) -> None:
         """`how` is `put` or `deleted`."""
-        _log.info("policy changed", **self._hashes(agent=agent_id), how=how)
+        self._log.log("info", "policy changed", **self._hashes(agent=agent_id), how=how)
         self._audit(f"policy.{_VERBS[how]}", agent=agent_id)
 
     def _hashes(self, **ids: str | None) -> dict[str, str]:
-        return {name: self._hashed(given) for name, given in ids.items() if given is not None}
+        return {name: self._log.secret.hashed(given) for name, given in ids.items() if given is not None}
 
-    def _say(self, write: Write | None, session_id: str) -> None:
-        if write is not None:
-            write(Event(time.time(), REQUEST_ID.get(None), session_id))
+    def _write(self, write: WriteEvent, session_id: str) -> None:
+        write(REQUEST_ID.get(None), session_id, None)
 
 
 def _leave_it(*_: str, **__: object) -> None:
     """Nobody sees to it."""
 
 
-def _level(reason: str) -> str:
+def _level(reason: str) -> Level:
     return "warning" if reason == "lost" else "info"

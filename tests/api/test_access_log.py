@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import re
 import sys
@@ -12,7 +13,6 @@ from aiohttp import ClientTimeout
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from service.auth.api_keys import new_key
 from service.redis_client.factory import redis_py_client
@@ -20,6 +20,7 @@ from service.settings import Settings
 from tests.api.test_json_response import answers_to
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, StartReplica
 from tests.hashes import hashed_at, hashed_in
+from tests.log_events import logged_events
 from tests.redis_server import RedisServer
 from tests.test_process import own_redis, statuses_until
 from tests.unpipelined_client import UnpipelinedClient
@@ -125,7 +126,10 @@ async def test_no_instrument_says_when_it_was_made(client: HttpClient, accepted:
 
 
 async def test_what_is_cut_off_is_measured_and_told_of(
-    fake_redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+    fake_redis: Redis,
+    aiohttp_client: AiohttpClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def never(*_: object) -> None:
         try:
@@ -137,15 +141,14 @@ async def test_what_is_cut_off_is_measured_and_told_of(
     monkeypatch.setattr(UnpipelinedClient, "read_hash", never)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), fake_redis))
 
-    with capture_logs() as told:
-        with pytest.raises(TimeoutError):  # aiohttp's test server cuts off what nobody waits for
-            await client.get(f"{SESSIONS}/{UNKNOWN}", timeout=ClientTimeout(total=0.1))
-        await cut_off.wait()
-        found = await measured(client)
+    with pytest.raises(TimeoutError):  # aiohttp's test server cancels the handler when the client disconnects
+        await client.get(f"{SESSIONS}/{UNKNOWN}", timeout=ClientTimeout(total=0.1))
+    await cut_off.wait()
+    found = await measured(client)
 
     assert found[requests_of(SESSIONS + "/{session_id}", "GET", 499)] == 1
-    (line,) = [line for line in told if line.get("status") == 499]
-    assert (line["log_level"], line["session"]) == ("warning", await hashed_in(fake_redis, UNKNOWN))
+    (line,) = [event for event in logged_events(caplog) if event.get("status") == 499]
+    assert (line["level"], line["session"]) == ("warning", await hashed_in(fake_redis, UNKNOWN))
 
 
 async def test_a_life_is_counted(client: HttpClient) -> None:
@@ -199,14 +202,16 @@ async def test_without_redis_the_metrics_say_what_fails(aiohttp_client: AiohttpC
     assert found[requests_of(SESSIONS + "/{session_id}", "GET", 503)] == 1
 
 
-async def test_a_turn_in_a_life_is_told_with_the_request_that_made_it(client: HttpClient, redis: Redis) -> None:
-    with capture_logs() as told:
-        session_id = await opened(client, **{"X-Request-ID": "mine"})
-        await client.get("/metrics")
+async def test_a_turn_in_a_life_is_told_with_the_request_that_made_it(
+    client: HttpClient, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
 
-    (created,) = [line for line in told if line["event"] == "session created"]
+    session_id = await opened(client, **{"X-Request-ID": "mine"})
+
+    (created,) = [event for event in logged_events(caplog) if event["event"] == "session created"]
     assert created["session"] == await hashed_in(redis, session_id)
-    assert (created["log_level"], created["request_id"]) == ("info", "mine")
+    assert (created["level"], created["request_id"]) == ("info", "mine")
 
 
 def test_the_log_is_json_with_a_line_for_each_request(start_replica: StartReplica, redis_server: RedisServer) -> None:

@@ -1,13 +1,13 @@
 """The secret that replicas share: made once, learnt by all, and held up for by nobody."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from service.maintenance.secret_loader import SecretLoader
 from service.redis_client.client import RedisClient
@@ -16,6 +16,7 @@ from service.settings.redis_url import Kind
 from service.shared_secret import HIDDEN, SharedSecret
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.hashes import hashed_in
+from tests.log_events import logged_events
 from tests.sessions.evidence import KEYS, contents
 from tests.test_walkthrough import SESSIONS, open_session
 
@@ -147,28 +148,28 @@ async def test_one_that_was_known_stays_in_force_without_redis(
 # The service
 
 
-async def test_it_is_there_when_the_first_request_is_answered(redis: Redis, aiohttp_client: AiohttpClient) -> None:
+async def test_it_is_there_when_the_first_request_is_answered(
+    redis: Redis, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
 
-    with capture_logs() as told:
-        session_id = await open_session(client)
-        await client.get("/metrics")
+    session_id = await open_session(client)
 
-    (created,) = [line for line in told if line["event"] == "session created"]
+    (created,) = [event for event in logged_events(caplog) if event["event"] == "session created"]
     assert created["session"] == await hashed_in(redis, session_id)
 
 
 @pytest.mark.parametrize("kind", ["server"])
 async def test_without_room_for_it_sessions_are_served_and_no_id_is_told(
-    full_redis: Redis, kind: Kind, aiohttp_client: AiohttpClient
+    full_redis: Redis, kind: Kind, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), full_redis))
 
-    with capture_logs() as told:
-        statuses = [(await client.get(path)).status for path in ("/readyz", f"{SESSIONS}/{AN_ID}")]
-        await client.get("/metrics")
+    statuses = [(await client.get(path)).status for path in ("/readyz", f"{SESSIONS}/{AN_ID}")]
 
-    (read,) = [line for line in told if line.get("status") == 404]
+    (read,) = [event for event in logged_events(caplog) if event.get("status") == 404]
     assert (statuses, read["session"]) == ([200, 404], HIDDEN)
 
 

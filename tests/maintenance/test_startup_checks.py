@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from service.errors import StoreUnavailable
 from service.maintenance.startup_checks import StartupChecks
@@ -20,6 +19,7 @@ from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.conftest import AGENT, USER, events_into
+from tests.log_events import logged_events
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import configured
 
@@ -82,19 +82,20 @@ async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Startu
     assert trouble is None
 
 
-async def test_a_store_that_was_emptied_is_noticed(real_redis: Redis, redis_client: RedisClient) -> None:
+async def test_a_store_that_was_emptied_is_noticed(
+    real_redis: Redis, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
     events = events_into(Metrics())
     upkeep = StartupChecks(redis_client, Keys(""), events)
     await upkeep.round()
     at_first = events.last_lost
     await real_redis.flushall()
 
-    with capture_logs() as told:
-        await upkeep.round()
+    await upkeep.round()
 
     assert at_first is None
     assert events.last_lost is not None
-    assert [line["log_level"] for line in told] == ["warning"]
+    assert [event["level"] for event in logged_events(caplog)] == ["warning"]
 
 
 @pytest.mark.usefixtures("large_session")
