@@ -106,9 +106,7 @@ def create_app(
     app.cleanup_ctx.append(store_in_use)
     app.on_response_prepare.append(add_security_headers)
     rate_limiter = rate_limiter_for(settings, addresses, clients.no_wait, keys, metrics)
-    authenticator = authenticator_for(
-        settings, clients.main, keys, None if rate_limiter is None else rate_limiter.admit, audit
-    )
+    authenticator = authenticator_for(settings, None if rate_limiter is None else rate_limiter.admit, audit)
     if authenticator is not None:
         app.on_cleanup.append(lambda _: authenticator.aclose())
     told = audited(cast(Iterable[web.RouteDef], session_routes.routes), is_on=audit is not None)

@@ -24,19 +24,19 @@ routes = web.RouteTableDef()
 
 @routes.get(SESSION, needs=READ)
 async def get(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].get(_session_id_of(request))
+    session = await request.app[STORE].get(_session_id_of(request), user_of(request))
     return responses.session_response(session)
 
 
 @routes.post(SESSION + "/heartbeat", needs=WRITE)
 async def heartbeat(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].heartbeat(_session_id_of(request))
+    session = await request.app[STORE].heartbeat(_session_id_of(request), user_of(request))
     return responses.session_response(session)
 
 
 @routes.post(SESSION + "/renew", needs=WRITE)
 async def renew(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].renew(_session_id_of(request))
+    session = await request.app[STORE].renew(_session_id_of(request), user_of(request))
     return responses.session_response(session)
 
 
@@ -75,21 +75,25 @@ async def revoke(request: web.Request) -> web.StreamResponse:
 @routes.patch(SESSION + "/timeout", needs=WRITE)
 async def update_timeout(request: web.Request) -> web.StreamResponse:
     changes = await read_body(request, TimeoutBody, request.app[SETTINGS])
-    session = await request.app[STORE].update_timeout(_session_id_of(request), changes.changes(), revisions_of(request))
+    session = await request.app[STORE].update_timeout(
+        _session_id_of(request), changes.changes(), revisions_of(request), user_of(request)
+    )
     return responses.session_response(session)
 
 
 @routes.patch(SESSION + "/metadata", needs=WRITE)
 async def update_metadata(request: web.Request) -> web.StreamResponse:
     patch = await read_merge_patch(request)
-    session = await request.app[STORE].update_metadata(_session_id_of(request), patch, revisions_of(request))
+    session = await request.app[STORE].update_metadata(
+        _session_id_of(request), patch, revisions_of(request), user_of(request)
+    )
     return responses.session_response(session)
 
 
 @routes.delete(SESSION, needs=WRITE, audited=True)
 async def delete(request: web.Request) -> web.StreamResponse:
     session_id = _session_id_of(request)
-    await request.app[STORE].delete(session_id)
+    await request.app[STORE].delete(session_id, user_of(request))
     return responses.deleted_response(session_id)
 
 

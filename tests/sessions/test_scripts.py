@@ -13,7 +13,6 @@ from service.observability.metrics import Metrics
 from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
 from service.sessions.keys import Keys
-from service.sessions.replies import CLOCK_TOLERANCE_MS
 from service.sessions.scripts import (
     ADD_TO_INDEX,
     ADD_WITHIN_CAPS,
@@ -88,6 +87,9 @@ each_script = pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: 
 each_script_of_a_live_session = pytest.mark.parametrize(
     "script", [HEARTBEAT, RENEW, UPDATE_TIMEOUT, UPDATE_METADATA, DELETE, REVOKE, EVICT], ids=lambda script: script.name
 )
+each_script_for_a_user = pytest.mark.parametrize(
+    "script", [HEARTBEAT, RENEW, UPDATE_TIMEOUT, DELETE, STATUS], ids=lambda script: script.name
+)
 each_script_of_a_session = pytest.mark.parametrize(
     "script",
     [CREATE, HEARTBEAT, RENEW, UPDATE_TIMEOUT, UPDATE_METADATA, DELETE, SWEEP, REVOKE, MARK_LOST, STATUS, EVICT],
@@ -141,7 +143,7 @@ async def loose_store(redis: Redis, settings: Settings) -> AsyncIterator[Session
 
 def test_the_binding_block_is_the_signature() -> None:
     assert RENEW.keys == ("session", "tombstone", "expiry", "warning")
-    assert RENEW.arguments == ("id", "retention_ms")
+    assert RENEW.arguments == ("id", "retention_ms", "owner_id")
 
 
 @pytest.mark.parametrize(("shorter", "whole"), [(CREATE, CREATE_ONCE), (DELETE, TAKE_BACK)], ids=["create", "delete"])
@@ -161,11 +163,12 @@ def test_names_are_read_in_the_order_of_their_numbers() -> None:
         "warning_threshold_minutes",
         "retention_ms",
         "revisions",
+        "owner_id",
     )
 
 
 def test_a_command_gives_keys_and_arguments_in_that_order() -> None:
-    command = RENEW.command(Keys("").of(AN_ID), retention_ms=7, id=AN_ID)
+    command = RENEW.command(Keys("").of(AN_ID), retention_ms=7, owner_id="", id=AN_ID)
 
     assert command == (
         "EVALSHA",
@@ -177,11 +180,12 @@ def test_a_command_gives_keys_and_arguments_in_that_order() -> None:
         "sessions:{ab}:warning",
         AN_ID,
         7,
+        "",
     )
 
 
 def test_a_command_for_a_server_that_forgot_the_script_brings_its_text() -> None:
-    command = RENEW.command(Keys("").of(AN_ID), retention_ms=7, id=AN_ID)
+    command = RENEW.command(Keys("").of(AN_ID), retention_ms=7, owner_id="", id=AN_ID)
 
     assert SCRIPTS.as_eval(command) == ("EVAL", RENEW.text, *command[2:])
 
@@ -195,10 +199,6 @@ def test_no_script_is_forgotten_here() -> None:
     files = {file.name for file in resources.files("service.sessions.scripts").iterdir() if file.name.endswith(".lua")}
 
     assert files == {f"{script.name}.lua" for script in ALL_SCRIPTS} | {"clock.lua", "prelude.lua", "owner_index.lua"}
-
-
-def test_the_clock_is_tolerated_alike_in_lua_and_in_python() -> None:
-    assert f"local CLOCK_TOLERANCE_MS = {CLOCK_TOLERANCE_MS}\n" in file_of("prelude")
 
 
 def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
@@ -376,7 +376,29 @@ async def test_a_session_whose_hash_is_gone_is_judged_by_its_tombstone(redis: Re
 async def test_a_session_that_lives_is_judged_living_until_its_end(redis: Redis) -> None:
     answers = [await run_at(redis, END_MS - 1, STATUS), await run_at(redis, END_MS, STATUS)]
 
-    assert answers == [[b"living"], [b"expired", str(END_MS).encode(), b"inactivity"]]
+    assert answers[0][0] == b"live"
+    assert answers[1] == [b"expired", str(END_MS).encode(), b"inactivity"]
+
+
+@each_script_for_a_user
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_script_reports_a_live_session_of_another_user_as_missing(script: Script, redis: Redis) -> None:
+    assert await run_at(redis, THEN_MS, script, owner_id="another") == [b"missing"]
+
+
+@each_script_for_a_user
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_script_reports_an_expired_session_of_another_user_as_missing(script: Script, redis: Redis) -> None:
+    assert await run_at(redis, END_MS, script, owner_id="another") == [b"missing"]
+
+
+@each_script_for_a_user
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_script_finds_no_owner_in_a_swept_tombstone(script: Script, redis: Redis) -> None:
+    await run_at(redis, END_MS, SWEEP)
+
+    assert await run_at(redis, END_MS, script, owner_id=USER) == [b"missing"]
+    assert (await run_at(redis, END_MS, script, owner_id=""))[0] == b"expired"
 
 
 @pytest.mark.usefixtures("session_of_2100")

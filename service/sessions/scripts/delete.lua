@@ -9,11 +9,12 @@ local keys = {
     record    = KEYS[6],   -- only where a creation is taken back that may be repeated: it goes if it leads here
 }
 local args = {
-    id = ARGV[1],
+    id       = ARGV[1],
+    owner_id = ARGV[2],   -- the user the session must belong to; empty: any
 }
 
 if keys.record and redis.call('HMGET', keys.record, 'sessionId')[1] == args.id then redis.call('DEL', keys.record) end
-local session, ended = living(keys, clock())
+local session, ended = living(keys, clock(), args.owner_id)
 if ended then return ended end
 
 erase(keys, args)

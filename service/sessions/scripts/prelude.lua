@@ -26,13 +26,19 @@ local function at_maximum(session) return tonumber(session[expiresAt]) >= maximu
 
 -- A session that lives; else nil and the answer that says why not:
 -- {"expired", expires_at_ms, reason} | {"missing"} | {"lost"} (the hash is gone, but its end is still ahead).
-local function living(keys, now_ms)
+-- With an `owner_id`, sessions and tombstones of other users are missing.
+local function living(keys, now_ms, owner_id)
+    local function is_foreign(user_id) return (owner_id or '') ~= '' and user_id ~= owner_id end
+
     local session = redis.call('HMGET', keys.session,
         'agentId', 'userId', 'createdAt', 'lastActivity', 'renewedAt', 'expiresAt', 'timeoutMinutes', 'autoRenew',
         'maxDurationMinutes', 'warningThresholdMinutes', 'renewalCount', 'revision', 'metadata')
-    if session[expiresAt] and tonumber(session[expiresAt]) > now_ms then return session end
-    local tombstone = redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason')
-    if not tombstone[1] then return nil, {'missing'} end
+    if session[expiresAt] and tonumber(session[expiresAt]) > now_ms then
+        if is_foreign(session[userId]) then return nil, {'missing'} end
+        return session
+    end
+    local tombstone = redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'userId')
+    if not tombstone[1] or is_foreign(tombstone[3]) then return nil, {'missing'} end
     if tonumber(tombstone[1]) > now_ms + CLOCK_TOLERANCE_MS then return nil, {'lost'} end
     return nil, {'expired', tombstone[1], tombstone[2]}
 end

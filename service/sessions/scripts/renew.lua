@@ -10,10 +10,11 @@ local keys = {
 local args = {
     id           = ARGV[1],
     retention_ms = ARGV[2],
+    owner_id     = ARGV[3],   -- the user the session must belong to; empty: any
 }
 
 local now_ms = clock()
-local session, ended = living(keys, now_ms)
+local session, ended = living(keys, now_ms, args.owner_id)
 if ended then return ended end
 
 if at_maximum(session) then

@@ -15,10 +15,11 @@ local args = {
     warning_threshold_minutes = ARGV[5],
     retention_ms              = ARGV[6],
     revisions                 = ARGV[7],   -- at one of which it must be, a blank around each; empty: at any
+    owner_id                  = ARGV[8],   -- the user the session must belong to; empty: any
 }
 
 local now_ms = clock()
-local session, ended = living(keys, now_ms)
+local session, ended = living(keys, now_ms, args.owner_id)
 if ended then return ended end
 if args.revisions ~= '' and not args.revisions:find(' ' .. session[revision] .. ' ', 1, true) then
     return {'other_revision', session[revision]}
