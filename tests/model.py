@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
-from service.sessions.session import Session, TimeoutConfig, session_from
+from service.sessions.session import Session, session_from
+from service.settings.timeouts import TimeoutConfig
 
 FAILOVER_TOLERANCE_MS = 5000
 """A hash that is gone with its end further ahead than this was lost, not expired."""

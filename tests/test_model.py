@@ -45,8 +45,9 @@ from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
-from service.sessions.session import Session, TimeoutConfig
+from service.sessions.session import Session
 from service.settings import Settings
+from service.settings.timeouts import TimeoutConfig
 from tests import model
 from tests.aging import age
 from tests.conftest import like_of_the_service, store_on

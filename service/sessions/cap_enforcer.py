@@ -14,7 +14,7 @@ from service.errors import CreationContention, SessionLimitReached, StoreUnavail
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import CommandRejected, ScriptError, UnexpectedReply
 from service.sessions import scripts
-from service.sessions.caps import NO_CAP, Caps, Owner, owners_of
+from service.sessions.caps import Owner, owners_of
 from service.sessions.events import SessionEvents
 from service.sessions.eviction import Eviction
 from service.sessions.idempotency import AlreadyCreated
@@ -23,6 +23,7 @@ from service.sessions.keys import Keys
 from service.sessions.occupancy import LOOK_AGAIN_MS, LiveSession, Occupancy
 from service.sessions.owner_index import OwnerIndex
 from service.settings import Settings
+from service.settings.caps import NO_CAP, Caps
 
 _MOST_UNKNOWN = 250
 """How many of those not known to live are looked at together."""

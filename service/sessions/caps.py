@@ -3,16 +3,7 @@
 from typing import Literal, NamedTuple
 
 from service.sessions.keys import Keys
-
-NO_CAP = 0
-
-
-class Caps(NamedTuple):
-    """The most of each, or NO_CAP. Where it is reached another session is refused, or with `evicts` the idlest ends."""
-
-    per_user: int
-    per_agent: int
-    evicts: bool
+from service.settings.caps import Caps
 
 
 class Owner(NamedTuple):

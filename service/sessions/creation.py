@@ -14,8 +14,9 @@ from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import Policies, Policy, policy_from
 from service.sessions.replies import MISSING, error_for_reply
-from service.sessions.session import IdFormat, Session, as_stored, new_session_id, session_from
+from service.sessions.session import Session, as_stored, new_session_id, session_from
 from service.settings import Settings
+from service.settings.idempotency import IdFormat
 
 MOST_TRIES = 64
 """How often a creation is begun anew where its agent's policy, or Redis's scripts, keep changing under it."""

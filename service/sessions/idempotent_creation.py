@@ -22,8 +22,9 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import Policies, Supposed
-from service.sessions.session import IdFormat, Session, as_stored, new_session_id
+from service.sessions.session import Session, as_stored, new_session_id
 from service.settings import Settings
+from service.settings.idempotency import IdFormat
 
 
 class RepeatableCreation:

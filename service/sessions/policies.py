@@ -15,8 +15,9 @@ from service.redis_client.scripts import Argument, Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
-from service.sessions.session import TimeoutConfig, as_stored, minutes_from
+from service.sessions.session import as_stored, minutes_from
 from service.settings import Settings
+from service.settings.timeouts import TimeoutConfig
 
 MAX_REMEMBERED = 30_000
 """Of how many agents: 180 bytes each, and 680 with a policy."""

@@ -3,10 +3,10 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-IdFormat = Literal["uuid", "hex128", "hex256"]
-"""A UUIDv4, which has 122 random bits, or so many bits as hex digits."""
+from service.settings.idempotency import IdFormat
+from service.settings.timeouts import TimeoutConfig
 
 _ISSUED_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{64}"
@@ -15,15 +15,6 @@ _ISSUED_ID = re.compile(
 
 Revisions = frozenset[bytes]
 """Those at one of which a session must be to be changed, as they are stored."""
-
-
-class TimeoutConfig(NamedTuple):
-    """The timeout configuration in force for a session; minutes are whole unless the settings allow fractions."""
-
-    timeout_minutes: float
-    auto_renew: bool
-    max_duration_minutes: float
-    warning_threshold_minutes: float
 
 
 class SessionFields(NamedTuple):

@@ -17,8 +17,9 @@ from service.sessions.keys import Keys
 from service.sessions.metadata import Patch, patched
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.replies import LOST, error_for_reply
-from service.sessions.session import Revisions, Session, TimeoutConfig, as_stored, is_issued_id, session_from
+from service.sessions.session import Revisions, Session, as_stored, is_issued_id, session_from
 from service.settings import Settings
+from service.settings.timeouts import TimeoutConfig
 
 MOST_TRIES = 64
 """How often a change is begun anew where others come between: at one session only other replicas do."""

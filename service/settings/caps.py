@@ -1,13 +1,20 @@
 """How many sessions may live at once: caps for each user and each agent."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from service.sessions.caps import Caps
-
 MAX_CAP = 1_000_000
+NO_CAP = 0
+
+
+class Caps(NamedTuple):
+    """The most live sessions per user and per agent, or NO_CAP. With `evicts`, a new session ends the least active."""
+
+    per_user: int
+    per_agent: int
+    evicts: bool
 
 
 class CapSettings(BaseSettings):

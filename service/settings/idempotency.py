@@ -1,9 +1,12 @@
 """How sessions come to be: the ids that they are given, and how long a creation can be repeated."""
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from service.sessions.session import IdFormat
+IdFormat = Literal["uuid", "hex128", "hex256"]
+"""A UUIDv4, which has 122 random bits, or 128 or 256 random bits as hex digits."""
 
 _A_YEAR = 525_600
 _SHORTEST = 0.001

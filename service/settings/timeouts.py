@@ -6,11 +6,18 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings
 
-from service.sessions.session import TimeoutConfig
-
 _DAY_MS = 86_400_000
 _A_YEAR = 525_600
 _SHORTEST = 0.001
+
+
+class TimeoutConfig(NamedTuple):
+    """Timeouts of a session, in minutes. They are whole numbers unless the settings allow fractions."""
+
+    timeout_minutes: float
+    auto_renew: bool
+    max_duration_minutes: float
+    warning_threshold_minutes: float
 
 
 class Bounds(NamedTuple):

@@ -11,8 +11,9 @@ from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
 from service.redis_client.scripts import Command
 from service.sessions.keys import Keys
-from service.sessions.session import Session, TimeoutConfig
+from service.sessions.session import Session
 from service.sessions.store import SessionStore
+from service.settings.timeouts import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, events_into, lane_to

@@ -12,7 +12,8 @@ import pytest
 
 from service.observability.event_log import EventLog
 from service.observability.log import REQUEST_ID, ConsoleFormatter, Format, Level, configure_logging
-from service.sessions.session import IdFormat, new_session_id
+from service.sessions.session import new_session_id
+from service.settings.idempotency import IdFormat
 from service.shared_secret import SharedSecret
 
 Logging = Callable[[Format, Level], Callable[[], str]]

@@ -14,9 +14,10 @@ from service.redis_client.factory import redis_py_client
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import SHARDS
 from service.sessions.scripts import CREATE
-from service.sessions.session import Session, TimeoutConfig, new_session_id
+from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from service.settings import Settings
+from service.settings.timeouts import TimeoutConfig
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, store_on
 from tests.redis_server import RedisServer

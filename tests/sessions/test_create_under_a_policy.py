@@ -11,9 +11,9 @@ from service.observability.metrics import Metrics
 from service.redis_client.client import Fields, Read, RedisClient, Reply
 from service.redis_client.scripts import Command
 from service.sessions.policies import NO_POLICY, Policies
-from service.sessions.session import TimeoutConfig
 from service.sessions.store import MOST_TRIES, SessionStore
 from service.settings import Settings
+from service.settings.timeouts import TimeoutConfig
 from tests.conftest import AGENT, USER, policies_on, store_on
 from tests.sessions.evidence import KEYS, commands_seen, keys_in
 

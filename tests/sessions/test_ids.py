@@ -13,9 +13,10 @@ from service.sessions.counts import SessionCounts
 from service.sessions.index_scan import Entry
 from service.sessions.listing import Position, SessionFilter, SessionListing
 from service.sessions.revocation import BulkRevocation, OwnerFilter, Remainder
-from service.sessions.session import IdFormat, Session
+from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
+from service.settings.idempotency import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, events_into, store_on

@@ -8,15 +8,15 @@ from pydantic.alias_generators import to_camel
 
 from service.sessions.scripts import FIELDS
 from service.sessions.session import (
-    IdFormat,
     Session,
     SessionFields,
-    TimeoutConfig,
     is_issued_id,
     minutes_from,
     new_session_id,
     session_from,
 )
+from service.settings.idempotency import IdFormat
+from service.settings.timeouts import TimeoutConfig
 from service.timestamps import iso
 
 MINUTE_MS = 60_000

@@ -7,8 +7,9 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import TimeoutInThePast
-from service.sessions.session import Session, TimeoutConfig
+from service.sessions.session import Session
 from service.sessions.store import SessionStore
+from service.settings.timeouts import TimeoutConfig
 from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt

@@ -8,10 +8,10 @@ import pytest
 
 from service.redis_client.batch import Replication
 from service.redis_client.factory import replication_of
-from service.sessions.caps import NO_CAP, Caps
-from service.sessions.session import TimeoutConfig
 from service.settings import Settings, StartupError, load_settings, unknown_variables
+from service.settings.caps import NO_CAP, Caps
 from service.settings.rates import Rate
+from service.settings.timeouts import TimeoutConfig
 
 Load = Callable[..., Settings]
 
