@@ -4,16 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-faults fuzz check bench format clean
+.PHONY: run test test-long fuzz check bench format clean
 
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service
 
-test: $(VENV)/installed     ## every test but the long forms of fault tests, those on a real server included
-	$(BIN)/pytest
+test: $(VENV)/installed     ## run all tests except the long ones, on several processes
+	$(BIN)/pytest --numprocesses 4 --dist loadfile
 
-test-faults: $(VENV)/installed  ## the long forms: replicas, Redis and networks fail under load; some seven minutes
-	$(BIN)/pytest -m faults
+test-long: $(VENV)/installed  ## run the long tests: failures under load, long models; prints its duration
+	$(BIN)/pytest -m long --durations 10
 
 fuzz: $(VENV)/installed     ## whatever may arrive at its port, much of it; the same again with the FUZZ_SEED that it says
 	@seed=$${FUZZ_SEED:-$$(date +%s)}; echo "FUZZ_SEED=$$seed"; \

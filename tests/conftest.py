@@ -2,7 +2,7 @@
 
 import fnmatch
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
+from schemathesis.pytest.plugin import SchemathesisFunction
 
 from service.api.access_log import AccessLog
 from service.api.runner import Runner
@@ -49,6 +50,9 @@ from tests.unpipelined_client import UnpipelinedClient
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+PREFIX = "app:"
+"""The key prefix in tests that set one."""
 
 KEYS_WITHOUT_END = (
     "sessions:{??}:expiry",
@@ -151,6 +155,20 @@ def store_on(redis_client: RedisClient, settings: Settings, metrics: Metrics | N
 StartReplica = Callable[..., Replica]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put the operation into the id of a schemathesis test: pytest 9.2 leaves it out, and xdist runs equal ids once."""
+    if isinstance(item, SchemathesisFunction) and "[" not in item.nodeid:
+        assert item.parent is not None
+        item._id = item.parent.id.child(item.name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fail if two tests share an id, because xdist runs only one of them."""
+    repeated = [node_id for node_id, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if repeated:
+        raise pytest.UsageError(f"tests share an id: {', '.join(repeated)}")
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory() as folder:
@@ -178,14 +196,10 @@ def cluster_servers() -> Iterator[ClusterServers]:
         servers.stop()
 
 
-@pytest.fixture(params=["server", "cluster"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Of the real servers: what stands on a lane runs on one and on a Cluster, and everything else on one.
-
-    Tests of the store run behind Sentinel too (tests/store/conftest.py).
-    """
-    found: Kind = request.param
-    return found
+@pytest.fixture
+def kind() -> Kind:
+    """The kind of real servers. Tests of the Redis client override it to run on Sentinel and Cluster too."""
+    return "server"
 
 
 @pytest.fixture
@@ -196,9 +210,9 @@ def redis_url(request: pytest.FixtureRequest, kind: Kind) -> str:
 
 
 @pytest.fixture
-async def real_redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+async def real_redis(request: pytest.FixtureRequest, kind: Kind) -> AsyncIterator[Redis]:
     """A client of the real servers, emptied; after the test no key may be without an end that should have one."""
-    client = _client_of(request, request.getfixturevalue("kind") if "kind" in request.fixturenames else "server")
+    client = _client_of(request, kind)
     await client.flushall()
     yield client
     for redis_client in _LANES.pop(id(client), []):
@@ -230,11 +244,10 @@ async def fake_redis() -> AsyncIterator[Redis]:
         yield client
 
 
-@pytest.fixture(params=["fake", "real"])
-def redis(request: pytest.FixtureRequest) -> Redis:
-    """A Redis for the HTTP layer: each test that asks for it runs on a fake and on the real server."""
-    client: Redis = request.getfixturevalue(f"{request.param}_redis")
-    return client
+@pytest.fixture
+def redis(real_redis: Redis) -> Redis:
+    """The Redis behind `client`. A module of handler unit tests overrides it with `fake_redis`."""
+    return real_redis
 
 
 @pytest.fixture
@@ -310,4 +323,5 @@ def data_dir() -> Iterator[Path]:
 
 
 def _may_stay(key: bytes) -> bool:
-    return any(fnmatch.fnmatchcase(key.decode(), pattern) for pattern in KEYS_WITHOUT_END)
+    name = key.decode().removeprefix(PREFIX)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in KEYS_WITHOUT_END)

@@ -1,5 +1,6 @@
 """A session's life, told over HTTP. Read this first."""
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.aging import age
@@ -7,6 +8,11 @@ from tests.conftest import AGENT, USER, HttpClient
 
 SESSIONS = "/api/messaging/sessions"
 MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def redis(fake_redis: Redis) -> Redis:
+    return fake_redis
 
 
 async def open_session(client: HttpClient, **members: object) -> str:

@@ -230,7 +230,6 @@ async def test_a_token_of_no_user_does_what_its_scope_names(client: HttpClient) 
     assert [answer[0] for answer in (read, listed, administered, nothing)] == [200, 403, 200, 403]
 
 
-@pytest.mark.parametrize("redis", ["fake"], indirect=True)
 async def test_a_user_gets_503_while_the_schema_version_is_unknown(client: HttpClient, redis: Redis) -> None:
     await redis.set(Keys("").layout, "2")
     await client.get("/readyz")

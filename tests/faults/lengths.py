@@ -1,4 +1,4 @@
-"""How long a fault lasts: briefly in `make test`, in full in `make test-faults`."""
+"""How long a fault lasts: briefly in `make test`, in full in `make test-long`."""
 
 from typing import NamedTuple
 
@@ -22,6 +22,6 @@ LENGTHS = pytest.mark.parametrize(
     "length",
     [
         pytest.param(SHORT, id="short"),
-        pytest.param(LONG, id="long", marks=[pytest.mark.faults, pytest.mark.timeout(300)]),
+        pytest.param(LONG, id="long", marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],
 )

@@ -162,7 +162,6 @@ async def test_guesses_may_be_left_unlimited(serve: Serve) -> None:
     assert await asked(client, 20, HERE, MISS) == [404] * 20
 
 
-@pytest.mark.parametrize("redis", ["real"], indirect=True)
 @pytest.mark.parametrize("headers", [having("read"), bearing(AGENT)], ids=["key", "token"])
 async def test_once_none_are_left_no_session_is_looked_at(serve: Serve, redis: Redis, headers: dict[str, str]) -> None:
     client = await serve(**GUARDED, session_guesses_per_caller="1/hour")

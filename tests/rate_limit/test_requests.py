@@ -193,7 +193,6 @@ async def test_what_is_refused_is_counted_by_limit(serve: Serve) -> None:
     assert counts == {"address": 3, "address-guesses": 0, "caller": 0, "caller-guesses": 0}
 
 
-@pytest.mark.parametrize("redis", ["fake"], indirect=True)
 async def test_data_of_an_unknown_layout_is_left_alone(serve: Serve, redis: Redis) -> None:
     await redis.set(Keys("").layout, "2")
     client = await serve(session_rate_per_address="1/hour")
@@ -202,7 +201,6 @@ async def test_data_of_an_unknown_layout_is_left_alone(serve: Serve, redis: Redi
     assert await redis.keys("sessions:address:*") == []
 
 
-@pytest.mark.parametrize("redis", ["fake"], indirect=True)
 async def test_a_prefix_stands_before_buckets_too(serve: Serve, redis: Redis) -> None:
     client = await serve(session_rate_per_address="1/hour", session_key_prefix="app:")
     await asked(client, 1, {})
