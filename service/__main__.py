@@ -9,10 +9,11 @@ import uvloop
 from service.auth.api_keys import new_key
 from service.auth.factory import require_authentication
 from service.cli import arguments
+from service.errors import StartupError
 from service.observability.event_log import open_event_log
 from service.process.serve import serve
 from service.process.workers import serve_by_workers
-from service.settings import Settings, StartupError, load_settings, unknown_variables
+from service.settings import Settings, load_settings, unknown_variables
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def create_app(
 ) -> web.Application:
     """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep.
 
-    Raises CannotStart where the keys of callers cannot be read.
+    Raises StartupError where the keys of callers cannot be read.
     """
     keys = build_keys(settings)
     timeout_seconds = settings.session_store_timeout_seconds

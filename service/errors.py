@@ -1,76 +1,91 @@
-"""One tree of refusals: each class carries its status, its code and its facts, and knows nothing of HTTP frameworks."""
+"""The errors of the service. Each class defines the status, the code and the facts of one error response."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from service.timestamps import iso
 
+RETRY_AFTER_SECONDS = 1
+"""Retry-After of errors that usually last for seconds, such as a failover of Redis."""
+
+ISSUER_RETRY_AFTER_SECONDS = 10
+"""Retry-After while the public keys of the token issuer cannot be fetched."""
+
+_RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_CLOSE = {"Connection": "close"}
+
+_END_REASONS = {"inactivity": " because of inactivity", "max_duration": " at its maximum duration"}
+
+
+class StartupError(Exception):
+    """The service or a command cannot start. The message has a line for each invalid setting or other cause."""
+
 
 class ServiceError(Exception):
-    """An answer other than success. `sentence` says it for a person, `details` for a program."""
+    """An error response. `detail` explains it in a sentence, `facts` are its members for programs."""
 
-    status: ClassVar[int]
-    code: ClassVar[str]
-    message: ClassVar[str]
+    status: int
+    code: str
+    message: str
     headers: Mapping[str, str] = {}
 
-    def __init__(self, detail: str, **details: Any) -> None:
+    def __init__(self, detail: str, **facts: Any) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.details = details
+        self.facts = facts
 
 
 class InvalidRequest(ServiceError):
-    """The request says something that cannot be; `fields` names every member at fault and what is wrong with it."""
+    """Members, parameters or headers of the request are invalid. `fields` maps the name of each to its error."""
 
-    status, code, message = 400, "VALIDATION_ERROR", "The request is not valid"
+    status, code, message = 400, "VALIDATION_ERROR", "Invalid request"
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {fault}" for name, fault in fields.items()), fields=dict(fields))
+        super().__init__("; ".join(f"{name}: {error}" for name, error in fields.items()), fields=dict(fields))
 
 
 class MalformedRequest(ServiceError):
-    """What arrived is not HTTP, or not HTTP that this service reads."""
+    """The request is not HTTP, or not a version of HTTP that the service supports."""
 
-    status, code, message = 400, "BAD_REQUEST", "The request could not be read"
+    status, code, message = 400, "BAD_REQUEST", "Malformed request"
 
 
 class Unauthorized(ServiceError):
-    """Nobody knows who asks. `reason` is `missing`, `unknown` or `expired`."""
+    """The caller is not authenticated. `reason` is `missing`, `unknown` or `expired`."""
 
-    status, code, message = 401, "UNAUTHORIZED", "A key or token is needed"
+    status, code, message = 401, "UNAUTHORIZED", "Authentication is required"
 
     def __init__(self, detail: str, *, reason: str) -> None:
         super().__init__(detail, reason=reason)
         self.headers = {"WWW-Authenticate": "Bearer" if reason == "missing" else 'Bearer error="invalid_token"'}
 
     @property
-    def is_of_a_guess(self) -> bool:
-        """Whether what came may have been made up: not where nothing came, or what was good once."""
-        return bool(self.details["reason"] == "unknown")
+    def is_failed_lookup(self) -> bool:
+        """Whether the key or token is unknown, and not missing or expired."""
+        return bool(self.facts["reason"] == "unknown")
 
     @classmethod
     def unknown(cls) -> Self:
-        return cls("The key or token is not one that this service takes.", reason="unknown")
+        return cls("The key or token is not valid for this service.", reason="unknown")
 
 
 class Forbidden(ServiceError):
-    """It is known who asks, and they may not; with a `scope` where one would let them."""
+    """The caller lacks a permission. `scope` names the scope that would grant it, if there is one."""
 
-    status, code, message = 403, "FORBIDDEN", "This is not allowed"
+    status, code, message = 403, "FORBIDDEN", "Permission denied"
 
     def __init__(self, detail: str, *, scope: str | None = None) -> None:
         super().__init__(detail, **({} if scope is None else {"scope": scope}))
-        wanted = "" if scope is None else f', scope="{scope}"'
-        self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope"{wanted}'}
+        parameter = "" if scope is None else f', scope="{scope}"'
+        self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope"{parameter}'}
 
 
 class RouteNotFound(ServiceError):
-    status, code, message = 404, "NOT_FOUND", "There is nothing at this path"
+    status, code, message = 404, "NOT_FOUND", "Path not found"
 
 
 class SessionNotFound(ServiceError):
-    """The session never was, was deleted, or ended longer ago than its tombstone is kept."""
+    """The session never existed, was deleted, or expired before the retention period of its tombstone."""
 
     status, code, message = 404, "SESSION_NOT_FOUND", "Session not found"
 
@@ -79,94 +94,86 @@ class SessionNotFound(ServiceError):
 
 
 class AgentNotFound(ServiceError):
-    """Agents must be known (SESSION_REQUIRE_KNOWN_AGENT), and this one has no policy."""
+    """The agent has no policy, and SESSION_REQUIRE_KNOWN_AGENT is true."""
 
     status, code, message = 404, "AGENT_NOT_FOUND", "Agent not found"
 
     def __init__(self, agent_id: str) -> None:
-        super().__init__(f"There is no agent with the id {agent_id!r}: it has no policy.", agentId=agent_id)
+        super().__init__(f"The agent {agent_id!r} is unknown: it has no timeout policy.", agentId=agent_id)
 
 
 class AgentPolicyNotFound(ServiceError):
     status, code, message = 404, "AGENT_POLICY_NOT_FOUND", "Agent has no policy"
 
     def __init__(self, agent_id: str) -> None:
-        super().__init__(f"The agent {agent_id!r} has no policy.", agentId=agent_id)
+        super().__init__(f"The agent {agent_id!r} has no timeout policy.", agentId=agent_id)
 
 
 class MethodNotAllowed(ServiceError):
-    status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here"
+    status, code, message = 405, "METHOD_NOT_ALLOWED", "Method not allowed"
 
     def __init__(self, method: str, allowed: str) -> None:
-        super().__init__(f"{method} is not allowed here; {allowed} would be.", allowed=allowed.split(", "))
+        super().__init__(f"The method must be one of {allowed} (got {method}).", allowed=allowed.split(", "))
         self.headers = {"Allow": allowed}
 
 
-class RequestTimedOut(ServiceError):
-    """The request was not whole in time; nothing was done, and the connection is closed."""
+class RequestTimeout(ServiceError):
+    """The request was not received completely in time. Nothing was done, and the connection is closed."""
 
-    status, code, message = 408, "REQUEST_TIMEOUT", "The request did not arrive in time"
-    headers: Mapping[str, str] = {"Connection": "close"}
+    status, code, message = 408, "REQUEST_TIMEOUT", "Request timeout"
+    headers: Mapping[str, str] = _CLOSE
 
     def __init__(self) -> None:
-        super().__init__("The request was not whole in the time that it had; nothing was done.")
+        super().__init__("The request did not arrive completely in time. Send it again.")
 
 
 class SessionRevoked(ServiceError):
-    """It was ended while it was being created, and does not live.
+    """The session was ended while it was being created: usually by a bulk revocation, rarely by a deletion."""
 
-    That was a bulk revocation. Where the session had to be taken back (see Store.create), it may also have been someone
-    who found it in a list: Redis keeps no trace of either, and the answer must not be false of the first.
-    """
-
-    status, code, message = 409, "SESSION_REVOKED", "Session was revoked while it was created"
+    status, code, message = 409, "SESSION_REVOKED", "Session was revoked during its creation"
 
     def __init__(self, agent_id: str, user_id: str) -> None:
         super().__init__(
-            "Others ended this session, or all of its user or agent, while it was created; create it again.",
+            "Another request ended this session, or all sessions of its user or agent. Create it again.",
             agentId=agent_id,
             userId=user_id,
         )
 
 
 class SessionLimitReached(ServiceError):
-    """As many sessions of its user, or of its agent, live as may (SESSION_MAX_PER_USER, SESSION_MAX_PER_AGENT).
+    """The user or the agent has as many active sessions as its cap allows. `limit` is `user` or `agent`."""
 
-    `limit` is `user` or `agent`.
-    """
+    status, code, message = 409, "SESSION_LIMIT_REACHED", "Session limit reached"
 
-    status, code, message = 409, "SESSION_LIMIT_REACHED", "No more sessions may be open"
-
-    def __init__(self, limit: str, owner_id: str, most: int) -> None:
+    def __init__(self, limit: str, owner_id: str, cap: int) -> None:
         super().__init__(
-            f"The {limit} {owner_id!r} has as many sessions as may be open at once: {most}.",
-            **{"limit": limit, "max": most, f"{limit}Id": owner_id},
+            f"The {limit} {owner_id!r} already has the maximum of {cap} active sessions. End one of them first.",
+            **{"limit": limit, "max": cap, f"{limit}Id": owner_id},
         )
 
 
 class SessionExpired(ServiceError):
-    """The session lived and has ended; its tombstone says when and why."""
+    """The session expired less than the retention period ago."""
 
     status, code, message = 410, "SESSION_EXPIRED", "Session has expired"
 
     def __init__(self, session_id: str, expires_at_ms: int, reason: str) -> None:
         expires_at = iso(expires_at_ms)
-        known = {"inactivity": " for want of activity", "max_duration": " at its maximum duration"}
-        why = known.get(reason, "")  # a newer version beside this one may write others
+        cause = _END_REASONS.get(reason, "")  # a replica of a newer version may write other reasons
         super().__init__(
-            f"The session ended at {expires_at}{why}.", sessionId=session_id, expiresAt=expires_at, reason=reason
+            f"The session expired at {expires_at}{cause}.", sessionId=session_id, expiresAt=expires_at, reason=reason
         )
 
 
 class PreconditionFailed(ServiceError):
-    """The session is at another revision than those over which it was to be changed; nothing was changed."""
+    """The session has another revision than If-Match. Nothing was changed."""
 
-    status, code, message = 412, "PRECONDITION_FAILED", "Session was changed meanwhile"
+    status, code, message = 412, "PRECONDITION_FAILED", "Session has changed"
 
     def __init__(self, session_id: str, revision: int) -> None:
         etag = f'"{revision}"'
         super().__init__(
-            f"The session is at {etag}, which If-Match does not name; nothing was changed.",
+            f"If-Match must be the current ETag {etag}. Read the session and apply the change again.",
             sessionId=session_id,
             etag=etag,
         )
@@ -174,48 +181,45 @@ class PreconditionFailed(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    status, code, message = 413, "PAYLOAD_TOO_LARGE", "The request body is too large"
+    status, code, message = 413, "PAYLOAD_TOO_LARGE", "Request body is too large"
 
-    def __init__(self, max_body_bytes: int) -> None:
-        super().__init__(f"A request body may hold {max_body_bytes} bytes.", maxBytes=max_body_bytes)
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The request body must not exceed {max_bytes} bytes.", maxBytes=max_bytes)
 
 
 class UriTooLong(ServiceError):
-    status, code, message = 414, "URI_TOO_LONG", "The URL is too long"
+    status, code, message = 414, "URI_TOO_LONG", "URL is too long"
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"A URL may have {max_bytes} bytes.", maxBytes=max_bytes)
+        super().__init__(f"The URL must not exceed {max_bytes} bytes.", maxBytes=max_bytes)
 
 
 class UnsupportedMediaType(ServiceError):
-    status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "The request body must be JSON"
+    status, code, message = 415, "UNSUPPORTED_MEDIA_TYPE", "Content type is not supported"
 
     def __init__(self, content_type: str, *media_types: str) -> None:
         accepted = " or ".join(media_types)
-        super().__init__(f"Send Content-Type: {accepted}, not {content_type}.", contentType=content_type)
+        super().__init__(f"Content-Type must be {accepted} (got {content_type}).", contentType=content_type)
 
 
 class UnsupportedEncoding(ServiceError):
-    """The body is compressed in a way that this service does not open."""
-
-    status, code, message = 415, "UNSUPPORTED_ENCODING", "The request body cannot be opened"
+    status, code, message = 415, "UNSUPPORTED_ENCODING", "Content encoding is not supported"
     headers: Mapping[str, str] = {"Accept-Encoding": "gzip, deflate"}
 
     def __init__(self, encoding: str) -> None:
         super().__init__(
-            f"Send the body as it is, or with Content-Encoding: gzip or deflate, not {encoding}.",
-            contentEncoding=encoding,
+            f"Content-Encoding must be gzip or deflate, or absent (got {encoding}).", contentEncoding=encoding
         )
 
 
 class RenewalFailed(ServiceError):
-    """The session already ends at its maximum duration: nothing is left to extend."""
+    """The session already expires at its maximum duration."""
 
     status, code, message = 422, "SESSION_RENEWAL_FAILED", "Session cannot be renewed"
 
     def __init__(self, session_id: str, *, created_at_ms: int, max_duration_minutes: float, expires_at_ms: int) -> None:
         super().__init__(
-            f"The session already ends at its maximum duration of {max_duration_minutes} minutes.",
+            f"The session already expires at its maximum duration of {max_duration_minutes} minutes.",
             sessionId=session_id,
             maxDurationMinutes=max_duration_minutes,
             createdAt=iso(created_at_ms),
@@ -223,122 +227,125 @@ class RenewalFailed(ServiceError):
         )
 
 
-class TimeoutInThePast(ServiceError):
-    """With the changed configuration the session would have ended already; nothing was changed."""
+class InvalidTimeoutConfig(ServiceError):
+    """With the changed configuration, the session would already be expired. Nothing was changed."""
 
-    status, code, message = 422, "INVALID_TIMEOUT_CONFIG", "Session would have ended already"
+    status, code, message = 422, "INVALID_TIMEOUT_CONFIG", "Timeout would expire the session"
 
     def __init__(self, session_id: str, expires_at_ms: int) -> None:
         expires_at = iso(expires_at_ms)
         super().__init__(
-            f"With this configuration the session would have ended at {expires_at}.",
+            f"With this configuration, the session would have expired at {expires_at}. Choose longer timeouts.",
             sessionId=session_id,
             expiresAt=expires_at,
         )
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The caller gave the same key to another creation before. Nothing was created."""
+    """The caller used the same key for another creation. Nothing was created."""
 
-    status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "Key was used for another request"
+    status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "Idempotency key was used for another request"
 
     def __init__(self) -> None:
-        super().__init__("The Idempotency-Key came with another request before; each creation needs its own.")
+        super().__init__("The Idempotency-Key belongs to another request. Use a new key for each creation.")
 
 
 class RateLimited(ServiceError):
-    """None is left of what may be asked, or guessed, from one address or by one caller. Nothing was done."""
+    """The address or the caller exceeded a rate limit. Nothing was done."""
 
     status, code, message = 429, "RATE_LIMITED", "Too many requests"
 
-    def __init__(self, limit: str, seconds: int) -> None:
-        super().__init__(f"Nothing is left of the limit {limit!r}; try again in {seconds} s.", limit=limit)
+    def __init__(self, limit: str, retry_after_seconds: int) -> None:
+        super().__init__(f"The rate limit {limit!r} is exceeded. Try again in {retry_after_seconds} s.", limit=limit)
         self.limit = limit
-        self.headers = {"Retry-After": str(seconds)}
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class HeaderFieldsTooLarge(ServiceError):
-    """One header, or all of them: in number or in bytes."""
+    """A header, or all headers together, are too large, or there are too many."""
 
-    status, code, message = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE", "The request's headers are too large"
+    status, code, message = 431, "REQUEST_HEADER_FIELDS_TOO_LARGE", "Request headers are too large"
 
-    def __init__(self, *, fields: int, field_bytes: int, bytes_in_all: int) -> None:
+    def __init__(self, *, max_fields: int, max_field_bytes: int, max_bytes: int) -> None:
         super().__init__(
-            f"There may be {fields} headers, of {field_bytes} bytes each and {bytes_in_all} in all.",
-            maxFields=fields,
-            maxFieldBytes=field_bytes,
-            maxBytes=bytes_in_all,
+            f"A request must not exceed {max_fields} headers, {max_field_bytes} bytes in one header, "
+            f"and {max_bytes} bytes in all headers.",
+            maxFields=max_fields,
+            maxFieldBytes=max_field_bytes,
+            maxBytes=max_bytes,
         )
 
 
 class InternalError(ServiceError):
-    """A fault of ours. It is logged; the client learns only that it happened."""
+    """A bug in the service. Only the log contains its cause."""
 
     status, code, message = 500, "INTERNAL_ERROR", "Internal server error"
 
     def __init__(self) -> None:
-        super().__init__("Something went wrong on our side.")
+        super().__init__("The service failed to handle the request. Its log contains the cause.")
 
 
 class StoreUnavailable(ServiceError):
-    """Redis did not do what was asked. A change may or may not have happened. `why` is for the log."""
+    """Redis failed. A change may or may not have been applied. `cause` is for the log."""
 
-    status, code, message = 503, "STORE_UNAVAILABLE", "The session store is not available"
-    headers: Mapping[str, str] = {"Retry-After": "1"}
+    status, code, message = 503, "STORE_UNAVAILABLE", "Session store is unavailable"
+    headers: Mapping[str, str] = _RETRY_AFTER
 
-    def __init__(self, why: str) -> None:
-        super().__init__("The session store cannot do this at the moment; try again.")
-        self.why = why
+    def __init__(self, cause: str) -> None:
+        super().__init__("The session store is unavailable at the moment. Try again.")
+        self.cause = cause
 
 
 class TooManyConnections(ServiceError):
-    """This process serves as many clients as it may. Nothing was read, and the connection is closed."""
+    """The process has the maximum number of connections. It closes this one without reading a request."""
 
-    status, code, message = 503, "TOO_MANY_CONNECTIONS", "There are too many connections"
-    headers: Mapping[str, str] = {"Retry-After": "1", "Connection": "close"}
+    status, code, message = 503, "TOO_MANY_CONNECTIONS", "Too many connections"
+    headers: Mapping[str, str] = _RETRY_AFTER | _CLOSE
 
     def __init__(self) -> None:
-        super().__init__("As many clients are connected as can be served; nothing was done, try again.")
+        super().__init__("The service has the maximum number of connections. Nothing was done. Try again.")
 
 
 class IssuerUnavailable(ServiceError):
-    """What tokens are signed with cannot be had from their issuer, so it is not known who asks. Nothing was done."""
+    """The public keys of the token issuer cannot be fetched, so the token cannot be verified. Nothing was done."""
 
-    status, code, message = 503, "ISSUER_UNAVAILABLE", "The issuer of tokens does not answer"
-    headers: Mapping[str, str] = {"Retry-After": "10"}
+    status, code, message = 503, "ISSUER_UNAVAILABLE", "Token issuer is unavailable"
+    headers: Mapping[str, str] = {"Retry-After": str(ISSUER_RETRY_AFTER_SECONDS)}
 
     def __init__(self) -> None:
-        super().__init__("The token cannot be judged, for its issuer does not answer; nothing was done, try again.")
+        super().__init__("The token cannot be verified: its issuer does not respond. Nothing was done. Try again.")
 
 
 class Contention(ServiceError):
-    """So many change this session at once that a change had no turn. Nothing was changed, and Redis is well."""
+    """Too many concurrent changes of one session. Nothing was changed, and Redis is available."""
 
-    status, code, message = 503, "CONTENTION", "Session is changed by too many at once"
-    headers: Mapping[str, str] = {"Retry-After": "1"}
+    status, code, message = 503, "CONTENTION", "Too many concurrent changes"
+    headers: Mapping[str, str] = _RETRY_AFTER
 
     def __init__(self, session_id: str) -> None:
-        super().__init__("Others kept changing this session; nothing was changed, try again.", sessionId=session_id)
+        super().__init__(
+            "Other requests kept changing this session. Nothing was changed. Try again.", sessionId=session_id
+        )
 
 
 class CreationContention(ServiceError):
-    """So many create sessions of one user or agent at once that one had no turn: it was not created. Redis is well."""
+    """Too many concurrent creations for one user or agent. Nothing was created, and Redis is available."""
 
-    status, code, message = 503, "CONTENTION", "Too many create sessions at once"
-    headers: Mapping[str, str] = {"Retry-After": "1"}
+    status, code, message = 503, "CONTENTION", "Too many concurrent creations"
+    headers: Mapping[str, str] = _RETRY_AFTER
 
     def __init__(self, limit: str, owner_id: str) -> None:
         super().__init__(
-            f"Others kept creating sessions of this {limit}; none was created, try again.",
+            f"Other requests kept creating sessions of this {limit}. Nothing was created. Try again.",
             **{"limit": limit, f"{limit}Id": owner_id},
         )
 
 
 class OtherHTTPError(ServiceError):
-    """A refusal of the HTTP layer that has no class of its own."""
+    """An error of the HTTP library without a class of its own."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"{reason}.")
-        self.status = status  # type: ignore[misc]
-        self.code = reason.upper().replace(" ", "_").replace("-", "_")  # type: ignore[misc]
-        self.message = reason  # type: ignore[misc]
+        self.status = status
+        self.code = reason.upper().replace(" ", "_").replace("-", "_")
+        self.message = reason

@@ -5,13 +5,13 @@ from typing import Any
 
 from service.errors import (
     CreationContention,
+    InvalidTimeoutConfig,
     PreconditionFailed,
     RenewalFailed,
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
     SessionRevoked,
-    TimeoutInThePast,
 )
 from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import Session
@@ -23,7 +23,7 @@ _WORDS: dict[type[Exception], str] = {
     SessionLimitReached: "full",
     CreationContention: "contention",
     RenewalFailed: "at_maximum",
-    TimeoutInThePast: "in_the_past",
+    InvalidTimeoutConfig: "in_the_past",
     PreconditionFailed: "other_revision",
     UnexpectedReply: "unknown",
 }

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from service.errors import RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.errors import InvalidTimeoutConfig, RenewalFailed, SessionExpired, SessionNotFound
 from service.sessions.session import Session, session_from
 from service.settings.timeouts import TimeoutConfig
 
@@ -117,7 +117,7 @@ def update_timeout(life: Life, now_ms: int, changes: Mapping[str, float | bool])
     )
     if configured.expires_at_ms <= now_ms:
         ended = {"sessionId": life.id, "expiresAt": iso(configured.expires_at_ms)}
-        return Refused(TimeoutInThePast, ended), life
+        return Refused(InvalidTimeoutConfig, ended), life
     return seen(configured, now_ms), configured
 
 

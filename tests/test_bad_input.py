@@ -461,7 +461,7 @@ async def test_another_media_type_is_told_both(client: HttpClient, content_type:
     refusal = await response.json()
     assert response.status == 415
     assert refusal["error"]["details"] == (
-        f"Send Content-Type: application/json or application/merge-patch+json, not {content_type}."
+        f"Content-Type must be application/json or application/merge-patch+json (got {content_type})."
     )
 
 
@@ -832,7 +832,7 @@ async def test_an_expired_session_in_the_schemas_shape(client: HttpClient, redis
         "error": {
             "code": "SESSION_EXPIRED",
             "message": "Session has expired",
-            "details": "The session ended at 2024-01-15T10:30:00.000Z for want of activity.",
+            "details": "The session expired at 2024-01-15T10:30:00.000Z because of inactivity.",
         },
         "code": "SESSION_EXPIRED",
         "details": {"sessionId": session_id, "expiresAt": "2024-01-15T10:30:00.000Z", "reason": "inactivity"},

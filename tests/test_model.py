@@ -346,7 +346,7 @@ async def answer_to(call: Awaitable[Session | None]) -> Answer:
     try:
         session = await call
     except ServiceError as refusal:
-        return Refused(type(refusal), refusal.details)
+        return Refused(type(refusal), refusal.facts)
     return Deleted() if session is None else session
 
 

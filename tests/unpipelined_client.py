@@ -105,7 +105,7 @@ class UnpipelinedClient:
             async with asyncio.timeout(self._timeout_seconds):
                 replies = await answer
         except RedisConnectionError as error:
-            raise _ConnectionLost(self._outage.record_failure(error).why) from error
+            raise _ConnectionLost(self._outage.record_failure(error).cause) from error
         except TimeoutError as error:
             overdue = TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
             raise self._outage.record_failure(overdue) from error

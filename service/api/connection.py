@@ -18,7 +18,7 @@ from service.errors import (
     HeaderFieldsTooLarge,
     InternalError,
     MalformedRequest,
-    RequestTimedOut,
+    RequestTimeout,
     ServiceError,
     UriTooLong,
 )
@@ -93,7 +93,7 @@ class ClientConnection(RequestHandler):
 
     def log_exception(self, *arguments: Any, **options: Any) -> None:
         """Told of a broken or late body once more when its request is answered, and aiohttp reads on to its end."""
-        if not isinstance(options.get("exc_info"), RequestPayloadError | RequestTimedOut):
+        if not isinstance(options.get("exc_info"), RequestPayloadError | RequestTimeout):
             super().log_exception(*arguments, **options)
 
     def handle_error(
@@ -137,7 +137,7 @@ class ClientConnection(RequestHandler):
     def _look_at_a_head(self, now: float, patience: float) -> None:
         if self._nth_with_head == self._request_count:
             if now - self._head_since > patience:
-                self._refuse(RequestTimedOut())
+                self._refuse(RequestTimeout())
         elif self._request_count == 0 and now - self._made_at > patience:
             self.force_close()
 
@@ -148,7 +148,7 @@ class ClientConnection(RequestHandler):
         if self._nth_with_body != self._request_count:
             self._nth_with_body, self._body_since = self._request_count, now
         elif now - self._body_since > patience:
-            request.content.set_exception(RequestTimedOut())
+            request.content.set_exception(RequestTimeout())
 
     def _look_at_answers(self, transport: asyncio.Transport, now: float, patience: float) -> None:
         """A client that takes none of them for so long has none of them, also where the connection was to be closed."""
@@ -183,4 +183,4 @@ def _refusal_of(status: int, error: BaseException | None, message: str | None) -
 
 
 def _too_large() -> HeaderFieldsTooLarge:
-    return HeaderFieldsTooLarge(fields=MAX_FIELDS, field_bytes=MAX_FIELD_BYTES, bytes_in_all=MAX_HEAD_BYTES)
+    return HeaderFieldsTooLarge(max_fields=MAX_FIELDS, max_field_bytes=MAX_FIELD_BYTES, max_bytes=MAX_HEAD_BYTES)

@@ -28,7 +28,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     obstacle = await request.app[HEALTH].why_not_ready()
     if obstacle is None:
         return json_response({"status": "ready"})
-    return json_response({"status": "not ready", "reason": obstacle}, status=503, headers={"Retry-After": "1"})
+    return json_response({"status": "not ready", "reason": obstacle}, status=503, headers=StoreUnavailable.headers)
 
 
 @routes.get(SESSIONS + "/health", needs=COUNT)

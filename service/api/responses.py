@@ -98,7 +98,7 @@ def policy_deleted_response(agent_id: str) -> JsonResponse:
 
 def error_response(refusal: ServiceError, error_format: str) -> JsonResponse:
     """A refusal in one of the contract's two shapes: `flat` is its example, `schema` its OpenAPI schema and more."""
-    body: dict[str, Any] = {"code": refusal.code, "details": refusal.details}
+    body: dict[str, Any] = {"code": refusal.code, "details": refusal.facts}
     if error_format == "flat":
         body = {"error": refusal.message, **body}
     else:

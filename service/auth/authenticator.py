@@ -75,7 +75,7 @@ class Authenticator:
                 method=request.method,
                 route=route_of(request),
                 status=refusal.status,
-                **refusal.details,
+                **refusal.facts,
             )
 
     def _caller_by_key(self, presented: str) -> Caller | None:

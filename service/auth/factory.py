@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from service.auth.api_key_file import ApiKeyFile, why
 from service.auth.api_keys import ApiKeys, read_entries
 from service.auth.authenticator import Admit, Authenticator, KeyRing
+from service.errors import StartupError
 from service.observability.audit import Audit
-from service.settings import Settings, StartupError
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.auth.tokens import Tokens
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 def authenticator_for(
     settings: Settings, admit: Admit | None = None, audit: Audit | None = None
 ) -> Authenticator | None:
-    """None where there are neither keys nor tokens. Raises CannotStart."""
+    """None where there are neither keys nor tokens. Raises StartupError."""
     if not settings.requires_authentication:
         return None
     return Authenticator(_key_ring(settings), _tokens(settings), admit, audit)
 
 
 def require_authentication(settings: Settings) -> None:
-    """Raises CannotStart where others than this machine could reach a service that asks nobody who they are."""
+    """Raises StartupError where others than this machine could reach a service that asks nobody who they are."""
     if not (settings.requires_authentication or settings.session_allow_anonymous or _is_loopback(settings.host)):
         raise StartupError(
             f"HOST={settings.host}: whoever reaches it could do everything, for there is neither SESSION_API_KEYS nor "

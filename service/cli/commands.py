@@ -19,7 +19,7 @@ from service.cli.arguments import HashIds, Inspect, Revoke
 from service.cli.durations import human
 from service.cli.inspection import Found, Looked
 from service.cli.json_output import document
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import ServiceError, StartupError, StoreUnavailable
 from service.maintenance.schema_version import UnknownSchemaVersion
 from service.observability.audit import Audit, Origin
 from service.observability.event_log import EventLog
@@ -28,7 +28,7 @@ from service.process.auditing import auditing
 from service.redis_client.errors import ScriptError
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
-from service.settings import Settings, StartupError
+from service.settings import Settings
 from service.shared_secret import SharedSecret
 
 DONE, NOT_DONE, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
@@ -229,9 +229,9 @@ def _sessions(number: int) -> str:
 def _told(error: ServiceError | StartupError | ScriptError) -> str:
     match error:
         case UnknownSchemaVersion():
-            return error.why
+            return error.cause
         case StoreUnavailable():
-            return f"Redis is not available: {error.why}"
+            return f"Redis is not available: {error.cause}"
         case ScriptError():
             return f"Redis holds what this service did not write: {error}"
         case _:

@@ -36,7 +36,7 @@ class Access(NamedTuple):
 
 
 async def opened(settings: Settings, secret: SharedSecret, audit: Audit | None) -> Access:
-    """Access by the settings. Raises CannotStart where they name no server, or none that runs."""
+    """Access by the settings. Raises StartupError where they name no server, or none that runs."""
     url = await _redis_url(settings)
     metrics = Metrics()
     keys = build_keys(settings)

@@ -26,7 +26,7 @@ def reason_of(trouble: StoreUnavailable) -> Reason:
     """Why a service serves no session."""
     if isinstance(trouble, UnknownSchemaVersion):
         return Reason(
-            "LAYOUT_UNKNOWN", f"{trouble.why} Serve it by the release that wrote it, or move it as CHANGELOG.md says."
+            "LAYOUT_UNKNOWN", f"{trouble.cause} Serve it by the release that wrote it, or move it as CHANGELOG.md says."
         )
     return Reason(trouble.code, f"{trouble.message}; the log says why.")
 

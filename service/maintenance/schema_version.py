@@ -108,7 +108,7 @@ class SchemaVersion:
             self._looking = asyncio.get_running_loop().create_task(self._outcome_of_a_look(), context=Context())
         trouble = await asyncio.shield(self._looking)
         if trouble is not None:
-            raise StoreUnavailable(trouble.why)
+            raise StoreUnavailable(trouble.cause)
 
     async def _outcome_of_a_look(self) -> StoreUnavailable | None:
         try:

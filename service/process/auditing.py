@@ -6,17 +6,18 @@ from functools import partial
 
 import orjson
 
+from service.errors import StartupError
 from service.observability.audit import MARK, Audit, Fact, Origin
 from service.observability.audit_file import AuditFile
 from service.observability.event_log import EventLog
 from service.observability.log_writer import LogWriter
 from service.observability.metrics import Metrics
-from service.settings import Settings, StartupError
+from service.settings import Settings
 
 
 @contextmanager
 def auditing(settings: Settings, event_log: EventLog, metrics: Metrics, doer: Origin) -> Iterator[Audit | None]:
-    """None where there is to be none. What no request does is the `doer`'s. Raises CannotStart."""
+    """None where there is to be none. What no request does is the `doer`'s. Raises StartupError."""
     audit = partial(Audit, event_log.secret, doer=doer, worker=event_log.worker)
     with ExitStack() as stack:
         if settings.audit_file is not None:

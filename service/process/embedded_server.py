@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from service.errors import StartupError
 from service.process.child import DIE_WITH_PARENT
-from service.settings import MAX_METADATA_BYTES, StartupError
+from service.settings import MAX_METADATA_BYTES
 
 _LONGEST_SOCKET_PATH_BYTES = 100
 _LOCK_SECONDS = 3
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
     """Run a server over the data in `data_dir` and yield its URL; should it die, it is started again.
 
-    Raises CannotStart where the server is not installed or does not start, or another one holds the directory.
+    Raises StartupError where the server is not installed or does not start, or another one holds the directory.
     """
     server = EmbeddedServer(data_dir)
     try:
@@ -48,7 +49,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
 
 
 async def url_of_the_running(data_dir: Path) -> str:
-    """The URL of the server that a service runs over the data in `data_dir`. Raises CannotStart where there is none."""
+    """Return the URL of the server that a service runs over `data_dir`. Raises StartupError if none runs."""
     server = EmbeddedServer(data_dir)
     if not await server.runs():
         raise StartupError(f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.")

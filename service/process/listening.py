@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from service.settings import Settings, StartupError
+from service.errors import StartupError
+from service.settings import Settings
 
 _EACH_ITS_OWN = sys.platform == "linux"
 """Elsewhere SO_REUSEPORT is something else, or nothing: there they share one."""
@@ -44,7 +45,7 @@ class Listening:
 
 
 async def listening(settings: Settings) -> Listening:
-    """Hold the addresses of HOST and PORT. Raises CannotStart, also where others that share a port listen on it."""
+    """Hold the addresses of HOST and PORT. Raises StartupError, also where others that share a port listen on it."""
     try:
         alone = await asyncio.get_running_loop().create_server(
             asyncio.Protocol, settings.host, settings.port, start_serving=False

@@ -15,6 +15,7 @@ from service.api.access_log import AccessLog
 from service.api.app_keys import HEALTH
 from service.api.runner import Runner, as_it_is
 from service.app import create_app
+from service.errors import StartupError
 from service.observability.audit import Origin
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
@@ -26,7 +27,7 @@ from service.process.listening import cannot_listen, url_of
 from service.process.open_files import room_for
 from service.redis_client.factory import connect_clients
 from service.sessions.scripts import SCRIPTS
-from service.settings import Settings, StartupError, unknown_variables
+from service.settings import Settings, unknown_variables
 from service.shared_secret import SharedSecret
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, event_log: EventLog) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises CannotStart."""
+    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises StartupError."""
     warn_of_unknown_variables()
     stopped = stop_signal()
     async with AsyncExitStack() as stack:

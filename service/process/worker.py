@@ -9,12 +9,13 @@ from typing import NamedTuple, Self
 
 import uvloop
 
+from service.errors import StartupError
 from service.observability import multiprocess_metrics
 from service.observability.event_log import open_event_log
 from service.observability.metrics import Metrics
 from service.process import pulse
 from service.process.serve import serve_as_worker
-from service.settings import StartupError, load_settings
+from service.settings import load_settings
 
 SERVING = "serving\n"
 """What it says on stdout once it serves, before it beats there; where it cannot, it says why."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from service.errors import StartupError
 from service.observability import multiprocess_metrics
 from service.process import pulse
 from service.process.banner import announce
@@ -22,7 +23,7 @@ from service.process.child import DIE_WITH_PARENT
 from service.process.listening import Listening, listening
 from service.process.serve import redis_url, stop_signal, warn_of_unknown_variables
 from service.process.worker import SERVING, Assignment
-from service.settings import Settings, StartupError
+from service.settings import Settings
 
 START_SECONDS = 60
 """For how long a worker may take to serve."""
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_by_workers(settings: Settings, number: int) -> int:
-    """Serve by so many workers until SIGTERM or Ctrl-C, then drain them all; the exit code. Raises CannotStart."""
+    """Serve by so many workers until SIGTERM or Ctrl-C, then drain them all; the exit code. Raises StartupError."""
     warn_of_unknown_variables()
     stopped = stop_signal()
     async with AsyncExitStack() as stack:
@@ -85,7 +86,7 @@ class Worker:
         self._deaths = 0
 
     async def start(self) -> None:
-        """Start it and wait until it serves. Raises CannotStart with what it says where it does not."""
+        """Start it and wait until it serves. Raises StartupError with what it says where it does not."""
         self._process = await self._spawn()
         try:
             async with asyncio.timeout(START_SECONDS):

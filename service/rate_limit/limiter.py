@@ -84,7 +84,7 @@ class RateLimiter:
 
     async def _count_guess(self, request: web.Request, refusal: ServiceError, told: RateLimitStatus) -> None:
         """Raises RateLimited in the place of the refusal where one more may not be told."""
-        if isinstance(refusal, Unauthorized) and not refusal.is_of_a_guess:
+        if isinstance(refusal, Unauthorized) and not refusal.is_failed_lookup:
             return
         subject = subject_of_address(self._addresses.of(request))
         await self._take(self._keys.failed_lookups("address", subject), self._of_address.failed_lookups, None, told)

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from service.errors import StartupError
 from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
 from service.redis_client.client import Fields, Read, RedisClient, Reply
@@ -22,7 +23,7 @@ from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.scripts import Command, ScriptCatalog
 from service.redis_client.sentinel import Sentinels
-from service.settings import Settings, StartupError
+from service.settings import Settings
 from service.settings.redis_url import Host, RedisUrl, parse_redis_url
 
 CLIENT_NAME = "session-service"
@@ -52,7 +53,7 @@ class ClientFactory(NamedTuple):
 
 
 def client_factory(url: str, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
-    """Raises CannotStart in words of our own: others may hold the password."""
+    """Raises StartupError in words of our own: others may hold the password."""
     apart = parse_redis_url(url)
     try:
         match apart.kind:
@@ -188,7 +189,7 @@ class RedisClients(NamedTuple):
 
 
 def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: ScriptCatalog) -> RedisClients:
-    """Ways to the servers of a URL. Raises CannotStart."""
+    """Ways to the servers of a URL. Raises StartupError."""
     timeout_seconds = settings.session_store_timeout_seconds
     watch = StoreMonitor(metrics)
     source = client_factory(url, timeout_seconds, watch, scripts)

@@ -38,7 +38,7 @@ class Incident:
         """What the caller is told of it: that Redis refused, or that it did not answer."""
         if self._errors is not None:
             self._errors.labels(_kind(error)).inc()
-        self.cause = error.why if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
+        self.cause = error.cause if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
         self.is_under_replicated = isinstance(error, UnderReplicated)
         self._last_seen = time.monotonic()
         if not self._lasts:

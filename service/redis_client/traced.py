@@ -69,5 +69,5 @@ class TracedClient:
 
 
 def _fail(span: Span, error: StoreUnavailable) -> None:
-    span.set_status(StatusCode.ERROR, error.why)
+    span.set_status(StatusCode.ERROR, error.cause)
     span.set_attribute("error.type", type(error).__name__)

@@ -112,7 +112,7 @@ class CapEnforcer:
             await self._owner_index.remove(session_id, agent_id, user_id)
             raise
         except StoreUnavailable as error:  # what was sent may be carried out yet
-            self._events.left_behind(session_id, agent_id, user_id, error.why)
+            self._events.left_behind(session_id, agent_id, user_id, error.cause)
             raise
 
     def _together(self, owners: Sequence[Owner]) -> list[Sequence[Owner]]:

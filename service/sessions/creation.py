@@ -98,7 +98,7 @@ class Creation:
         try:
             (answer,) = await self._redis.execute(self._deletion(session_id, record))
         except StoreUnavailable as error:
-            self._events.left_behind(session_id, agent_id, user_id, error.why)
+            self._events.left_behind(session_id, agent_id, user_id, error.cause)
             raise
         await self._owner_index.remove(session_id, agent_id, user_id)
         return answer

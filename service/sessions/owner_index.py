@@ -37,7 +37,7 @@ class OwnerIndex:
                 *[self.add_command(owner_index, session.id, session.stored.created_at) for owner_index in owner_indexes]
             )
         except StoreUnavailable as error:
-            _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.why)
+            _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.cause)
 
     async def tell_end(self, session: Session) -> None:
         """Where there are caps, let what lies beside its lookups know of an end that may have come nearer."""
@@ -50,7 +50,7 @@ class OwnerIndex:
         try:
             await self._redis.execute(*[("ZADD", key, "XX", "LT", session.expires_at_ms, session.id) for key in ends])
         except StoreUnavailable as error:
-            _log.info("a session may be counted for seconds after its end, until it is swept: %s", error.why)
+            _log.info("a session may be counted for seconds after its end, until it is swept: %s", error.cause)
 
     async def remove(self, session_id: str, agent_id: str, user_id: str) -> None:
         """Take an ended session out of its lookups. Left behind it does little harm, so trouble is not passed on."""
@@ -59,7 +59,7 @@ class OwnerIndex:
             held_by = [key for owner_index in owner_indexes for key in self._keys.holding(owner_index)]
             await self._redis.execute(*[("ZREM", key, session_id) for key in held_by])
         except StoreUnavailable as error:
-            self._events.left_behind(session_id, agent_id, user_id, error.why)
+            self._events.left_behind(session_id, agent_id, user_id, error.cause)
 
 
 async def take_out(

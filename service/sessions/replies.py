@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.errors import PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound, TimeoutInThePast
+from service.errors import InvalidTimeoutConfig, PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound
 from service.redis_client.client import Reply
 from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import minutes_from
@@ -29,6 +29,6 @@ def error_for_reply(session_id: str, answer: Sequence[Reply]) -> Exception:
         case [b"other_revision", revision]:
             return PreconditionFailed(session_id, int(revision))
         case [b"in_the_past", expires_at_ms]:
-            return TimeoutInThePast(session_id, int(expires_at_ms))
+            return InvalidTimeoutConfig(session_id, int(expires_at_ms))
         case _:
             return UnexpectedReply(repr(answer[:1]))

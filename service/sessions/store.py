@@ -116,7 +116,7 @@ class SessionStore:
         revisions: Revisions | None = None,
         owner_id: str | None = None,
     ) -> Session:
-        """The session with `changes` (members of TimeoutConfig) merged in. Raises TimeoutInThePast if that ended it."""
+        """Merge `changes`, members of TimeoutConfig. Raises InvalidTimeoutConfig if that would expire the session."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
         session = await self._change(
             scripts.UPDATE_TIMEOUT,
@@ -156,7 +156,7 @@ class SessionStore:
             match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
                 case [b"deleted", agent_id, user_id]:
                     self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
-                    self._events.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.why)
+                    self._events.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.cause)
             raise
         match answer:
             case [b"deleted", agent_id, user_id]:

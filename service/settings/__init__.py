@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from service.errors import StartupError
 from service.observability import log
 from service.settings.audit import AuditSettings
 from service.settings.auth import AccessSettings
@@ -29,10 +30,6 @@ _SAID_OF = {
     "float_parsing": "must be a number",
     "bool_parsing": "must be true or false",
 }
-
-
-class StartupError(Exception):
-    """What stops the start, in one line: for a setting, its variable, the fault and the bounds."""
 
 
 class Settings(
@@ -86,7 +83,7 @@ class Settings(
 
 
 def load_settings() -> Settings:
-    """The settings of the environment. Raises CannotStart with one line for every variable at fault."""
+    """The settings of the environment. Raises StartupError with one line for every variable at fault."""
     try:
         return Settings()
     except ValidationError as error:

@@ -296,7 +296,7 @@ FAILING = """
 from service.__main__ import main
 from service.sessions.store import SessionStore
 
-async def fail(self, session_id):
+async def fail(self, session_id, *_):
     raise LookupError(f"session:{{47}}:{session_id} of " + "%s")
 
 SessionStore.get = fail

@@ -124,7 +124,7 @@ async def test_these_refusals_are_of_the_shape_that_is_set(client: HttpClient) -
     answers = await answers_to(client, b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * MAX_URL_BYTES))
 
     refusal = json.loads(answers.partition(b"\r\n\r\n")[2])
-    assert (refusal["error"], refusal["code"]) == ("The URL is too long", "URI_TOO_LONG")
+    assert (refusal["error"], refusal["code"]) == ("URL is too long", "URI_TOO_LONG")
 
 
 # Slow clients

@@ -157,8 +157,8 @@ async def test_refusals_are_flat_where_errors_are(
     bodies = [await (await client.get("/metrics", headers=headers)).json() for headers in ({}, having("read"))]
 
     assert bodies == [
-        {"error": "A key or token is needed", "code": "UNAUTHORIZED", "details": {"reason": "missing"}},
-        {"error": "This is not allowed", "code": "FORBIDDEN", "details": {"scope": "admin"}},
+        {"error": "Authentication is required", "code": "UNAUTHORIZED", "details": {"reason": "missing"}},
+        {"error": "Permission denied", "code": "FORBIDDEN", "details": {"scope": "admin"}},
     ]
 
 

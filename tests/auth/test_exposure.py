@@ -3,7 +3,8 @@
 import pytest
 
 from service.auth.factory import require_authentication
-from service.settings import Settings, StartupError
+from service.errors import StartupError
+from service.settings import Settings
 from tests.auth.conftest import ENTRIES
 
 EXPOSED = ["0.0.0.0", "::", "", "192.0.2.1", "fd00::1", "127.example", "127.0.0.1.example", "::ffff:192.0.2.1"]

@@ -115,7 +115,7 @@ async def test_a_token_must_be_of_the_issuer_for_this_audience_of_someone_and_wi
 ) -> None:
     unchecked = jwt.PyJWS().encode(json.dumps(claims_of(USER, **claims)).encode(), SECRET, "HS256")
 
-    assert (await error_for_reply(tokens, unchecked)).details == {"reason": "unknown"}
+    assert (await error_for_reply(tokens, unchecked)).facts == {"reason": "unknown"}
 
 
 async def test_one_audience_among_several_will_do(tokens: Tokens) -> None:
@@ -125,7 +125,7 @@ async def test_one_audience_among_several_will_do(tokens: Tokens) -> None:
 async def test_a_token_that_has_expired_is_told_so(tokens: Tokens) -> None:
     refusal = await error_for_reply(tokens, token_of(USER, exp=time.time() - LEEWAY_SECONDS - 1))
 
-    assert refusal.details == {"reason": "expired"}
+    assert refusal.facts == {"reason": "expired"}
 
 
 async def test_the_clocks_may_differ_by_a_little(tokens: Tokens) -> None:
@@ -135,7 +135,7 @@ async def test_the_clocks_may_differ_by_a_little(tokens: Tokens) -> None:
 async def test_nothing_is_told_of_an_expired_token_that_is_not_the_issuers(tokens: Tokens) -> None:
     forged = jwt.encode(claims_of(USER, exp=1), "another-secret-of-at-least-32-bytes!", "HS256")
 
-    assert (await error_for_reply(tokens, forged)).details == {"reason": "unknown"}
+    assert (await error_for_reply(tokens, forged)).facts == {"reason": "unknown"}
 
 
 @pytest.mark.parametrize(
@@ -150,21 +150,21 @@ async def test_nothing_is_told_of_an_expired_token_that_is_not_the_issuers(token
     ids=["another key", "none", "no signature", "a secret", "another algorithm than the key's"],
 )
 async def test_a_token_that_the_issuers_key_did_not_sign_is_nobodys(published: Tokens, forged: str) -> None:
-    assert (await error_for_reply(published, forged)).details == {"reason": "unknown"}
+    assert (await error_for_reply(published, forged)).facts == {"reason": "unknown"}
 
 
 async def test_the_public_key_is_no_secret_to_sign_with(published: Tokens) -> None:
     """The classic confusion: a library that lets the token choose would take the PEM for a secret."""
     forged = jwt.api_jws.PyJWS().encode(json.dumps(claims_of(USER)).encode(), PUBLIC_PEM.hex(), "HS256")
 
-    assert (await error_for_reply(published, forged)).details == {"reason": "unknown"}
+    assert (await error_for_reply(published, forged)).facts == {"reason": "unknown"}
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 async def test_a_key_that_can_be_broken_is_refused(published: Tokens) -> None:
     weak = jwt.encode(claims_of(USER), WEAK, "RS256", {"kid": "weak"})
 
-    assert (await error_for_reply(published, weak)).details == {"reason": "unknown"}
+    assert (await error_for_reply(published, weak)).facts == {"reason": "unknown"}
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
@@ -172,7 +172,7 @@ async def test_a_key_that_can_be_broken_is_refused(published: Tokens) -> None:
 async def test_a_secret_signs_by_one_algorithm(tokens: Tokens, algorithm: str) -> None:
     other = jwt.encode(claims_of(USER), SECRET, algorithm)
 
-    assert (await error_for_reply(tokens, other)).details == {"reason": "unknown"}
+    assert (await error_for_reply(tokens, other)).facts == {"reason": "unknown"}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ async def test_a_secret_signs_by_one_algorithm(tokens: Tokens, algorithm: str) -
     ids=range(12),
 )
 async def test_what_is_no_token_is_nobodys(tokens: Tokens, token: str) -> None:
-    assert (await error_for_reply(tokens, token)).details == {"reason": "unknown"}
+    assert (await error_for_reply(tokens, token)).facts == {"reason": "unknown"}
 
 
 class Counting(HmacKey):
@@ -245,7 +245,7 @@ async def test_what_was_refused_is_judged_every_time(counting: Counting) -> None
 
     rejections = [await error_for_reply(tokens, expired) for _ in range(2)]
 
-    assert [refusal.details["reason"] for refusal in rejections] == ["expired"] * 2
+    assert [refusal.facts["reason"] for refusal in rejections] == ["expired"] * 2
     assert counting.judged == 2
 
 

@@ -350,7 +350,7 @@ async def test_of_one_that_has_ended_it_says_when_and_why(
     outcome = await operator.types(f"inspect {session.id}")
 
     assert outcome.code == 0
-    assert re.fullmatch(rf"The session ended at {INSTANT} for want of activity\.", outcome.lines[1])
+    assert re.fullmatch(rf"The session expired at {INSTANT} because of inactivity\.", outcome.lines[1])
     assert row_of(outcome, "TTL") == "no such key"
     assert row_of(outcome, "userId") == USER
 
@@ -542,7 +542,7 @@ async def test_what_cannot_be_ended_is_said_in_words(operator: Operator, session
     unknown = await operator.types(f"revoke {UNKNOWN} --yes")
 
     assert (expired.code, expired.out, expired.err.count("\n")) == (1, "", 1)
-    assert re.fullmatch(rf"The session ended at {INSTANT} for want of activity\.\n", expired.err)
+    assert re.fullmatch(rf"The session expired at {INSTANT} because of inactivity\.\n", expired.err)
     assert unknown == (1, "", f"There is no session with the id '{UNKNOWN}'.\n")
 
 

@@ -45,7 +45,7 @@ async def answer_of(pipeline: Pipeline) -> str:
     try:
         await pipeline.read_hash("session:a", (b"x",))
     except StoreUnavailable as error:
-        return TOO_MANY if error.why == TOO_MANY else "unavailable"
+        return TOO_MANY if error.cause == TOO_MANY else "unavailable"
     return "answered"
 
 

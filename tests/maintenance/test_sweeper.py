@@ -347,7 +347,7 @@ async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(
         await sweeper.round()
     await real_redis.config_set("min-replicas-to-write", 0)
 
-    told = caplog.text + refused.value.why
+    told = caplog.text + refused.value.cause
     assert "NOREPLICAS" in told
     assert ended.id not in told
     assert USER not in told

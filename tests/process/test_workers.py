@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from service.errors import StartupError
 from service.process import pulse, workers
 from service.process.listening import listening
 from service.process.worker import Assignment
 from service.process.workers import Worker, pause_seconds
-from service.settings import Settings, StartupError
+from service.settings import Settings
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import Replica

@@ -206,4 +206,4 @@ async def test_where_the_scripts_cannot_be_loaded_that_is_said() -> None:
     with pytest.raises(CommandRejected) as refusal:
         await retry_missing_scripts_in_order(server.send, [TOUCHED], await server.send([TOUCHED]), SCRIPTS)
 
-    assert refusal.value.why == "LOADING not yet"
+    assert refusal.value.cause == "LOADING not yet"

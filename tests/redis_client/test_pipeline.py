@@ -219,7 +219,7 @@ async def test_whatever_keeps_a_connection_from_being_opened_is_told_at_once() -
     with pytest.raises(StoreUnavailable) as told:
         await pipeline.read_hash("a", X)
 
-    assert told.value.why == "ValueError: no such TLS version"
+    assert told.value.cause == "ValueError: no such TLS version"
 
 
 async def test_a_round_trip_is_measured_with_the_requests_that_shared_it(
@@ -326,7 +326,7 @@ async def test_only_what_was_written_needs_a_replica(patient: Pipeline, lines: L
     assert await in_vain == 0
     with pytest.raises(StoreUnavailable) as refusal:
         await done
-    assert refusal.value.why.startswith("0 of 1 replicas")
+    assert refusal.value.cause.startswith("0 of 1 replicas")
 
 
 @pytest.mark.parametrize("said", [READONLY, b":1\r\n"], ids=["by the change", "by the wait"])

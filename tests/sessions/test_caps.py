@@ -140,8 +140,8 @@ async def test_a_refusal_says_whose_places_are_taken_and_how_many_there_are(redi
     with pytest.raises(SessionLimitReached) as of_the_agent:
         await create(both, 1, user_id=OTHER_USER)
 
-    assert of_the_user.value.details == {"limit": "user", "max": 3, "userId": USER}
-    assert of_the_agent.value.details == {"limit": "agent", "max": 5, "agentId": AGENT}
+    assert of_the_user.value.facts == {"limit": "user", "max": 3, "userId": USER}
+    assert of_the_agent.value.facts == {"limit": "agent", "max": 5, "agentId": AGENT}
 
 
 @pytest.mark.parametrize("settings", [OF_BOTH])
@@ -273,7 +273,7 @@ async def test_where_only_those_on_their_way_could_be_evicted_there_is_no_turn(
     with pytest.raises(CreationContention) as refusal:
         await create(store_on(redis_client, evicting(impatient)), 1)
 
-    assert refusal.value.details == {"limit": "user", "userId": USER}
+    assert refusal.value.facts == {"limit": "user", "userId": USER}
     assert await real_redis.zcard(KEYS.user(USER)) == 1
 
 

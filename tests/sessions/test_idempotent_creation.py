@@ -266,7 +266,7 @@ async def test_an_expired_one_is_expired_and_not_created_again(store: SessionSto
     with pytest.raises(SessionExpired) as refusal:
         await store.create_once(KEY, WISH)
 
-    assert refusal.value.details["sessionId"] == created.session.id
+    assert refusal.value.facts["sessionId"] == created.session.id
     assert await living(real_redis) == []
 
 

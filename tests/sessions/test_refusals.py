@@ -54,7 +54,7 @@ async def test_one_that_ended_for_want_of_activity_is_expired(
     with pytest.raises(SessionExpired) as refusal:
         await verb(store, session.id)
 
-    assert refusal.value.details == {
+    assert refusal.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms),
         "reason": "inactivity",
@@ -70,7 +70,7 @@ async def test_one_that_ended_at_its_maximum_duration_is_expired(
     with pytest.raises(SessionExpired) as refusal:
         await verb(store, session.id)
 
-    assert refusal.value.details == {
+    assert refusal.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms),
         "reason": "max_duration",
@@ -166,7 +166,7 @@ async def test_an_id_that_was_never_used_is_unknown(store: SessionStore, verb: V
     with pytest.raises(SessionNotFound) as refusal:
         await verb(store, NEVER_USED)
 
-    assert refusal.value.details == {"sessionId": NEVER_USED}
+    assert refusal.value.facts == {"sessionId": NEVER_USED}
 
 
 async def test_asking_for_an_unknown_session_changes_nothing(

@@ -134,7 +134,7 @@ async def test_at_the_maximum_duration_nothing_is_left_to_extend(store: SessionS
     with pytest.raises(RenewalFailed) as refusal:
         await store.renew(at_its_maximum.id)
 
-    assert refusal.value.details == {
+    assert refusal.value.facts == {
         "sessionId": at_its_maximum.id,
         "maxDurationMinutes": 45,
         "createdAt": iso(at_its_maximum.created_at_ms),

@@ -53,7 +53,7 @@ async def test_at_another_it_is_not(
     with pytest.raises(PreconditionFailed) as refusal:
         await verb(store, session.id, change, SECOND)
 
-    assert refusal.value.details == {"sessionId": session.id, "etag": '"1"'}
+    assert refusal.value.facts == {"sessionId": session.id, "etag": '"1"'}
     assert await contents(real_redis) == before
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from service.errors import TimeoutInThePast
+from service.errors import InvalidTimeoutConfig
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings.timeouts import TimeoutConfig
@@ -157,10 +157,10 @@ async def test_a_change_that_would_have_ended_it_is_refused(
 ) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
 
-    with pytest.raises(TimeoutInThePast) as refusal:
+    with pytest.raises(InvalidTimeoutConfig) as refusal:
         await store.update_timeout(session.id, {"timeout_minutes": 15})
 
-    assert refusal.value.details == {
+    assert refusal.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms - 20 * MINUTE_MS + 15 * MINUTE_MS),
     }

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import StartupError
 from service.redis_client.batch import Replication
 from service.redis_client.factory import replication_of
-from service.settings import Settings, StartupError, load_settings, unknown_variables
+from service.settings import Settings, load_settings, unknown_variables
 from service.settings.caps import NO_CAP, Caps
 from service.settings.rates import Rate
 from service.settings.timeouts import TimeoutConfig
