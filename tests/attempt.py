@@ -29,10 +29,10 @@ _WORDS: dict[type[Exception], str] = {
 }
 
 
-async def attempt(verb: Callable[..., Awaitable[Session | None]], *arguments: Any) -> str:
+async def attempt(verb: Callable[..., Awaitable[Session | None]], *arguments: Any, **named: Any) -> str:
     """`live` where the verb gives a session, `deleted` where it gives nothing, else the word of its refusal."""
     try:
-        session = await verb(*arguments)
+        session = await verb(*arguments, **named)
     except tuple(_WORDS) as refusal:
         return _WORDS[type(refusal)]
     return "deleted" if session is None else "live"

@@ -3,7 +3,7 @@
 import fnmatch
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
 from service.sessions.policies import Policies
 from service.sessions.scripts import SCRIPTS
-from service.sessions.session import Session
+from service.sessions.session import NewSession, Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.redis_url import Kind
@@ -150,6 +150,16 @@ def events_into(metrics: Metrics) -> SessionEvents:
 
 def store_on(redis_client: RedisClient, settings: Settings, metrics: Metrics | None = None) -> SessionStore:
     return build_session_store(settings, redis_client, events_into(metrics or Metrics()), SECRET)
+
+
+async def create_session(
+    store: SessionStore,
+    agent_id: str = AGENT,
+    user_id: str = USER,
+    config: Mapping[str, float | bool] | None = None,
+    metadata: bytes = b"{}",
+) -> Session:
+    return (await store.create(NewSession(agent_id, user_id, config or {}, metadata))).session
 
 
 StartReplica = Callable[..., Replica]
@@ -290,7 +300,7 @@ def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
 
 @pytest.fixture
 async def session(store: SessionStore) -> Session:
-    return await store.create(AGENT, USER, {}, b'{"channel":"web"}')
+    return await create_session(store, metadata=b'{"channel":"web"}')
 
 
 @pytest.fixture

@@ -602,7 +602,7 @@ async def test_an_id_in_upper_case_is_another_id(client: HttpClient, redis: Redi
     assert (lower.status, upper.status) == (200, 404)
 
 
-async def test_the_id_is_repeated_as_it_was_understood(client: HttpClient) -> None:
+async def test_the_id_is_replay_as_it_was_understood(client: HttpClient) -> None:
     response = await call(client, "GET", "a%00%22%3Cb%3E%C3%A9", "")
 
     assert (await response.json())["details"] == {"sessionId": 'a\x00"<b>é'}

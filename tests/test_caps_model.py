@@ -34,7 +34,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import events_into, like_of_the_service, store_on
+from tests.conftest import create_session, events_into, like_of_the_service, store_on
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import keys_in
 
@@ -97,7 +97,7 @@ class CappedSessions(RuleBasedStateMachine):
     @rule(user=users, agent=agents)
     def create_or_be_denied(self, user: str, agent: str) -> None:
         if self._is_full(user, agent):
-            assert self._run(attempt(self._denying.create, agent, user, {}, b"{}")) == "full"
+            assert self._run(attempt(create_session, self._denying, agent_id=agent, user_id=user)) == "full"
         else:
             self._create(self._denying, user, agent)
 
@@ -159,7 +159,7 @@ class CappedSessions(RuleBasedStateMachine):
         return len(of_the_user) >= PER_USER or len(of_the_agent) >= PER_AGENT
 
     def _create(self, store: SessionStore, user: str, agent: str) -> None:
-        session = self._run(store.create(agent, user, {}, b"{}"))
+        session = self._run(create_session(store, agent_id=agent, user_id=user))
         self._living.append(Life(session.id, agent, user))
 
     def _evict(self, of_the_owner: list[Life], cap: int) -> None:

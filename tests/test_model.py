@@ -50,7 +50,7 @@ from service.settings import Settings
 from service.settings.timeouts import TimeoutConfig
 from tests import model
 from tests.aging import age
-from tests.conftest import like_of_the_service, store_on
+from tests.conftest import create_session, like_of_the_service, store_on
 from tests.model import Answer, Deleted, Life, Outcome, Refused, SessionFields
 from tests.redis_server import RedisServer
 
@@ -212,7 +212,9 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._every_session_is_stored_as_the_model_says()
 
     def _begin(self, agent: str, user: str, timeout: TimeoutConfig, metadata: bytes) -> str:
-        asked_ms, session, answered_ms = self._timed(self._store.create(agent, user, timeout._asdict(), metadata))
+        asked_ms, session, answered_ms = self._timed(
+            create_session(self._store, agent_id=agent, user_id=user, config=timeout._asdict(), metadata=metadata)
+        )
         now_ms = session.seen_at_ms
         life = Life(session.id, agent, user, metadata, now_ms, now_ms, now_ms, timeout, RETENTION_MS)
         assert asked_ms <= now_ms <= answered_ms

@@ -8,11 +8,10 @@ from pydantic.alias_generators import to_camel
 
 from service.api.json_response import JsonResponse
 from service.errors import ServiceError
-from service.sessions.idempotency import Created
 from service.sessions.listing import Page
 from service.sessions.policies import Policy
 from service.sessions.revocation import Revoked
-from service.sessions.session import Session
+from service.sessions.session import CreatedSession, Session
 from service.timestamps import iso, iso_bytes
 
 _SESSION = (
@@ -47,16 +46,11 @@ def session_response(session: Session) -> JsonResponse:
     return JsonResponse(session_json(session), tag=session.stored.revision)
 
 
-def created_response(session: Session, location: str) -> JsonResponse:
-    response = session_response(session)
+def created_response(created: CreatedSession, location: str) -> JsonResponse:
+    response = session_response(created.session)
     response.status = 201
     response.headers["Location"] = location
-    return response
-
-
-def created_once_response(created: Created, location: str) -> JsonResponse:
-    response = created_response(created.session, location)
-    if created.is_repeated:
+    if created.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 

@@ -13,7 +13,7 @@ from service.api.queries import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, agent_id_of, read_body, read_merge_patch
 from service.auth.scopes import ADMIN, END_ALL, LIST, READ, WRITE, require_own, user_of
 from service.sessions import cursors
-from service.sessions.idempotency import NewSession
+from service.sessions.session import NewSession
 
 SESSIONS = "/api/messaging/sessions"
 SESSION = SESSIONS + "/{session_id:(?!health$)[^/]+}"
@@ -46,11 +46,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     require_own(request, asked.user_id)
     key = creation_key_of(request)
     new_session = NewSession(asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata)
-    if key is not None:
-        created = await request.app[STORE].create_once(key, new_session)
-        return responses.created_once_response(created, f"{SESSIONS}/{created.session.id}")
-    session = await request.app[STORE].create(*new_session)
-    return responses.created_response(session, f"{SESSIONS}/{session.id}")
+    created = await request.app[STORE].create(new_session, key)
+    return responses.created_response(created, f"{SESSIONS}/{created.session.id}")
 
 
 @routes.get(SESSIONS, needs=LIST)

@@ -2,10 +2,9 @@
 
 from service.redis_client.client import RedisClient
 from service.sessions.cap_enforcer import CapEnforcer
-from service.sessions.creation import Creation
+from service.sessions.creation import SessionCreation
 from service.sessions.events import SessionEvents
 from service.sessions.idempotency import IdempotencyRecords
-from service.sessions.idempotent_creation import RepeatableCreation
 from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import Policies
@@ -26,7 +25,6 @@ def build_session_store(
     owner_index = OwnerIndex(client, keys, events, lifetime_ms=settings.owner_index_lifetime_ms)
     caps = settings.caps
     cap_enforcer = None if caps is None else CapEnforcer(client, keys, events, owner_index, caps, settings)
-    creation = Creation(client, keys, events, policies, owner_index, cap_enforcer, settings)
     records = IdempotencyRecords(client, keys, shared_secret, lifetime_ms=settings.record_lifetime_ms)
-    repeatable = RepeatableCreation(keys, events, policies, owner_index, creation, records, settings)
-    return SessionStore(client, keys, events, owner_index, creation, repeatable, records, settings)
+    creation = SessionCreation(client, keys, events, policies, owner_index, cap_enforcer, records, settings)
+    return SessionStore(client, keys, events, owner_index, creation, settings)

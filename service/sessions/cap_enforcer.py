@@ -39,10 +39,6 @@ Unless = Callable[[], Awaitable[None]]
 """Awaited before an id is refused, or a session ends for it. Raises CameFirst where it needs no place any more."""
 
 
-async def whatever_happens() -> None:
-    """It needs its place."""
-
-
 class Full(NamedTuple):
     """Whose lookup is full, how many it lists, which of them are not known to live, and some of those that are.
 

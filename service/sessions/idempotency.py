@@ -5,7 +5,6 @@ session: what was once created is not created again, whatever has become of it.
 """
 
 import json
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
@@ -13,7 +12,7 @@ import orjson
 from service.redis_client.client import RedisClient
 from service.sessions import scripts
 from service.sessions.keys import Keys, RecordKeys
-from service.sessions.session import Session
+from service.sessions.session import NewSession
 from service.shared_secret import SharedSecret
 
 _FIELDS = (b"sessionId", b"fingerprint")
@@ -26,15 +25,6 @@ class IdempotencyKey(NamedTuple):
 
     caller: str
     key: str
-
-
-class NewSession(NamedTuple):
-    """What is asked for of a session. `changes` are members of TimeoutConfig, `metadata` is a JSON object."""
-
-    agent_id: str
-    user_id: str
-    changes: Mapping[str, float | bool]
-    metadata: bytes
 
 
 class IdempotencyRecord(NamedTuple):
@@ -64,13 +54,6 @@ class AlreadyCreated(Exception):  # noqa: N818  (it is an answer)
         self.first = first
 
 
-class Created(NamedTuple):
-    """The session, and whether it had been created before."""
-
-    session: Session
-    is_repeated: bool
-
-
 class IdempotencyRecords:
     """Keys and requests are kept as keyed hashes: nobody can try which they were."""
 
@@ -92,7 +75,7 @@ class IdempotencyRecords:
         (session_id, fingerprint), _ = await self._redis.read_hash(self._keys.record(record.digest), _FIELDS)
         return None if session_id is None else FirstCreation(session_id.decode(), (fingerprint or b"").decode())
 
-    async def vouch(self, record: IdempotencyRecord) -> None:
+    async def await_replication(self, record: IdempotencyRecord) -> None:
         """Where changes wait for replicas, wait until they have it, and its session. Raises StoreUnavailable."""
         await self._redis.execute(scripts.AWAIT_REPLICATION.command(RecordKeys(self._keys.record(record.digest))))
 

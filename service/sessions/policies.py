@@ -44,7 +44,7 @@ class Policy(NamedTuple):
 NO_POLICY = Policy(None, None, None, None, None)
 
 
-class Supposed(NamedTuple):
+class AssumedPolicy(NamedTuple):
     """What a replica takes an agent's policy to be, and what that makes of its defaults, as it is stored."""
 
     policy: Policy
@@ -64,8 +64,8 @@ class Policies:
             "max_duration_minutes": settings.max_duration_bounds,
             "warning_threshold_minutes": settings.warning_threshold_bounds,
         }
-        self._none = Supposed(NO_POLICY, {**as_stored(settings.default_timeout._asdict())})
-        self._remembered: OrderedDict[str, Supposed] = OrderedDict()
+        self._none = AssumedPolicy(NO_POLICY, {**as_stored(settings.default_timeout._asdict())})
+        self._remembered: OrderedDict[str, AssumedPolicy] = OrderedDict()
 
     async def put(self, agent_id: str, members: Mapping[str, float | bool]) -> Policy:
         """Make these members of TimeoutConfig the agent's policy, in the place of any before."""
@@ -101,7 +101,7 @@ class Policies:
             raise AgentPolicyNotFound(agent_id)
         self._events.policy_changed(agent_id, "deleted")
 
-    async def supposed(self, agent_id: str) -> Supposed:
+    async def assumed(self, agent_id: str) -> AssumedPolicy:
         """What a session is to be created with, if it is still so. Raises AgentNotFound where agents must be known."""
         remembered = self._remembered.get(agent_id)
         if remembered is not None:
@@ -110,26 +110,26 @@ class Policies:
         policy = await self._read(agent_id)
         if policy == NO_POLICY and self._agents_must_be_known:
             raise AgentNotFound(agent_id)
-        return self.remember(agent_id, policy)
+        return self.cache(agent_id, policy)
 
-    def reading(self, agent_id: str) -> Command:
+    def read_command(self, agent_id: str) -> Command:
         """The command whose reply `policy_from` takes."""
         return ("HMGET", self._keys.policy(agent_id), *_FIELDS)
 
-    def remember(self, agent_id: str, policy: Policy) -> Supposed:
+    def cache(self, agent_id: str, policy: Policy) -> AssumedPolicy:
         """Where agents must be known, those without a policy are none to remember: they are looked for every time."""
         self._remembered.pop(agent_id, None)
-        supposed = self._supposed_of(policy)
-        if supposed is not self._none or not self._agents_must_be_known:
-            self._remembered[agent_id] = supposed
+        assumed = self._assumed_from(policy)
+        if assumed is not self._none or not self._agents_must_be_known:
+            self._remembered[agent_id] = assumed
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
-        return supposed
+        return assumed
 
-    def _supposed_of(self, policy: Policy) -> Supposed:
+    def _assumed_from(self, policy: Policy) -> AssumedPolicy:
         if policy == NO_POLICY:
             return self._none
-        return Supposed(policy, {**self._none.timeout, **self._in_force(policy)})
+        return AssumedPolicy(policy, {**self._none.timeout, **self._in_force(policy)})
 
     def _in_force(self, policy: Policy) -> dict[str, Argument]:
         """The members that were given, within the bounds of this replica: they may have been put under wider ones."""

@@ -17,6 +17,15 @@ Revisions = frozenset[bytes]
 """Those at one of which a session must be to be changed, as they are stored."""
 
 
+class NewSession(NamedTuple):
+    """A request for a session. `timeout` holds members of TimeoutConfig, `metadata` is a JSON object."""
+
+    agent_id: str
+    user_id: str
+    timeout: Mapping[str, float | bool]
+    metadata: bytes
+
+
 class SessionFields(NamedTuple):
     """The fields of a session's hash as Redis holds them (see `keys`), in the order in which they are read."""
 
@@ -91,6 +100,13 @@ class Session(NamedTuple):
     @property
     def is_near_expiration(self) -> bool:
         return 0 < self.time_remaining_ms <= float(self.stored.warning_threshold_minutes) * 60_000
+
+
+class CreatedSession(NamedTuple):
+    """A session, and whether an earlier request with the same Idempotency-Key created it."""
+
+    session: Session
+    is_replay: bool
 
 
 def session_from(session_id: str, values: Sequence[bytes], seen_at_ms: int) -> Session:

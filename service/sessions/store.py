@@ -1,28 +1,35 @@
 """The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-from service.errors import Contention, IdempotencyKeyReused, PreconditionFailed, SessionNotFound
+from service.errors import Contention, PreconditionFailed, SessionNotFound
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import UnderReplicated
 from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
-from service.sessions.creation import Creation
+from service.sessions.creation import SessionCreation
 from service.sessions.events import SessionEvents
-from service.sessions.idempotency import Created, IdempotencyKey, IdempotencyRecords, NewSession
-from service.sessions.idempotent_creation import RepeatableCreation
+from service.sessions.idempotency import IdempotencyKey
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.metadata import Patch, patched
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.replies import LOST, error_for_reply
-from service.sessions.session import Revisions, Session, as_stored, is_issued_id, session_from
+from service.sessions.session import (
+    CreatedSession,
+    NewSession,
+    Revisions,
+    Session,
+    as_stored,
+    is_issued_id,
+    session_from,
+)
 from service.settings import Settings
 from service.settings.timeouts import TimeoutConfig
 
-MOST_TRIES = 64
-"""How often a change is begun anew where others come between: at one session only other replicas do."""
+MAX_ATTEMPTS = 64
+"""How often a metadata change is attempted while other replicas change the session."""
 
 _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
@@ -40,9 +47,7 @@ class SessionStore:
         keys: Keys,
         events: SessionEvents,
         owner_index: OwnerIndex,
-        creation: Creation,
-        repeatable: RepeatableCreation,
-        records: IdempotencyRecords,
+        creation: SessionCreation,
         settings: Settings,
     ) -> None:
         self._redis = redis
@@ -50,39 +55,24 @@ class SessionStore:
         self._events = events
         self._owner_index = owner_index
         self._creation = creation
-        self._repeatable = repeatable
-        self._records = records
         self._retention_ms = settings.retention_ms
         self._locks = KeyedLock(settings.session_store_timeout_seconds)
 
-    async def create(
-        self, agent_id: str, user_id: str, changes: Mapping[str, float | bool], metadata: bytes
-    ) -> Session:
-        """A new session: the defaults, over them its agent's policy, over that `changes` (members of TimeoutConfig).
+    async def create(self, request: NewSession, idempotency_key: IdempotencyKey | None = None) -> CreatedSession:
+        """Create a session with the timeouts of the request, then of the agent's policy, then of the settings.
 
-        `metadata` is a JSON object. Where the policy is another than this replica supposed, or Redis had forgotten the
-        scripts, the session is taken back and created anew. Raises AgentNotFound where agents must be known,
-        SessionRevoked where a bulk revocation came upon the session before its creation was done, and where there are
-        caps SessionLimitReached and CreationContention.
+        With a key that was used before, return the session of the first creation in its current state. Raises
+        IdempotencyKeyReused if that request was different, and SessionNotFound or SessionExpired if the session ended.
+
+        Raises AgentNotFound, SessionLimitReached, CreationContention, and SessionRevoked if a bulk revocation ended the
+        session before it was returned.
         """
-        return await self._creation.create(agent_id, user_id, changes, metadata)
-
-    async def create_once(self, key: IdempotencyKey, new_session: NewSession) -> Created:
-        """The session of the first creation with the key, as it is now; where there was none, a new one as by `create`.
-
-        Raises IdempotencyKeyReused where the first one wished otherwise, and SessionNotFound or SessionExpired where
-        its session has ended.
-        """
-        record = self._records.record_of(key, new_session)
-        first = await self._repeatable.create(new_session, record)
-        if isinstance(first, Session):
-            return Created(first, is_repeated=False)
-        if first.fingerprint != record.fingerprint:
-            raise IdempotencyKeyReused
-        await self._records.vouch(record)  # whoever created it may have seen that no replica had it
-        session = await self.get(first.session_id)
+        outcome = await self._creation.create(request, idempotency_key)
+        if isinstance(outcome, Session):
+            return CreatedSession(outcome, is_replay=False)
+        session = await self.get(outcome.session_id)
         self._events.creation_repeated(session.id)
-        return Created(session, is_repeated=True)
+        return CreatedSession(session, is_replay=True)
 
     async def get(self, session_id: str, owner_id: str | None = None) -> Session:
         """Return the session. Does not count as activity."""
@@ -167,7 +157,7 @@ class SessionStore:
 
     async def _annotate(self, session: Session, patch: Patch, revisions: Revisions | None) -> Session:
         keys = self._keys.of(session.id)
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             if revisions is not None and session.stored.revision not in revisions:
                 raise PreconditionFailed(session.id, int(session.stored.revision))
             metadata = patched(session.metadata, patch)

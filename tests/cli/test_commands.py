@@ -29,7 +29,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.aging import age
-from tests.conftest import AGENT, USER, events_into
+from tests.conftest import AGENT, USER, create_session, events_into
 from tests.hashes import hashed_in
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import KEYS, contents
@@ -155,7 +155,7 @@ async def test_a_session_is_a_row(operator: Operator, store: SessionStore, sessi
 async def test_it_counts_those_near_their_end_and_those_that_have_ended(
     operator: Operator, store: SessionStore, real_redis: Redis
 ) -> None:
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(5)]
+    sessions = [await create_session(store) for _ in range(5)]
     await age(real_redis, sessions[0].id, 26 * MINUTE_MS)
     await age(real_redis, sessions[1].id, 33 * MINUTE_MS)
     await age(real_redis, sessions[2].id, 31 * MINUTE_MS)
@@ -191,7 +191,7 @@ async def test_an_account_that_may_not_ask_what_the_server_is_can_look(
 
 
 async def test_it_lists_the_first_and_says_that_there_are_more(operator: Operator, store: SessionStore) -> None:
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(5)]
+    sessions = [await create_session(store) for _ in range(5)]
 
     outcome = await operator.types("inspect --limit 2")
 
@@ -213,9 +213,9 @@ async def test_looking_writes_nothing(operator: Operator, session: Session, real
 
 
 async def test_it_lists_those_of_a_user_of_an_agent_and_of_both(operator: Operator, store: SessionStore) -> None:
-    both = await store.create(AGENT, USER, {}, b"{}")
-    users = await store.create(OTHER_AGENT, USER, {}, b"{}")
-    agents = await store.create(AGENT, NOBODY, {}, b"{}")
+    both = await create_session(store)
+    users = await create_session(store, agent_id=OTHER_AGENT)
+    agents = await create_session(store, user_id=NOBODY)
 
     of_user = (await operator.types(f"inspect --user {USER} --json")).document
     of_agent = (await operator.types(f"inspect --agent {AGENT} --json")).document
@@ -234,7 +234,7 @@ async def test_a_listing_says_how_many_there_are(operator: Operator, session: Se
 async def test_a_listing_goes_on_over_those_that_have_ended(
     operator: Operator, store: SessionStore, real_redis: Redis
 ) -> None:
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(4)]
+    sessions = [await create_session(store) for _ in range(4)]
     await age(real_redis, sessions[0].id, 31 * MINUTE_MS)
     await age(real_redis, sessions[1].id, 31 * MINUTE_MS)
 
@@ -386,7 +386,7 @@ async def test_one_that_is_unknown_is_said_to_be(operator: Operator, real_redis:
 async def test_nothing_that_a_client_stored_reaches_the_terminal_as_a_command(
     operator: Operator, store: SessionStore, real_redis: Redis
 ) -> None:
-    session = await store.create(AGENT, USER, {}, '{"a":"\u009b31m[bold]"}'.encode())
+    session = await create_session(store, metadata='{"a":"\u009b31m[bold]"}'.encode())
     await real_redis.hset(KEYS.session(session.id), "by\x1b[2Jhand", "\x1b]0;title\x07")
 
     outcome = await operator.types(f"inspect {session.id}")
@@ -503,8 +503,8 @@ async def test_where_nobody_can_be_asked_it_has_to_be_said_beforehand(operator: 
 
 @pytest.mark.parametrize("whose", [f"--user {USER}", f"--agent {AGENT}", f"--user {USER} --agent {AGENT}"])
 async def test_all_of_somebody_are_ended(operator: Operator, store: SessionStore, whose: str) -> None:
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(3)]
-    other = await store.create(OTHER_AGENT, NOBODY, {}, b"{}")
+    sessions = [await create_session(store) for _ in range(3)]
+    other = await create_session(store, agent_id=OTHER_AGENT, user_id=NOBODY)
 
     outcome = await operator.types(f"revoke {whose} --yes")
 

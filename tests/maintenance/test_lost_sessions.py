@@ -15,7 +15,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import HttpClient, ServiceServer, events_into
+from tests.conftest import HttpClient, ServiceServer, create_session, events_into
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS
@@ -109,7 +109,7 @@ async def test_no_more_than_a_bound_wait(
     losses: LostSessions, store: SessionStore, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.maintenance.lost_sessions.MAX_WAITING", 2)
-    sessions = [await store.create("a", "u", {}, b"{}") for _ in range(5)]
+    sessions = [await create_session(store, agent_id="a", user_id="u") for _ in range(5)]
     await real_redis.delete(*[KEYS.session(session.id) for session in sessions])
 
     for session in sessions:

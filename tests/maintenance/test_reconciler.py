@@ -27,7 +27,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer, events_into, lane_to
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, create_session, events_into, lane_to
 from tests.counted import counted, read_from
 from tests.interruption import Happening, Interrupted
 from tests.sessions.evidence import KEYS, contents, scores_of, tombstone_of
@@ -172,7 +172,7 @@ async def test_many_of_one_millisecond_are_all_put_back(
     coming = iter(ids)
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: next(coming))
     monkeypatch.setattr("service.maintenance.reconciler.SHARDS", ("ab",))
-    await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in ids))
+    await asyncio.gather(*(create_session(store) for _ in ids))
     await real_redis.zadd(KEYS.created("ab"), dict.fromkeys(ids, 1))
     await real_redis.delete(KEYS.agent(AGENT))
 
@@ -182,7 +182,7 @@ async def test_many_of_one_millisecond_are_all_put_back(
 
 
 async def test_every_shard_has_its_turn(store: SessionStore, real_redis: Redis, metrics: Metrics) -> None:
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(5)]
+    sessions = [await create_session(store) for _ in range(5)]
     await real_redis.delete(KEYS.agent(AGENT))
 
     await once_around(reconciler_on(real_redis, metrics))

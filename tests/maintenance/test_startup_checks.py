@@ -18,7 +18,7 @@ from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import AGENT, USER, events_into
+from tests.conftest import create_session, events_into
 from tests.log_events import logged_events
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import configured
@@ -44,7 +44,7 @@ def unborn_server(data_dir: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def large_session(store: SessionStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session whose hash is no listpack under a server's default settings, in the only shard that is looked at."""
-    session = await store.create(AGENT, USER, {}, b'{"note":"%b"}' % (b"x" * 65))
+    session = await create_session(store, metadata=b'{"note":"%b"}' % (b"x" * 65))
     monkeypatch.setattr("service.maintenance.startup_checks.SHARDS", (session.id[:2],))
 
 
@@ -118,7 +118,7 @@ async def test_small_hashes_are_not_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     monkeypatch.setattr("service.maintenance.startup_checks.SHARDS", (session.id[:2],))
 
     await upkeep.round()

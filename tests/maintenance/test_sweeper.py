@@ -16,7 +16,7 @@ from service.sessions.store import SessionStore
 from service.settings.timeouts import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, events_into, lane_to
+from tests.conftest import USER, create_session, events_into, lane_to
 from tests.counted import counted, read_from
 from tests.sessions.evidence import KEYS, commands_seen, fields_of, forget_commands, scores_of, tombstone_of
 
@@ -138,7 +138,7 @@ async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sw
 async def test_ends_are_counted_by_their_reason(
     sweeper: Sweeper, ended: Session, store: SessionStore, real_redis: Redis, metrics: Metrics
 ) -> None:
-    outlived = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5)._asdict(), b"{}")
+    outlived = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
     await age(real_redis, outlived.id, 30 * MINUTE_MS)
 
     await sweeper.round()
@@ -255,7 +255,7 @@ async def test_more_than_a_batch_is_swept_round_by_round(
 ) -> None:
     ids = iter(f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(BATCH_PER_SHARD + 1))
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: next(ids))
-    sessions = [await store.create(AGENT, USER, {}, b"{}") for _ in range(BATCH_PER_SHARD + 1)]
+    sessions = [await create_session(store) for _ in range(BATCH_PER_SHARD + 1)]
     await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
 
     await sweeper.round()

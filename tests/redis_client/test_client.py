@@ -17,7 +17,7 @@ from service.redis_client.script_retry import retry_missing_scripts_in_order
 from service.redis_client.scripts import Command
 from service.sessions.scripts import HEARTBEAT, SCRIPTS, SWEEP
 from service.settings import Settings
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import create_session, store_on
 from tests.counted import counted
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import KEYS
@@ -170,7 +170,7 @@ async def test_where_they_may_not_be_loaded_what_came_before_its_turn_is_said_to
 async def test_where_they_may_not_be_loaded_a_creation_is_done(unloading: RedisClient, settings: Settings) -> None:
     store = store_on(unloading, settings)
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     assert (await store.get(session.id)).id == session.id
 

@@ -18,7 +18,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Logins, Node
-from tests.conftest import AGENT, USER, StartReplica, store_on
+from tests.conftest import StartReplica, create_session, store_on
 from tests.redis_server import until
 
 KEYS = Keys("")
@@ -50,7 +50,7 @@ def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
 
 
 async def created(store: SessionStore, number: int) -> list[Session]:
-    return await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(number)))
+    return await asyncio.gather(*(create_session(store) for _ in range(number)))
 
 
 def slot_of(servers: ClusterServers, session: Session) -> int:
@@ -60,7 +60,7 @@ def slot_of(servers: ClusterServers, session: Session) -> int:
 async def on(store: SessionStore, servers: ClusterServers, node: Node) -> Session:
     """A session that lies there."""
     while True:
-        session = await store.create(AGENT, USER, {}, b"{}")
+        session = await create_session(store)
         if servers.owner_of(slot_of(servers, session)) is node:
             return session
 
@@ -187,7 +187,7 @@ async def test_users_are_let_in(data_dir: Path, settings: Settings) -> None:
     source = client_factory(servers.url, 1, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
 
-    session = await store_on(redis_client, settings).create(AGENT, USER, {}, b"{}")
+    session = await create_session(store_on(redis_client, settings))
 
     assert await redis_client.query(("EXISTS", KEYS.session(session.id))) == [1]
     await redis_client.aclose()
@@ -202,7 +202,7 @@ async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path,
     redis_client = source.new_client()
     store = store_on(redis_client, settings)
     with pytest.raises(StoreUnavailable):
-        await store.create(AGENT, USER, {}, b"{}")
+        await create_session(store)
     assert await redis_client.broadcast(("PING",)) == {}
 
     node.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -211,7 +211,7 @@ async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path,
     async with asyncio.timeout(10):
         while not await redis_client.broadcast(("PING",)):
             continue
-    assert (await store.create(AGENT, USER, {}, b"{}")).renewal_count == 0
+    assert (await create_session(store)).renewal_count == 0
     await redis_client.aclose()
     await source.aclose()
     node.stop()

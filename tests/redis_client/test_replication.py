@@ -14,14 +14,15 @@ from service.redis_client.client import RedisClient
 from service.redis_client.errors import UnderReplicated
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
-from service.sessions.idempotency import IdempotencyKey, NewSession
+from service.sessions.idempotency import IdempotencyKey
 from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
+from service.sessions.session import NewSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.redis_url import Kind
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import AGENT, USER, create_session, store_on
 from tests.sentinel_servers import SentinelServers
 from tests.sessions.evidence import commands_seen
 
@@ -56,7 +57,7 @@ def silence(sentinel_servers: SentinelServers) -> Iterator[None]:
 
 
 async def test_what_has_been_answered_is_on_a_replica(store: SessionStore, sentinel_servers: SentinelServers) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     key = Keys("").session(session.id)
     assert sum(bool(replica.command("EXISTS", key)) for replica in sentinel_servers.replicas) >= 1
@@ -65,7 +66,7 @@ async def test_what_has_been_answered_is_on_a_replica(store: SessionStore, senti
 async def test_a_change_that_no_replica_has_in_time_is_refused(
     store: SessionStore, request: pytest.FixtureRequest, real_redis: Redis
 ) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     request.getfixturevalue("silence")
 
     with pytest.raises(StoreUnavailable) as refusal:
@@ -76,7 +77,7 @@ async def test_a_change_that_no_replica_has_in_time_is_refused(
 
 
 async def test_reads_go_on_meanwhile(store: SessionStore, request: pytest.FixtureRequest) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     request.getfixturevalue("silence")
     renewal = asyncio.ensure_future(store.renew(session.id))
 
@@ -89,10 +90,10 @@ async def test_reads_go_on_meanwhile(store: SessionStore, request: pytest.Fixtur
 
 
 async def test_changes_of_many_share_one_wait(store: SessionStore, real_redis: Redis) -> None:
-    await store.create(AGENT, USER, {}, b"{}")
+    await create_session(store)
     before = await commands_seen(real_redis)
 
-    await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(40)))
+    await asyncio.gather(*(create_session(store) for _ in range(40)))
 
     assert 1 <= (await commands_seen(real_redis) - before)["wait"] <= 3
 
@@ -100,7 +101,7 @@ async def test_changes_of_many_share_one_wait(store: SessionStore, real_redis: R
 async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_session_still_unknown(
     store: SessionStore, request: pytest.FixtureRequest
 ) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     request.getfixturevalue("silence")
 
     with pytest.raises(UnderReplicated):
@@ -112,7 +113,7 @@ async def test_a_deletion_that_no_replica_has_in_time_is_done_and_an_unknown_ses
 async def test_a_change_that_is_refused_for_the_revision_waits_for_no_replica(
     store: SessionStore, request: pytest.FixtureRequest
 ) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     request.getfixturevalue("silence")
 
     assert await attempt(store.update_timeout, session.id, {}, frozenset([b"2"])) == "other_revision"
@@ -122,11 +123,11 @@ async def test_one_that_is_evicted_and_no_replica_hears_of_has_ended_and_has_no_
     redis_client: RedisClient, request: pytest.FixtureRequest, real_redis: Redis
 ) -> None:
     store = store_on(redis_client, Settings(session_max_per_user=1, session_cap_policy="evict"))
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     request.getfixturevalue("silence")
 
     with pytest.raises(StoreUnavailable):
-        await store.create(AGENT, USER, {}, b"{}")
+        await create_session(store)
 
     assert await attempt(store.get, session.id) == "missing"
     assert await real_redis.zcard(Keys("").user(USER)) == 0
@@ -136,18 +137,18 @@ async def test_one_that_is_denied_waits_for_no_replica(
     redis_client: RedisClient, request: pytest.FixtureRequest, real_redis: Redis
 ) -> None:
     store = store_on(redis_client, Settings(session_max_per_user=1))
-    await store.create(AGENT, USER, {}, b"{}")
-    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "full"
+    await create_session(store)
+    assert await attempt(create_session, store) == "full"
     request.getfixturevalue("silence")
 
-    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "full"
+    assert await attempt(create_session, store) == "full"
 
 
 async def test_one_whom_a_repeated_creation_may_have_been_told_of_is_not_taken_back(
     store: SessionStore, silence: None, real_redis: Redis
 ) -> None:
     with pytest.raises(UnderReplicated):
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
 
     (session_id,) = cast(list[bytes], await real_redis.zrange(Keys("").user(USER), 0, -1))
     assert (await store.get(session_id.decode())).id == session_id.decode()
@@ -158,15 +159,15 @@ async def test_a_repeated_creation_is_answered_once_replicas_have_the_session(
 ) -> None:
     request.getfixturevalue("silence")
     with pytest.raises(UnderReplicated):
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
     with pytest.raises(UnderReplicated):
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
     for replica in sentinel_servers.replicas:
         replica.go_on()
     sentinel_servers.until_settled()
 
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
-    assert created.is_repeated
+    assert created.is_replay
     key = Keys("").session(created.session.id)
     assert sum(bool(replica.command("EXISTS", key)) for replica in sentinel_servers.replicas) >= 1

@@ -16,7 +16,7 @@ from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import create_session, store_on
 from tests.sentinel_servers import SentinelServers
 
 
@@ -47,7 +47,7 @@ def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
 async def test_from_a_failover_on_changes_go_to_the_new_primary_though_the_old_one_takes_them_for_seconds(
     store: SessionStore, servers: SentinelServers
 ) -> None:
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
     old = servers.primary
     await asyncio.to_thread(servers.fail_over)
 
@@ -59,7 +59,7 @@ async def test_from_a_failover_on_changes_go_to_the_new_primary_though_the_old_o
 async def test_a_sentinel_that_has_gone_holds_up_nothing(store: SessionStore, servers: SentinelServers) -> None:
     servers.sentinels[0].kill()
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     servers.sentinels[0].start()
     assert (await store.get(session.id)).id == session.id

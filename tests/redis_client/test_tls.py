@@ -20,7 +20,7 @@ from service.redis_client.monitor import StoreMonitor
 from service.sessions.scripts import SCRIPTS
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Node
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import create_session, store_on
 from tests.redis_server import RedisServer, free_port, until
 from tests.sentinel_servers import MASTER, Sentinel
 from tests.tls_door import RateLimiter, door_to
@@ -86,7 +86,7 @@ async def lives_at(url: str) -> bool:
     redis_client = source.new_client()
     store = store_on(redis_client, Settings())
     try:
-        session = await store.create(AGENT, USER, {}, b"{}")
+        session = await create_session(store)
         return (await store.get(session.id)).id == session.id
     finally:
         await redis_client.aclose()

@@ -31,7 +31,7 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.aging import age_counted
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, events_into, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, events_into, policies_on, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS, commands_seen, forget_commands, keys_in
@@ -66,7 +66,7 @@ def uncapped(redis_client: RedisClient) -> SessionStore:
 
 async def create(store: SessionStore, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
     """One after the other."""
-    return [await store.create(agent_id, user_id, {}, b"{}") for _ in range(number)]
+    return [await create_session(store, agent_id=agent_id, user_id=user_id) for _ in range(number)]
 
 
 async def create_over_time(redis: Redis, store: SessionStore, number: int, user_id: str = USER) -> list[Session]:
@@ -90,7 +90,7 @@ async def make_active(redis: Redis, sessions: Iterable[Session], from_ms: int) -
 
 async def attempts(store: SessionStore, number: int = 1, agent_id: str = AGENT, user_id: str = USER) -> Counter[str]:
     """What so many at once are answered."""
-    creating = (attempt(store.create, agent_id, user_id, {}, b"{}") for _ in range(number))
+    creating = (attempt(create_session, store, agent_id=agent_id, user_id=user_id) for _ in range(number))
     return Counter(await asyncio.gather(*creating))
 
 
@@ -199,7 +199,7 @@ async def test_one_that_ended_a_moment_ago_makes_room_before_it_is_swept(
 
 @pytest.mark.parametrize("settings", [Settings(session_max_per_user=100)])
 async def test_of_many_those_that_have_ended_make_room(store: SessionStore, real_redis: Redis) -> None:
-    sessions = await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(100)))
+    sessions = await asyncio.gather(*(create_session(store) for _ in range(100)))
     assert await attempts(store) == {"full": 1}
     await expire(real_redis, sessions[40:60])
 
@@ -217,7 +217,7 @@ async def test_one_that_was_lost_makes_room(store: SessionStore, real_redis: Red
 
 @pytest.mark.parametrize("settings", [Settings(session_max_per_user=100)])
 async def test_one_whose_end_came_nearer_makes_room_then(store: SessionStore, real_redis: Redis) -> None:
-    session, *_ = await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(100)))
+    session, *_ = await asyncio.gather(*(create_session(store) for _ in range(100)))
     assert await attempts(store) == {"full": 1}
     await store.update_timeout(session.id, {"timeout_minutes": 5})
     await age_counted(real_redis, session.id, 5 * MINUTE_MS, *LOOKUPS)
@@ -625,7 +625,7 @@ async def replicas(source: ClientFactory, settings: Settings) -> AsyncIterator[l
 async def of_all(replicas: Sequence[SessionStore], number: int, user_ids: Sequence[str] = (USER,)) -> Counter[str]:
     """What so many creations at once are answered, by turns of each replica and for each of these users."""
     turns = zip(cycle(replicas), cycle(user_ids), range(number), strict=False)
-    answers = [attempt(store.create, AGENT, user_id, {}, b"{}") for store, user_id, _ in turns]
+    answers = [attempt(create_session, store, user_id=user_id) for store, user_id, _ in turns]
     return Counter(await asyncio.gather(*answers))
 
 
@@ -672,7 +672,7 @@ async def test_while_sessions_are_ended_there_are_never_more_than_the_cap(
     seen = list[int]()
 
     async def come_and_go(store: SessionStore) -> None:
-        session = await store.create(AGENT, USER, {}, b"{}")
+        session = await create_session(store)
         seen.append(
             len(await real_redis.keys("session:*:tombstone"))
         )  # a scan would see one that ends and one after it

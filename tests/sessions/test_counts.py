@@ -17,7 +17,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings.redis_url import Kind
 from tests.aging import age
-from tests.conftest import AGENT, USER, events_into
+from tests.conftest import create_session, events_into
 from tests.sessions.evidence import KEYS, commands_seen, forget_commands
 
 MINUTE_MS = 60_000
@@ -31,7 +31,7 @@ def session_counts(redis_client: RedisClient) -> SessionCounts:
 
 
 async def create(store: SessionStore, number: int) -> list[Session]:
-    return await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(number)))
+    return await asyncio.gather(*(create_session(store) for _ in range(number)))
 
 
 async def aged(redis: Redis, sessions: list[Session], minutes: int) -> None:

@@ -19,7 +19,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.timeouts import TimeoutConfig
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, store_on
+from tests.conftest import AGENT, USER, create_session, store_on
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import KEYS, contents, ends_of, fields_of, keys_in, listed_at, scores_of, tombstone_of
 from tests.unpipelined_client import UnpipelinedClient
@@ -58,19 +58,19 @@ async def test_it_belongs_to_its_agent_and_its_user(session: Session) -> None:
 
 
 async def test_its_configuration_is_the_one_it_was_given(store: SessionStore) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(60, False, 120, 10)._asdict())
 
     assert session.timeout == TimeoutConfig(60, False, 120, 10)
 
 
 async def test_it_ends_at_its_maximum_duration_where_that_is_shorter(store: SessionStore) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(60, True, 45, 5)._asdict())
 
     assert session.time_remaining_ms == 45 * MINUTE_MS
 
 
 async def test_minutes_may_be_fractions(store: SessionStore, real_redis: Redis) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(7.25, True, 720.5, 0.001)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(7.25, True, 720.5, 0.001)._asdict())
 
     assert session.time_remaining_ms == 435_000
     assert session.timeout == TimeoutConfig(7.25, True, 720.5, 0.001)
@@ -117,7 +117,7 @@ async def test_its_tombstone_outlives_it_by_the_retention(session: Session, real
 async def test_its_reason_to_end_is_its_maximum_duration_where_that_is_not_the_later(
     store: SessionStore, real_redis: Redis
 ) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(30, True, 30, 5)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
 
     assert (await tombstone_of(real_redis, session))["reason"] == "max_duration"
 
@@ -146,7 +146,7 @@ async def test_a_creation_gives_the_lookup_its_full_life_again(
 ) -> None:
     await real_redis.pexpireat(KEYS.agent(AGENT), session.created_at_ms + MINUTE_MS)
 
-    await store.create(AGENT, USER, {}, b"{}")
+    await create_session(store)
 
     assert (
         await real_redis.pexpiretime(KEYS.agent(AGENT)) >= session.created_at_ms + 2 * settings.owner_index_lifetime_ms
@@ -159,7 +159,7 @@ async def test_a_lookup_drops_what_is_older_than_it_will_live(
     too_old_ms = session.created_at_ms - 2 * settings.owner_index_lifetime_ms
     await real_redis.zadd(KEYS.user(USER), {"too old": too_old_ms, "old": too_old_ms + MINUTE_MS})
 
-    newer = await store.create(AGENT, USER, {}, b"{}")
+    newer = await create_session(store)
 
     assert set(await real_redis.zrange(KEYS.user(USER), 0, -1)) == {b"old", session.id.encode(), newer.id.encode()}
 
@@ -176,7 +176,7 @@ async def test_a_lookup_drops_what_is_older_than_it_will_live(
     ],
 )
 async def test_metadata_is_given_back_byte_for_byte(store: SessionStore, metadata: bytes) -> None:
-    session = await store.create(AGENT, USER, {}, metadata)
+    session = await create_session(store, metadata=metadata)
 
     assert session.metadata == metadata
     assert (await store.get(session.id)).metadata == metadata
@@ -185,7 +185,7 @@ async def test_metadata_is_given_back_byte_for_byte(store: SessionStore, metadat
 async def test_it_is_created_after_redis_forgot_the_scripts(store: SessionStore, real_redis: Redis) -> None:
     await real_redis.script_flush()
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     assert await attempt(store.get, session.id) == "live"
 
@@ -199,7 +199,7 @@ async def test_it_is_never_alive_before_its_lookups_know_it(
     await real_redis.script_flush()
     await real_redis.script_load(CREATE.text)
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     assert ids == [ids[0], session.id]
     assert await attempt(store.get, ids[0]) == "missing"
@@ -214,7 +214,7 @@ async def test_it_does_not_live_where_a_lookup_cannot_know_it(
     await real_redis.set(owner_index, "no lookup", px=MINUTE_MS)
 
     with pytest.raises(ScriptError):
-        await store.create(AGENT, USER, {}, b"{}")
+        await create_session(store)
 
     assert await in_all_shards(real_redis) == {"expiry": 0, "warning": 0, "created": 0}
     assert await keys_in(real_redis) == [owner_index]
@@ -222,7 +222,7 @@ async def test_it_does_not_live_where_a_lookup_cannot_know_it(
 
 async def test_it_does_not_live_where_redis_refuses_a_lookup(confined: SessionStore, real_redis: Redis) -> None:
     with pytest.raises(CommandRejected):
-        await confined.create(AGENT, USER, {}, b"{}")
+        await create_session(confined)
 
     assert await keys_in(real_redis) == []
 
@@ -263,7 +263,7 @@ async def test_an_id_that_lives_is_not_given_again(
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
     before = await fields_of(real_redis, session)
 
-    answer = await attempt(store.create, AGENT, SOMEONE_ELSE, {}, b"{}")
+    answer = await attempt(create_session, store, user_id=SOMEONE_ELSE)
 
     assert answer == "unknown"
     assert await fields_of(real_redis, session) == before
@@ -275,7 +275,7 @@ async def test_an_id_that_left_a_tombstone_is_not_given_again(
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
     await real_redis.delete(KEYS.session(session.id))
 
-    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "unknown"
+    assert await attempt(create_session, store) == "unknown"
 
 
 async def test_an_id_enlisted_twice_keeps_its_first_time(
@@ -284,7 +284,7 @@ async def test_an_id_enlisted_twice_keeps_its_first_time(
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
     await real_redis.zadd(KEYS.user(USER), {session.id: session.created_at_ms - MINUTE_MS})
 
-    await attempt(store.create, AGENT, USER, {}, b"{}")
+    await attempt(create_session, store)
 
     assert await listed_at(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
 
@@ -294,14 +294,14 @@ async def test_of_twenty_creations_with_one_id_one_wins(
 ) -> None:
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: AN_ID)
 
-    answers = await asyncio.gather(*(attempt(store.create, AGENT, USER, {}, b"{}") for _ in range(20)))
+    answers = await asyncio.gather(*(attempt(create_session, store) for _ in range(20)))
 
     assert Counter(answers) == {"live": 1, "unknown": 19}
     assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
 
 
 async def test_two_hundred_creations_at_once_make_two_hundred_sessions(store: SessionStore, real_redis: Redis) -> None:
-    sessions = await asyncio.gather(*(store.create(AGENT, USER, {}, b"{}") for _ in range(200)))
+    sessions = await asyncio.gather(*(create_session(store) for _ in range(200)))
 
     assert len({session.id for session in sessions}) == 200
     assert await in_all_shards(real_redis) == {"expiry": 200, "warning": 200, "created": 200}

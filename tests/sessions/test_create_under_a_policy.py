@@ -10,11 +10,12 @@ from service.errors import AgentNotFound, StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.client import Fields, Read, RedisClient, Reply
 from service.redis_client.scripts import Command
+from service.sessions.creation import MAX_ATTEMPTS
 from service.sessions.policies import NO_POLICY, Policies
-from service.sessions.store import MOST_TRIES, SessionStore
+from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.timeouts import TimeoutConfig
-from tests.conftest import AGENT, USER, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, policies_on, store_on
 from tests.sessions.evidence import KEYS, commands_seen, keys_in
 
 ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
@@ -34,7 +35,7 @@ def strict(redis_client: RedisClient) -> SessionStore:
 
 
 async def timeout_of_a_new_session(store: SessionStore, agent_id: str = AGENT) -> TimeoutConfig:
-    return (await store.create(agent_id, USER, {}, b"{}")).timeout
+    return (await create_session(store, agent_id=agent_id)).timeout
 
 
 async def asked_of_redis(redis: Redis, before: dict[str, int]) -> dict[str, int]:
@@ -112,7 +113,7 @@ async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
     await timeout_of_a_new_session(store)
     trips = recorded(redis_client, monkeypatch)
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     ((_, *scripts),) = trips
     assert [command[3] for command in scripts] == [KEYS.agent(AGENT), KEYS.user(USER), KEYS.session(session.id)]
@@ -139,11 +140,11 @@ def recorded(redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> list
 async def test_what_was_created_under_another_policy_is_taken_back(
     store: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
-    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
+    await store.delete((await create_session(store)).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
     before = await commands_seen(real_redis)
 
-    session = await store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(store)
 
     assert (await asked_of_redis(real_redis, before))["evalsha"] == 3 + 1 + 3
     assert sorted(await keys_in(real_redis)) == sorted(
@@ -158,10 +159,10 @@ async def test_it_counts_as_one_creation_and_no_end(
 ) -> None:
     metrics = Metrics()
     store = store_on(redis_client, settings, metrics)
-    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
+    await store.delete((await create_session(store)).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
 
-    await store.create(AGENT, USER, {}, b"{}")
+    await create_session(store)
 
     assert metrics.registry.get_sample_value("sessions_created_total") == 2
     assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) == 1
@@ -218,10 +219,10 @@ async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_not
     monkeypatch.setattr(redis_client, "execute_ordered", in_order_after_another)
 
     with pytest.raises(StoreUnavailable):
-        await store.create(AGENT, USER, {}, b"{}")
+        await create_session(store)
 
     assert await keys_in(real_redis) == [POLICY_KEY]
-    assert await real_redis.hget(POLICY_KEY, "updatedAt") == str(3 * MOST_TRIES).encode()
+    assert await real_redis.hget(POLICY_KEY, "updatedAt") == str(3 * MAX_ATTEMPTS).encode()
 
 
 async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
@@ -241,13 +242,13 @@ async def test_the_agent_that_rested_longest_is_forgotten_first(
 ) -> None:
     monkeypatch.setattr("service.sessions.policies.MAX_REMEMBERED", 2)
     policy = NO_POLICY._replace(updated_at=b"1")
-    policies.remember("first", policy)
-    policies.remember("second", policy)
-    await policies.supposed("first")
+    policies.cache("first", policy)
+    policies.cache("second", policy)
+    await policies.assumed("first")
 
-    policies.remember("third", policy)
+    policies.cache("third", policy)
 
-    supposed = {agent: (await policies.supposed(agent)).policy for agent in ("first", "third", "second")}
+    supposed = {agent: (await policies.assumed(agent)).policy for agent in ("first", "third", "second")}
     assert supposed == {"first": policy, "third": policy, "second": NO_POLICY}
 
 
@@ -257,7 +258,7 @@ async def test_where_agents_must_be_known_a_stranger_costs_a_read_and_nothing_is
     before = await commands_seen(real_redis)
 
     with pytest.raises(AgentNotFound):
-        await strict.create(AGENT, USER, {}, b"{}")
+        await create_session(strict)
 
     assert await asked_of_redis(real_redis, before) == {"evalsha": 0, "hmget": 1, "del": 0, "zrem": 0}
     assert await keys_in(real_redis) == []
@@ -267,12 +268,12 @@ async def test_where_agents_must_be_known_a_policy_that_is_gone_takes_the_sessio
     strict: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     await policies.put(AGENT, {})
-    session = await strict.create(AGENT, USER, {}, b"{}")
+    session = await create_session(strict)
     await strict.delete(session.id)
     await policies.delete(AGENT)
 
     with pytest.raises(AgentNotFound):
-        await strict.create(AGENT, USER, {}, b"{}")
+        await create_session(strict)
 
     assert await keys_in(real_redis) == []
 

@@ -13,7 +13,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, create_session
 from tests.sessions.evidence import KEYS, contents, scores_of
 
 MINUTE_MS = 60_000
@@ -41,7 +41,7 @@ async def test_it_is_unknown_from_then_on(store: SessionStore, session: Session)
 async def test_other_sessions_of_its_user_and_its_agent_stay(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
-    other = await store.create(AGENT, USER, {}, b"{}")
+    other = await create_session(store)
 
     await store.delete(session.id)
 
@@ -56,7 +56,7 @@ async def test_others_in_its_shard_keep_their_place_in_the_indexes(
     monkeypatch.setattr(
         "service.sessions.creation.new_session_id", lambda *_: f"{session.id[:2]}90c3cc-0d44-4b50-8888-8dd25736052a"
     )
-    neighbour = await store.create(AGENT, USER, {}, b"{}")
+    neighbour = await create_session(store)
     before = await scores_of(real_redis, neighbour)
 
     await store.delete(session.id)

@@ -11,7 +11,7 @@ from service.sessions.store import SessionStore
 from service.settings.timeouts import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import AGENT, USER, create_session
 from tests.sessions.evidence import commands_seen, contents
 
 MINUTE_MS = 60_000
@@ -118,7 +118,7 @@ async def test_in_its_last_millisecond_it_lives(
 
 
 async def test_fractions_of_minutes_are_read_as_they_were_given(store: SessionStore) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(0.5, True, 1.25, 0.25)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(0.5, True, 1.25, 0.25)._asdict())
 
     found = await store.get(session.id)
 

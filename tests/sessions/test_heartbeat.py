@@ -11,7 +11,7 @@ from service.sessions.store import SessionStore
 from service.settings.timeouts import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import create_session
 from tests.sessions.evidence import ends_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -21,18 +21,18 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def passive(store: SessionStore) -> Session:
     """A session that does not renew itself."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(30, False, 720, 5)._asdict())
 
 
 @pytest.fixture
 async def capped(store: SessionStore) -> Session:
     """A session whose maximum duration is half as long again as its timeout."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(30, True, 45, 5)._asdict())
 
 
 @pytest.fixture
 async def at_its_maximum(store: SessionStore) -> Session:
-    return await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(60, True, 60, 5)._asdict())
 
 
 async def test_an_activity_is_now(store: SessionStore, session: Session, real_redis: Redis) -> None:

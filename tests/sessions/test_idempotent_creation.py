@@ -20,16 +20,17 @@ from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
-from service.sessions.idempotency import Created, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, NewSession
+from service.sessions.idempotency import IdempotencyKey, IdempotencyRecord, IdempotencyRecords
 from service.sessions.metadata import storable
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation, OwnerFilter
 from service.sessions.scripts import CREATE, SCRIPTS
+from service.sessions.session import CreatedSession, NewSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.aging import age
-from tests.conftest import AGENT, SECRET, USER, events_into, policies_on, store_on
+from tests.conftest import AGENT, SECRET, USER, create_session, events_into, policies_on, store_on
 from tests.sessions.evidence import KEYS, commands_seen, contents, fields_of, keys_in
 
 MINUTE_MS = 60_000
@@ -44,9 +45,9 @@ WISH = NewSession(AGENT, USER, {"timeout_minutes": 60}, b'{"channel":"web","topi
 OTHER_WISHES = {
     "agent": WISH._replace(agent_id=SOMEONE_ELSE),
     "user": WISH._replace(user_id=SOMEONE_ELSE),
-    "timeout": WISH._replace(changes={"timeout_minutes": 61}),
-    "no timeout": WISH._replace(changes={}),
-    "another member": WISH._replace(changes={"max_duration_minutes": 60}),
+    "timeout": WISH._replace(timeout={"timeout_minutes": 61}),
+    "no timeout": WISH._replace(timeout={}),
+    "another member": WISH._replace(timeout={"max_duration_minutes": 60}),
     "metadata": WISH._replace(metadata=b'{"channel":"web","topic":{"a":1,"b":[2,2]}}'),
     "no metadata": WISH._replace(metadata=b"{}"),
     "kind of value": WISH._replace(metadata=b'{"channel":"web","topic":{"a":"1","b":[2]}}'),
@@ -127,30 +128,30 @@ async def listed(redis: Redis) -> dict[str, list[str]]:
 
 
 async def test_the_first_is_created_as_any(store: SessionStore, real_redis: Redis) -> None:
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
-    assert created.is_repeated is False
+    assert created.is_replay is False
     assert created.session.timeout.timeout_minutes == 60
     assert (await fields_of(real_redis, created.session))["metadata"] == WISH.metadata.decode()
     assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
 
 
 async def test_whoever_comes_again_is_told_of_the_same_session(store: SessionStore, real_redis: Redis) -> None:
-    first = await store.create_once(KEY, WISH)
+    first = await store.create(WISH, KEY)
     before = await contents(real_redis)
 
-    second = await store.create_once(KEY, WISH)
+    second = await store.create(WISH, KEY)
 
-    assert second.is_repeated is True
+    assert second.is_replay is True
     assert second.session.id == first.session.id
     assert await contents(real_redis) == before
 
 
 async def test_it_is_told_as_it_is_now(store: SessionStore) -> None:
-    first = await store.create_once(KEY, WISH)
+    first = await store.create(WISH, KEY)
     await store.update_metadata(first.session.id, {"channel": "phone"})
 
-    second = await store.create_once(KEY, WISH)
+    second = await store.create(WISH, KEY)
 
     assert second.session.stored.revision == b"2"
     assert second.session.metadata.startswith(b'{"channel":"phone"')
@@ -159,30 +160,30 @@ async def test_it_is_told_as_it_is_now(store: SessionStore) -> None:
 async def test_metadata_may_be_nested_as_deeply_as_without_a_key(store: SessionStore) -> None:
     deep = storable(json.loads('{"a":' * DEEPEST + "1" + "}" * DEEPEST))
 
-    first = await store.create_once(KEY, WISH._replace(metadata=deep))
-    second = await store.create_once(KEY, WISH._replace(metadata=deep))
+    first = await store.create(WISH._replace(metadata=deep), KEY)
+    second = await store.create(WISH._replace(metadata=deep), KEY)
 
     assert (second.session.id, second.session.metadata) == (first.session.id, deep)
 
 
 async def test_members_have_no_order(store: SessionStore) -> None:
-    first = await store.create_once(KEY, WISH._replace(changes={"timeout_minutes": 60, "auto_renew": True}))
+    first = await store.create(WISH._replace(timeout={"timeout_minutes": 60, "auto_renew": True}), KEY)
     turned = NewSession(
         AGENT, USER, {"auto_renew": True, "timeout_minutes": 60}, b'{ "topic": {"b": [2], "a": 1}, "channel": "web"}'
     )
 
-    assert (await store.create_once(KEY, turned)).session.id == first.session.id
+    assert (await store.create(turned, KEY)).session.id == first.session.id
 
 
 @pytest.mark.parametrize("new_session", OTHER_WISHES.values(), ids=OTHER_WISHES)
 async def test_with_another_request_the_key_is_refused(
     store: SessionStore, real_redis: Redis, new_session: NewSession
 ) -> None:
-    await store.create_once(KEY, WISH)
+    await store.create(WISH, KEY)
     before = await contents(real_redis)
 
     with pytest.raises(IdempotencyKeyReused):
-        await store.create_once(KEY, new_session)
+        await store.create(new_session, KEY)
 
     assert await contents(real_redis) == before
 
@@ -197,18 +198,18 @@ async def test_with_another_request_the_key_is_refused(
     ],
 )
 async def test_another_key_and_another_callers_are_others(store: SessionStore, other: IdempotencyKey) -> None:
-    first = await store.create_once(KEY, WISH)
+    first = await store.create(WISH, KEY)
 
-    second = await store.create_once(other, WISH)
+    second = await store.create(WISH, other)
 
-    assert second.is_repeated is False
+    assert second.is_replay is False
     assert second.session.id != first.session.id
 
 
 async def test_without_a_key_each_is_a_session_of_its_own(store: SessionStore, real_redis: Redis) -> None:
-    await store.create_once(KEY, WISH)
+    await store.create(WISH, KEY)
 
-    await store.create(*WISH)
+    await create_session(store, *WISH)
 
     assert len(await living(real_redis)) == 2
 
@@ -216,7 +217,7 @@ async def test_without_a_key_each_is_a_session_of_its_own(store: SessionStore, r
 async def test_neither_the_key_nor_its_caller_is_in_redis(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    await store.create_once(KEY, WISH)
+    await store.create(WISH, KEY)
 
     record = KEYS.record(record_of(redis_client).digest)
     held = f"{await keys_in(real_redis)} {await real_redis.hgetall(record)}"
@@ -227,7 +228,7 @@ async def test_neither_the_key_nor_its_caller_is_in_redis(
 async def test_its_record_leads_to_it_and_lies_beside_it(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
     record = record_of(redis_client)
     assert created.session.id[:2] == record.shard
@@ -240,8 +241,8 @@ async def test_its_record_leads_to_it_and_lies_beside_it(
 async def test_its_record_dies_a_day_after_its_creation(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    created = await store.create_once(KEY, WISH)
-    await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
+    await store.create(WISH, KEY)
 
     record = KEYS.record(record_of(redis_client).digest)
     assert await real_redis.pexpiretime(record) == created.session.created_at_ms + DAY_MS
@@ -250,44 +251,44 @@ async def test_its_record_dies_a_day_after_its_creation(
 async def test_once_its_record_is_gone_the_key_is_new(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    first = await store.create_once(KEY, WISH)
+    first = await store.create(WISH, KEY)
     await real_redis.delete(KEYS.record(record_of(redis_client).digest))
 
-    second = await store.create_once(KEY, WISH)
+    second = await store.create(WISH, KEY)
 
-    assert second.is_repeated is False
+    assert second.is_replay is False
     assert second.session.id != first.session.id
 
 
 async def test_an_expired_one_is_expired_and_not_created_again(store: SessionStore, real_redis: Redis) -> None:
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
     await age(real_redis, created.session.id, 60 * MINUTE_MS)
 
     with pytest.raises(SessionExpired) as refusal:
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
 
     assert refusal.value.facts["sessionId"] == created.session.id
     assert await living(real_redis) == []
 
 
 async def test_a_deleted_one_is_unknown_and_not_created_again(store: SessionStore, real_redis: Redis) -> None:
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
     await store.delete(created.session.id)
 
     with pytest.raises(SessionNotFound):
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
 
     assert await living(real_redis) == []
 
 
 async def test_redis_is_asked_once_more_than_without_a_key(store: SessionStore, real_redis: Redis) -> None:
-    await store.create(*WISH)
+    await create_session(store, *WISH)
     before = await commands_seen(real_redis)
-    await store.create(*WISH)
+    await create_session(store, *WISH)
     without = await commands_seen(real_redis) - before
     before = await commands_seen(real_redis)
 
-    await store.create_once(KEY, WISH)
+    await store.create(WISH, KEY)
 
     with_key = await commands_seen(real_redis) - before
     assert with_key["evalsha"] == without["evalsha"]
@@ -299,10 +300,10 @@ async def test_a_hundred_at_once_over_three_replicas_are_one(
 ) -> None:
     stores = [store_on(redis_client, settings) for _ in range(3)]
 
-    answers = await asyncio.gather(*(stores[number % 3].create_once(KEY, WISH) for number in range(100)))
+    answers = await asyncio.gather(*(stores[number % 3].create(WISH, KEY) for number in range(100)))
 
     (session_id,) = {created.session.id for created in answers}
-    assert Counter(created.is_repeated for created in answers) == {False: 1, True: 99}
+    assert Counter(created.is_replay for created in answers) == {False: 1, True: 99}
     assert await living(real_redis) == [session_id]
     assert await listed(real_redis) == {"user": [session_id], "agent": [session_id]}
     assert await real_redis.zrange(KEYS.expiry(session_id[:2]), 0, -1) == [session_id.encode()]
@@ -320,25 +321,25 @@ async def test_of_different_requests_at_once_one_wins(store: SessionStore, real_
 
 async def _outcome(store: SessionStore, new_session: NewSession) -> str:
     try:
-        created = await store.create_once(KEY, new_session)
+        created = await store.create(new_session, KEY)
     except IdempotencyKeyReused:
         return "reused"
-    return "repeated" if created.is_repeated else "created"
+    return "repeated" if created.is_replay else "created"
 
 
 async def test_one_that_comes_between_the_look_and_the_creation_is_the_first(
     store: SessionStore, late: SessionStore, eventful: Happening, real_redis: Redis
 ) -> None:
-    told: list[Created] = []
+    told: list[CreatedSession] = []
 
     async def another_comes() -> None:
-        told.append(await store.create_once(KEY, WISH))
+        told.append(await store.create(WISH, KEY))
 
     eventful.before = another_comes
 
-    created = await late.create_once(KEY, WISH)
+    created = await late.create(WISH, KEY)
 
-    assert created.is_repeated is True
+    assert created.is_replay is True
     assert created.session.id == told[0].session.id
     assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
 
@@ -346,18 +347,18 @@ async def test_one_that_comes_between_the_look_and_the_creation_is_the_first(
 async def test_under_a_policy_that_was_not_supposed_it_keeps_its_id(
     store: SessionStore, late: SessionStore, eventful: Happening, policies: Policies, real_redis: Redis
 ) -> None:
-    await late.create(*WISH)  # it remembers that there is no policy
+    await create_session(late, *WISH)  # it remembers that there is no policy
     await policies.put(AGENT, {"max_duration_minutes": 120})
-    told: list[Created] = []
+    told: list[CreatedSession] = []
 
     async def another_comes() -> None:
-        told.append(await store.create_once(KEY, WISH))
+        told.append(await store.create(WISH, KEY))
 
     eventful.after = another_comes
 
-    created = await late.create_once(KEY, WISH)
+    created = await late.create(WISH, KEY)
 
-    assert (created.is_repeated, told[0].is_repeated) == (False, True)
+    assert (created.is_replay, told[0].is_replay) == (False, True)
     assert created.session.id == told[0].session.id
     assert created.session.timeout.max_duration_minutes == 120
     assert (await store.get(created.session.id)).timeout == created.session.timeout
@@ -367,16 +368,16 @@ async def test_under_a_policy_that_was_not_supposed_it_keeps_its_id(
 async def test_what_others_made_of_it_meanwhile_stays(
     store: SessionStore, late: SessionStore, eventful: Happening, policies: Policies
 ) -> None:
-    await late.create(*WISH)
+    await create_session(late, *WISH)
     await policies.put(AGENT, {"max_duration_minutes": 120})
 
     async def another_changes_it() -> None:
-        told = await store.create_once(KEY, WISH)
+        told = await store.create(WISH, KEY)
         await store.update_timeout(told.session.id, {"max_duration_minutes": 240})
 
     eventful.after = another_changes_it
 
-    created = await late.create_once(KEY, WISH)
+    created = await late.create(WISH, KEY)
 
     assert created.session.timeout.max_duration_minutes == 240
     assert created.session.stored.revision == b"2"
@@ -386,7 +387,7 @@ async def test_one_that_was_revoked_before_it_could_go_on_is_gone_with_its_recor
     late: SessionStore, eventful: Happening, policies: Policies, revocation: BulkRevocation, real_redis: Redis
 ) -> None:
     await policies.put(AGENT, {"max_duration_minutes": 120})
-    await late.delete((await late.create(*WISH)).id)
+    await late.delete((await create_session(late, *WISH)).id)
     await policies.delete(AGENT)
 
     async def revoked() -> None:
@@ -395,7 +396,7 @@ async def test_one_that_was_revoked_before_it_could_go_on_is_gone_with_its_recor
     eventful.after = revoked
 
     with pytest.raises(SessionRevoked):
-        await late.create_once(KEY, WISH)
+        await late.create(WISH, KEY)
 
     assert await keys_in(real_redis) == []
 
@@ -405,11 +406,11 @@ async def test_of_an_agent_that_is_known_no_more_nothing_stays(
 ) -> None:
     strict = store_on(redis_client, Settings(session_require_known_agent=True))
     await policies.put(AGENT, {"max_duration_minutes": 120})
-    await strict.delete((await strict.create(*WISH)).id)
+    await strict.delete((await create_session(strict, *WISH)).id)
     await policies.delete(AGENT)
 
     with pytest.raises(AgentNotFound):
-        await strict.create_once(KEY, WISH)
+        await strict.create(WISH, KEY)
 
     assert await keys_in(real_redis) == []
 
@@ -417,7 +418,7 @@ async def test_of_an_agent_that_is_known_no_more_nothing_stays(
 async def test_it_is_created_after_redis_forgot_the_scripts(store: SessionStore, real_redis: Redis) -> None:
     await real_redis.script_flush()
 
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
     assert await living(real_redis) == [created.session.id]
     assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
@@ -431,9 +432,9 @@ async def test_where_redis_knew_no_script_but_that_of_creation_it_goes_on_and_is
     await real_redis.script_flush()
     await real_redis.script_load(CREATE.text)
 
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
-    assert created.is_repeated is False
+    assert created.is_replay is False
     assert await living(real_redis) == [created.session.id]
     assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
 
@@ -445,7 +446,7 @@ async def test_where_a_lookup_cannot_know_it_its_record_does_not_stay_either(
     await real_redis.set(owner_index, "no lookup", px=MINUTE_MS)
 
     with pytest.raises(ScriptError):
-        await store.create_once(KEY, WISH)
+        await store.create(WISH, KEY)
 
     assert await keys_in(real_redis) == [owner_index]
 
@@ -453,19 +454,19 @@ async def test_where_a_lookup_cannot_know_it_its_record_does_not_stay_either(
 async def test_what_is_taken_back_leaves_the_record_of_another(
     store: SessionStore, late: SessionStore, eventful: Happening, real_redis: Redis
 ) -> None:
-    told: list[Created] = []
+    told: list[CreatedSession] = []
 
     async def another_comes() -> None:
-        told.append(await store.create_once(KEY, WISH))
+        told.append(await store.create(WISH, KEY))
         await real_redis.set(KEYS.user(USER), "no lookup", px=MINUTE_MS)
 
     eventful.before = another_comes
 
     with pytest.raises(ScriptError):
-        await late.create_once(KEY, WISH)
+        await late.create(WISH, KEY)
 
     assert await living(real_redis) == [told[0].session.id]
-    assert (await store.create_once(KEY, WISH)).session.id == told[0].session.id
+    assert (await store.create(WISH, KEY)).session.id == told[0].session.id
 
 
 async def test_one_whose_answer_is_lost_is_found_by_whoever_comes_again(
@@ -476,11 +477,11 @@ async def test_one_whose_answer_is_lost_is_found_by_whoever_comes_again(
 
     eventful.after = the_answer_is_lost
     with pytest.raises(StoreUnavailable):
-        await late.create_once(KEY, WISH)
+        await late.create(WISH, KEY)
 
-    created = await store.create_once(KEY, WISH)
+    created = await store.create(WISH, KEY)
 
-    assert created.is_repeated is True
+    assert created.is_replay is True
     assert await living(real_redis) == [created.session.id]
     assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
 
@@ -491,6 +492,6 @@ async def test_while_the_secret_is_not_known_nothing_is_created(
     monkeypatch.setattr("tests.conftest.SECRET", SharedSecret())
 
     with pytest.raises(StoreUnavailable):
-        await store_on(redis_client, settings).create_once(KEY, WISH)
+        await store_on(redis_client, settings).create(WISH, KEY)
 
     assert await keys_in(real_redis) == []

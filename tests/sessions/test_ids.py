@@ -19,7 +19,7 @@ from service.settings import Settings
 from service.settings.idempotency import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, events_into, store_on
+from tests.conftest import AGENT, USER, create_session, events_into, store_on
 from tests.sessions.evidence import KEYS, fields_of, keys_in, scores_of
 
 MINUTE_MS = 60_000
@@ -59,7 +59,7 @@ async def test_a_replica_with_another_format_knows_it(
 
 
 async def test_it_is_listed(redis_client: RedisClient, store: SessionStore, session: Session) -> None:
-    second = await store.create(AGENT, USER, {}, b"{}")
+    second = await create_session(store)
 
     page = await SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS)).page(
         SessionFilter(user_id=USER), 10

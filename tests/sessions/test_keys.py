@@ -12,10 +12,10 @@ from service.rate_limit.limit import Limit
 from service.rate_limit.status import RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.sessions import keys
-from service.sessions.idempotency import IdempotencyKey, NewSession
+from service.sessions.idempotency import IdempotencyKey
 from service.sessions.keys import SHARDS, Keys
 from service.sessions.scripts import MARK_LOST
-from service.sessions.session import Session
+from service.sessions.session import NewSession, Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.rates import Rate
@@ -111,7 +111,7 @@ async def test_a_creation_leaves_what_the_table_says(session: Session, real_redi
 
 
 async def test_one_that_may_be_repeated_leaves_its_record_too(store: SessionStore, real_redis: Redis) -> None:
-    await store.create_once(IdempotencyKey("web", "a key"), NewSession(AGENT, USER, {}, b"{}"))
+    await store.create(NewSession(AGENT, USER, {}, b"{}"), IdempotencyKey("web", "a key"))
 
     assert await found_in(real_redis) == rows_of(OF_A_SESSION | {"session:{ab}:idempotency:<digest>"})
 

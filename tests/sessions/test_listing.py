@@ -18,7 +18,7 @@ from service.sessions.listing import START, Page, Position, SessionFilter, Sessi
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from tests.aging import age
-from tests.conftest import AGENT, USER, events_into, lane_to
+from tests.conftest import AGENT, USER, create_session, events_into, lane_to
 from tests.sessions.evidence import KEYS, commands_seen, contents
 
 MINUTE_MS = 60_000
@@ -33,7 +33,7 @@ def directory(redis_client: RedisClient) -> SessionListing:
 
 
 async def create(store: SessionStore, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
-    return [await store.create(agent_id, user_id, {}, b"{}") for _ in range(number)]
+    return [await create_session(store, agent_id=agent_id, user_id=user_id) for _ in range(number)]
 
 
 async def walk(directory: SessionListing, wanted: SessionFilter = ANYONE, limit: int = 3) -> list[Page]:

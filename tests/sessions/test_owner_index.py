@@ -12,7 +12,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import AGENT, USER, events_into, store_on
+from tests.conftest import AGENT, USER, create_session, events_into, store_on
 from tests.sessions.evidence import KEYS
 
 MINUTE_MS = 60_000
@@ -54,9 +54,9 @@ async def knowing(redis: Redis, session: Session) -> list[bool]:
 async def test_a_replica_with_tighter_settings_does_not_bring_the_end_of_a_lookup_nearer(
     wide: SessionStore, narrow: SessionStore, real_redis: Redis
 ) -> None:
-    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    session = await create_session(wide, config=A_LONG_LIFE)
 
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     nearest = min([await real_redis.pexpiretime(owner_index) for owner_index in LOOKUPS])
     assert nearest >= session.created_at_ms + 20 * DAY_MS
@@ -66,10 +66,10 @@ async def test_a_replica_with_tighter_settings_does_not_bring_the_end_of_a_looku
 async def test_a_session_is_known_for_its_life_although_a_replica_with_tighter_settings_creates_others(
     wide: SessionStore, narrow: SessionStore, real_redis: Redis, days: float
 ) -> None:
-    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    session = await create_session(wide, config=A_LONG_LIFE)
     await let_pass(real_redis, round(days * DAY_MS), session)
 
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     assert (await narrow.get(session.id)).id == session.id
     assert await knowing(real_redis, session) == [True, True]
@@ -78,12 +78,12 @@ async def test_a_session_is_known_for_its_life_although_a_replica_with_tighter_s
 async def test_a_renewed_one_is_known_until_its_maximum_duration(
     wide: SessionStore, narrow: SessionStore, real_redis: Redis
 ) -> None:
-    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    session = await create_session(wide, config=A_LONG_LIFE)
     await let_pass(real_redis, round(9.9 * DAY_MS), session)
     await wide.heartbeat(session.id)
     await let_pass(real_redis, round(9.9 * DAY_MS), session)
 
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     assert await knowing(real_redis, session) == [True, True]
 
@@ -91,9 +91,9 @@ async def test_a_renewed_one_is_known_until_its_maximum_duration(
 async def test_a_bulk_revocation_finds_it(
     wide: SessionStore, narrow: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    session = await create_session(wide, config=A_LONG_LIFE)
     await let_pass(real_redis, 9 * DAY_MS, session)
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
 
@@ -103,11 +103,11 @@ async def test_a_bulk_revocation_finds_it(
 async def test_a_session_created_under_tighter_settings_is_known_for_the_life_that_it_is_given_later(
     wide: SessionStore, narrow: SessionStore, real_redis: Redis
 ) -> None:
-    session = await narrow.create(AGENT, USER, {}, b"{}")
+    session = await create_session(narrow)
 
     await wide.update_timeout(session.id, A_LONG_LIFE)
     await let_pass(real_redis, 9 * DAY_MS, session)
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     assert await knowing(real_redis, session) == [True, True]
 
@@ -115,7 +115,7 @@ async def test_a_session_created_under_tighter_settings_is_known_for_the_life_th
 async def test_what_a_replica_with_tighter_settings_puts_back_stays(
     wide: SessionStore, narrow: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    session = await wide.create(AGENT, USER, A_LONG_LIFE, b"{}")
+    session = await create_session(wide, config=A_LONG_LIFE)
     created_at = session.created_at_ms - 9 * DAY_MS
     await real_redis.delete(*LOOKUPS)
 
@@ -129,13 +129,13 @@ async def test_what_a_replica_with_tighter_settings_puts_back_stays(
         for owner_index in LOOKUPS
     ]
     await redis_client.execute(*put_back)
-    await narrow.create(AGENT, USER, {}, b"{}")
+    await create_session(narrow)
 
     assert await knowing(real_redis, session) == [True, True]
 
 
 async def test_one_that_is_told_of_again_keeps_its_place(wide: SessionStore, real_redis: Redis) -> None:
-    session = await wide.create(AGENT, USER, {}, b"{}")
+    session = await create_session(wide)
     before = [await real_redis.zscore(owner_index, session.id) for owner_index in LOOKUPS]
 
     await wide.update_timeout(session.id, A_LONG_LIFE)
@@ -144,9 +144,9 @@ async def test_one_that_is_told_of_again_keeps_its_place(wide: SessionStore, rea
 
 
 async def test_a_lookup_that_lost_its_end_is_given_one(wide: SessionStore, real_redis: Redis) -> None:
-    await wide.create(AGENT, USER, {}, b"{}")
+    await create_session(wide)
     await real_redis.persist(KEYS.user(USER))
 
-    await wide.create(AGENT, USER, {}, b"{}")
+    await create_session(wide)
 
     assert await real_redis.pexpiretime(KEYS.user(USER)) > 0

@@ -12,7 +12,7 @@ from service.settings.timeouts import TimeoutConfig
 from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import create_session
 from tests.sessions.evidence import KEYS, commands_seen, contents
 
 MINUTE_MS = 60_000
@@ -64,7 +64,7 @@ async def test_one_that_ended_for_want_of_activity_is_expired(
 async def test_one_that_ended_at_its_maximum_duration_is_expired(
     store: SessionStore, real_redis: Redis, verb: Verb
 ) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(60, True, 45, 5)._asdict())
     await age(real_redis, session.id, 45 * MINUTE_MS)
 
     with pytest.raises(SessionExpired) as refusal:

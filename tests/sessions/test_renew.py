@@ -13,7 +13,7 @@ from service.settings.timeouts import TimeoutConfig
 from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import create_session
 from tests.sessions.evidence import contents, ends_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -23,18 +23,18 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def passive(store: SessionStore) -> Session:
     """A session that does not renew itself."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, False, 720, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(30, False, 720, 5)._asdict())
 
 
 @pytest.fixture
 async def capped(store: SessionStore) -> Session:
     """A session whose maximum duration is half as long again as its timeout."""
-    return await store.create(AGENT, USER, TimeoutConfig(30, True, 45, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(30, True, 45, 5)._asdict())
 
 
 @pytest.fixture
 async def at_its_maximum(store: SessionStore) -> Session:
-    return await store.create(AGENT, USER, TimeoutConfig(60, True, 45, 5)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(60, True, 45, 5)._asdict())
 
 
 async def test_a_renewal_extends_a_session_to_a_full_timeout_from_now(
@@ -143,7 +143,7 @@ async def test_at_the_maximum_duration_nothing_is_left_to_extend(store: SessionS
 
 
 async def test_nothing_is_left_to_extend_in_one_that_does_not_renew_itself_either(store: SessionStore) -> None:
-    passive = await store.create(AGENT, USER, TimeoutConfig(45, False, 45, 5)._asdict(), b"{}")
+    passive = await create_session(store, config=TimeoutConfig(45, False, 45, 5)._asdict())
 
     assert await attempt(store.renew, passive.id) == "at_maximum"
 

@@ -26,8 +26,9 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient, events_into
+from tests.conftest import AGENT, USER, HttpClient, create_session, events_into, store_on
 from tests.counted import counted
+from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS, commands_seen, configured, contents, forget_commands, keys_in, scores_of
 from tests.sessions.test_listing_over_http import folded
 from tests.test_bad_input import fields_refused
@@ -53,7 +54,7 @@ def revocation(redis_client: RedisClient, metrics: Metrics) -> BulkRevocation:
 
 
 async def create(store: SessionStore, number: int, agent_id: str = AGENT, user_id: str = USER) -> list[Session]:
-    return await asyncio.gather(*(store.create(agent_id, user_id, {}, b"{}") for _ in range(number)))
+    return await asyncio.gather(*(create_session(store, agent_id=agent_id, user_id=user_id) for _ in range(number)))
 
 
 async def enlist_foreign(redis: Redis, owner_index: str, number: int) -> list[str]:
@@ -510,26 +511,22 @@ async def test_the_store_says_that_it_was_revoked_and_leaves_no_trace(
     await revocation.revoke(OF_BOTH)
 
     with pytest.raises(SessionRevoked):
-        await store.create(AGENT, USER, {}, b"{}")
+        await create_session(store)
 
     assert await keys_in(real_redis) == [KEYS.tombstone(under_way.id)]
 
 
 async def test_a_creation_that_was_revoked_before_it_was_taken_back_does_not_begin_anew(
-    store: SessionStore, revocation: BulkRevocation, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+    redis_client: RedisClient, revocation: BulkRevocation, real_redis: Redis, settings: Settings
 ) -> None:
-    await store.delete((await store.create(AGENT, USER, {}, b"{}")).id)
+    revoked_first = store_on(
+        Interrupted(redis_client, "delete", before=lambda: revocation.revoke(OF_THE_USER)), settings
+    )
+    session = await create_session(revoked_first)
+    await store_on(redis_client, settings).delete(session.id)
     await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
-    creation = store._creation
-    taken_back = creation.taken_back
 
-    async def after_a_revocation(session_id: str, agent_id: str, user_id: str) -> Reply:
-        await revocation.revoke(OF_THE_USER)
-        return await taken_back(session_id, agent_id, user_id)
-
-    monkeypatch.setattr(creation, "taken_back", after_a_revocation)
-
-    assert await attempt(store.create, AGENT, USER, {}, b"{}") == "revoked"
+    assert await attempt(create_session, revoked_first) == "revoked"
     assert await keys_in(real_redis) == [KEYS.policy(AGENT)]
 
 
@@ -573,7 +570,7 @@ async def test_among_creations_and_renewals_nothing_slips_through(
 async def attempt_to_create(store: SessionStore) -> Session | None:
     """The session, or None where it was revoked on its way."""
     try:
-        return await store.create(AGENT, USER, {}, b"{}")
+        return await create_session(store)
     except SessionRevoked:
         return None
 

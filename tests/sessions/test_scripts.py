@@ -19,8 +19,9 @@ from service.sessions.scripts import (
     AWAIT_REPLICATION,
     COUNT,
     CREATE,
-    CREATE_ONCE,
+    CREATE_WITH_RECORD,
     DELETE,
+    DELETE_WITH_RECORD,
     EVICT,
     EXPIRED,
     HEARTBEAT,
@@ -34,7 +35,6 @@ from service.sessions.scripts import (
     SCRIPTS,
     STATUS,
     SWEEP,
-    TAKE_BACK,
     UPDATE_METADATA,
     UPDATE_TIMEOUT,
 )
@@ -42,7 +42,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, clients_of, store_on
+from tests.conftest import AGENT, USER, clients_of, create_session, store_on
 
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -66,13 +66,13 @@ ARGUMENTS: dict[str, Argument] = {
 }
 ALL_SCRIPTS = [
     *(
-        CREATE_ONCE,
+        CREATE_WITH_RECORD,
         ADD_TO_INDEX,
         HEARTBEAT,
         RENEW,
         UPDATE_TIMEOUT,
         UPDATE_METADATA,
-        TAKE_BACK,
+        DELETE_WITH_RECORD,
         SWEEP,
         LIST,
         COUNT,
@@ -146,7 +146,9 @@ def test_the_binding_block_is_the_signature() -> None:
     assert RENEW.arguments == ("id", "retention_ms", "owner_id")
 
 
-@pytest.mark.parametrize(("shorter", "whole"), [(CREATE, CREATE_ONCE), (DELETE, TAKE_BACK)], ids=["create", "delete"])
+@pytest.mark.parametrize(
+    ("shorter", "whole"), [(CREATE, CREATE_WITH_RECORD), (DELETE, DELETE_WITH_RECORD)], ids=["create", "delete"]
+)
 def test_what_a_script_is_told_nothing_of_stands_last(shorter: Script, whole: Script) -> None:
     assert (shorter.sha, shorter.text) == (whole.sha, whole.text)
     assert whole.keys[: len(shorter.keys)] == shorter.keys
@@ -265,7 +267,7 @@ async def test_redis_knows_a_script_by_the_name_it_is_called(script: Script, red
 
 
 async def test_scripts_bring_a_session_through_its_life(loose_store: SessionStore) -> None:
-    session = await loose_store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(loose_store)
 
     answers = [
         await attempt(loose_store.heartbeat, session.id),
@@ -280,7 +282,7 @@ async def test_scripts_bring_a_session_through_its_life(loose_store: SessionStor
 
 
 async def test_scripts_know_an_expired_session(loose_store: SessionStore, redis: Redis) -> None:
-    session = await loose_store.create(AGENT, USER, {}, b"{}")
+    session = await create_session(loose_store)
     await age(redis, session.id, 30 * MINUTE_MS)
 
     answers = [

@@ -12,7 +12,7 @@ from service.redis_client.scripts import Command
 from service.sessions.events import SessionEvents
 from service.sessions.scripts import UPDATE_METADATA
 from service.sessions.session import Session
-from service.sessions.store import MOST_TRIES, SessionStore
+from service.sessions.store import MAX_ATTEMPTS, SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
@@ -187,4 +187,4 @@ async def test_one_that_others_always_come_before_gives_up(
         await store.update_metadata(session.id, {"channel": "phone"})
 
     fields = await fields_of(real_redis, session)
-    assert (fields["metadata"], fields["revision"]) == ('{"channel":"web"}', str(1 + MOST_TRIES))
+    assert (fields["metadata"], fields["revision"]) == ('{"channel":"web"}', str(1 + MAX_ATTEMPTS))

@@ -13,7 +13,7 @@ from service.settings.timeouts import TimeoutConfig
 from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER
+from tests.conftest import create_session
 from tests.sessions.evidence import contents, ends_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -23,7 +23,7 @@ RETENTION_MS = 1440 * MINUTE_MS
 @pytest.fixture
 async def particular(store: SessionStore) -> Session:
     """A session of which every member of the configuration differs from the defaults."""
-    return await store.create(AGENT, USER, TimeoutConfig(60, False, 120, 10)._asdict(), b"{}")
+    return await create_session(store, config=TimeoutConfig(60, False, 120, 10)._asdict())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_a_shorter_maximum_duration_becomes_the_reason_to_end(
 
 
 async def test_a_longer_maximum_duration_is_no_reason_to_end_any_more(store: SessionStore, real_redis: Redis) -> None:
-    session = await store.create(AGENT, USER, TimeoutConfig(60, True, 60, 5)._asdict(), b"{}")
+    session = await create_session(store, config=TimeoutConfig(60, True, 60, 5)._asdict())
 
     await store.update_timeout(session.id, {"max_duration_minutes": 120})
 
