@@ -1,4 +1,6 @@
-"""A session's life, told over HTTP. Read this first."""
+"""The life of a session over HTTP. Start here."""
+
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -16,20 +18,27 @@ def redis(fake_redis: Redis) -> Redis:
 
 
 async def open_session(client: HttpClient, **members: object) -> str:
+    """Create a session and return its id. `members` are added to the request body."""
     response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER, **members})
     assert response.status == 201
     session_id: str = (await response.json())["sessionId"]
     return session_id
 
 
-async def test_a_session_is_opened_between_a_user_and_an_agent(client: HttpClient) -> None:
+async def get_session(client: HttpClient, session_id: str) -> dict[str, Any]:
+    response = await client.get(f"{SESSIONS}/{session_id}")
+    assert response.status == 200
+    session: dict[str, Any] = await response.json()
+    return session
+
+
+async def test_a_session_connects_a_user_with_an_agent(client: HttpClient) -> None:
     response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER, "metadata": {"channel": "web"}})
 
     session = await response.json()
     assert response.status == 201
     assert response.headers["Location"] == f"{SESSIONS}/{session['sessionId']}"
-    assert session["agentId"] == AGENT
-    assert session["userId"] == USER
+    assert (session["agentId"], session["userId"]) == (AGENT, USER)
     assert session["metadata"] == {"channel": "web"}
     assert session["timeoutConfig"] == {
         "timeoutMinutes": 30,
@@ -39,12 +48,12 @@ async def test_a_session_is_opened_between_a_user_and_an_agent(client: HttpClien
     }
 
 
-async def test_it_can_be_read_and_reading_moves_nothing(client: HttpClient, redis: Redis) -> None:
+async def test_reading_a_session_does_not_extend_it(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client)
     await age(redis, session_id, 10 * MINUTE_MS)
 
-    first = await (await client.get(f"{SESSIONS}/{session_id}")).json()
-    second = await (await client.get(f"{SESSIONS}/{session_id}")).json()
+    first = await get_session(client, session_id)
+    second = await get_session(client, session_id)
 
     assert 19 * MINUTE_MS < first["timeRemaining"] <= 20 * MINUTE_MS
     assert second["expiresAt"] == first["expiresAt"]
@@ -52,7 +61,7 @@ async def test_it_can_be_read_and_reading_moves_nothing(client: HttpClient, redi
     assert second["renewalCount"] == 0
 
 
-async def test_a_heartbeat_keeps_it_alive(client: HttpClient, redis: Redis) -> None:
+async def test_a_heartbeat_extends_a_session_by_its_timeout(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client)
     await age(redis, session_id, 29 * MINUTE_MS)
 
@@ -62,7 +71,7 @@ async def test_a_heartbeat_keeps_it_alive(client: HttpClient, redis: Redis) -> N
     assert session["renewalCount"] == 1
 
 
-async def test_a_heartbeat_does_not_extend_one_that_does_not_renew_itself(client: HttpClient, redis: Redis) -> None:
+async def test_a_heartbeat_does_not_extend_a_session_without_auto_renew(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client, timeoutConfig={"autoRenew": False})
     await age(redis, session_id, 29 * MINUTE_MS)
 
@@ -73,7 +82,7 @@ async def test_a_heartbeat_does_not_extend_one_that_does_not_renew_itself(client
     assert session["isNearExpiration"] is True
 
 
-async def test_it_can_be_renewed_by_hand(client: HttpClient, redis: Redis) -> None:
+async def test_renew_extends_also_a_session_without_auto_renew(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client, timeoutConfig={"autoRenew": False})
     await age(redis, session_id, 29 * MINUTE_MS)
 
@@ -83,18 +92,18 @@ async def test_it_can_be_renewed_by_hand(client: HttpClient, redis: Redis) -> No
     assert session["renewalCount"] == 1
 
 
-async def test_no_renewal_goes_beyond_its_maximum_duration(client: HttpClient) -> None:
+async def test_no_session_is_extended_beyond_its_maximum_duration(client: HttpClient) -> None:
     session_id = await open_session(client, timeoutConfig={"timeoutMinutes": 60, "maxDurationMinutes": 60})
 
     response = await client.post(f"{SESSIONS}/{session_id}/renew")
 
-    refusal = await response.json()
+    error = await response.json()
     assert response.status == 422
-    assert refusal["code"] == "SESSION_RENEWAL_FAILED"
-    assert refusal["details"]["maxDurationMinutes"] == 60
+    assert error["code"] == "SESSION_RENEWAL_FAILED"
+    assert error["details"]["maxDurationMinutes"] == 60
 
 
-async def test_its_timeout_can_be_changed_while_it_lives(client: HttpClient) -> None:
+async def test_a_new_timeout_changes_when_a_session_expires(client: HttpClient) -> None:
     session_id = await open_session(client)
 
     response = await client.patch(f"{SESSIONS}/{session_id}/timeout", json={"timeoutMinutes": 60})
@@ -105,7 +114,7 @@ async def test_its_timeout_can_be_changed_while_it_lives(client: HttpClient) -> 
     assert session["timeoutConfig"]["maxDurationMinutes"] == 720
 
 
-async def test_its_metadata_can_be_changed_member_by_member(client: HttpClient) -> None:
+async def test_a_metadata_patch_sets_and_removes_single_members(client: HttpClient) -> None:
     session_id = await open_session(client, metadata={"channel": "web", "draft": "Hel"})
 
     response = await client.patch(f"{SESSIONS}/{session_id}/metadata", json={"draft": None, "topic": "weather"})
@@ -114,37 +123,37 @@ async def test_its_metadata_can_be_changed_member_by_member(client: HttpClient) 
     assert session["metadata"] == {"channel": "web", "topic": "weather"}
 
 
-async def test_left_alone_it_expires_and_says_so_again_and_again(client: HttpClient, redis: Redis) -> None:
+async def test_an_idle_session_expires(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client)
     await age(redis, session_id, 30 * MINUTE_MS)
 
-    first = await client.get(f"{SESSIONS}/{session_id}")
-    second = await client.post(f"{SESSIONS}/{session_id}/heartbeat")
+    read = await client.get(f"{SESSIONS}/{session_id}")
+    heartbeat = await client.post(f"{SESSIONS}/{session_id}/heartbeat")
 
-    refusal = await first.json()
-    assert (first.status, second.status) == (410, 410)
-    assert refusal["code"] == "SESSION_EXPIRED"
-    assert refusal["details"]["sessionId"] == session_id
-    assert refusal["details"]["reason"] == "inactivity"
-    assert refusal["details"]["expiresAt"].endswith("Z")
+    error = await read.json()
+    assert (read.status, heartbeat.status) == (410, 410)
+    assert error["code"] == "SESSION_EXPIRED"
+    assert error["details"]["sessionId"] == session_id
+    assert error["details"]["reason"] == "inactivity"
+    assert error["details"]["expiresAt"].endswith("Z")
 
 
-async def test_once_deleted_it_is_unknown(client: HttpClient) -> None:
+async def test_an_expired_session_is_unknown_after_a_day(client: HttpClient, redis: Redis) -> None:
     session_id = await open_session(client)
-
-    deleted = await client.delete(f"{SESSIONS}/{session_id}")
-    after = await client.get(f"{SESSIONS}/{session_id}")
-
-    assert deleted.status == 200
-    assert (await deleted.json())["success"] is True
-    assert after.status == 404
-    assert (await after.json())["code"] == "SESSION_NOT_FOUND"
-
-
-async def test_long_after_its_end_it_is_unknown_too(client: HttpClient, redis: Redis) -> None:
-    session_id = await open_session(client)
-    await age(redis, session_id, (30 + 1440) * MINUTE_MS)
+    await age(redis, session_id, (30 + 24 * 60) * MINUTE_MS)
 
     response = await client.get(f"{SESSIONS}/{session_id}")
 
     assert response.status == 404
+
+
+async def test_a_deleted_session_is_unknown_at_once(client: HttpClient) -> None:
+    session_id = await open_session(client)
+
+    deleted = await client.delete(f"{SESSIONS}/{session_id}")
+    read = await client.get(f"{SESSIONS}/{session_id}")
+
+    assert deleted.status == 200
+    assert (await deleted.json())["success"] is True
+    assert read.status == 404
+    assert (await read.json())["code"] == "SESSION_NOT_FOUND"
