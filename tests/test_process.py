@@ -477,7 +477,7 @@ def test_a_password_is_nowhere_in_what_it_says(start_replica: StartReplica, url:
     _, refusal = replica.call("GET", f"{SESSIONS}/00000000-0000-4000-8000-000000000000")
     replica.stop()
 
-    assert "the session store does not answer" in replica.banner
+    assert "Redis does not respond" in replica.banner
     assert "hunter2" not in replica.banner
     assert "hunter2" not in str(refusal)
 
@@ -524,7 +524,7 @@ def test_a_redis_that_is_full_is_told_once(own_redis: RedisServer, start_replica
     replica.stop()
 
     assert statuses == [503, 503, 503]
-    assert replica.banner.count("the session store refuses what it is asked") == 1
+    assert replica.banner.count("Redis rejects commands") == 1
 
 
 # Told to stop

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import Fields, Read, Reply, reply_or_error_each
+from service.redis_client.client import Fields, Read, Reply, replies_or_errors
 from service.redis_client.errors import CommandRejected, ServerDemoted
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.script_retry import retry_missing_scripts_in_order, send_with_script_retry
@@ -61,7 +61,7 @@ class UnpipelinedClient:
         return await self._changed(self._in_order(commands))
 
     async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
-        return {"": await reply_or_error_each(self._bounded(self._send(commands)), len(commands))}
+        return {"": await replies_or_errors(self._bounded(self._send(commands)), len(commands))}
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -107,7 +107,7 @@ class UnpipelinedClient:
         except RedisConnectionError as error:
             raise _ConnectionLost(self._outage.record_failure(error).cause) from error
         except TimeoutError as error:
-            overdue = TimeoutError(f"no answer within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
+            overdue = TimeoutError(f"no reply within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
             raise self._outage.record_failure(overdue) from error
         except (RedisError, OSError) as error:
             raise self._outage.record_failure(error) from error

@@ -1,1 +1,1 @@
-"""The ways to Redis: what is asked leaves in batches, for one server, one behind Sentinel or a Cluster."""
+"""Redis clients: batch commands of concurrent requests, for one server, Sentinel or a cluster."""

@@ -53,7 +53,7 @@ class RedisClient(Protocol):
         """Close the connections."""
 
 
-async def reply_or_error_each(replies: Awaitable[list[Reply]], number: int) -> list[Reply]:
+async def replies_or_errors(replies: Awaitable[list[Reply]], number: int) -> list[Reply]:
     """Return the replies, or the same StoreUnavailable for each of `number` commands."""
     try:
         return await replies
@@ -62,7 +62,10 @@ async def reply_or_error_each(replies: Awaitable[list[Reply]], number: int) -> l
 
 
 class PartialFailure:
-    """Met on the way through work on many servers: passed over `with` this, and raised at the end."""
+    """Collects the failures of nodes while work on other nodes continues.
+
+    As a context manager, suppresses StoreUnavailable. It is true after a failure.
+    """
 
     def __init__(self) -> None:
         self._first: StoreUnavailable | None = None
@@ -70,8 +73,7 @@ class PartialFailure:
     def __bool__(self) -> bool:
         return self._first is not None
 
-    def __enter__(self) -> None:
-        """What is done within may be put off by a server that is away."""
+    def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if isinstance(error, StoreUnavailable):
@@ -79,15 +81,15 @@ class PartialFailure:
         return isinstance(error, StoreUnavailable)
 
     def raise_if_any(self) -> None:
-        """Raises StoreUnavailable where any was met."""
+        """Raise the first StoreUnavailable, if there was one."""
         if self._first is not None:
             raise self._first
 
 
-async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all at once; what one raises is raised when the others are done."""
-    parts = list(work)
-    if len(parts) == 1:  # which needs no task of its own
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines concurrently. Raises the first error after all of them have finished."""
+    parts = list(coroutines)
+    if len(parts) == 1:  # saves creating a task
         await parts[0]
         return
     for error in await asyncio.gather(*parts, return_exceptions=True):
@@ -98,10 +100,9 @@ async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def replies_or_none(
     call: Callable[..., Awaitable[list[Reply]]], commands: Sequence[Command], failures: PartialFailure
 ) -> list[Reply]:
-    """The reply to each command, None where its server did not do it. What is said twice must do no harm.
+    """Run idempotent commands; the reply of an unavailable node is None. Commands may be sent twice.
 
-    All go in one call, which costs least; each in one of its own only where an outage was met, which in one call would
-    take with it what other servers answered.
+    After a failure, sends commands one at a time so that one unavailable node does not hide the replies of others.
     """
     if commands and not failures:
         try:
@@ -110,9 +111,9 @@ async def replies_or_none(
             pass
     replies: list[Reply] = [None] * len(commands)
 
-    async def ask(place: int) -> None:
+    async def run_one(index: int) -> None:
         with failures:
-            (replies[place],) = await call(commands[place])
+            (replies[index],) = await call(commands[index])
 
-    await run_all(ask(place) for place in range(len(commands)))
+    await run_all(run_one(index) for index in range(len(commands)))
     return replies

@@ -1,4 +1,4 @@
-"""Which commands go to which server of a cluster, and what a server says that will not take them."""
+"""Which commands go to which node of a cluster: hash slots, redirections and the slot map."""
 
 import asyncio
 import random
@@ -18,36 +18,46 @@ from service.redis_client.monitor import Incident
 from service.redis_client.scripts import Argument, Command
 from service.settings.redis_url import Host
 
-_WITHOUT_A_KEY = frozenset(("TIME", "PING", "INFO", "CONFIG", "SCRIPT"))
-_PLACE_OF_THE_KEY = {"EVALSHA": 3, "EVAL": 3, "OBJECT": 2}
+_COMMANDS_WITHOUT_KEY = frozenset(("TIME", "PING", "INFO", "CONFIG", "SCRIPT"))
+_KEY_INDEXES = {"EVALSHA": 3, "EVAL": 3, "OBJECT": 2}
+_CLUSTER_SLOTS: Command = ("CLUSTER", "SLOTS")
+
+_MIN_REFRESH_SECONDS = 0.1
+"""The minimum time between two queries for the slot map."""
+
+_NODES_PER_TIMEOUT = 3
+"""How many unresponsive nodes a query for the slot map can try within the timeout."""
+
+Query = Callable[[Host, Command], Awaitable[Reply]]
+"""Sends one command to a node, over a separate connection. Raises OSError and RedisError."""
 
 
 class RoutedCommand(NamedTuple):
-    """One command with a key, and those without one that follow it; `places` are theirs among all commands.
+    """A command with a key and the commands without a key that follow it. `indexes` are their positions in the call.
 
-    `host` is where a server sent it; with `asking` that one is to take it although the slot is not all there yet.
+    `host` is the target of a redirection. With `is_asking`, the target is still importing the slot.
     """
 
     slot: int
-    places: list[int]
+    indexes: list[int]
     host: Host | None = None
-    asking: bool = False
+    is_asking: bool = False
 
 
 def route_commands(commands: Sequence[Command]) -> list[RoutedCommand]:
-    routed_commands: list[RoutedCommand] = []
-    for place, command in enumerate(commands):
-        if command[0] in _WITHOUT_A_KEY and routed_commands:
-            routed_commands[-1].places.append(place)
+    routed: list[RoutedCommand] = []
+    for index, command in enumerate(commands):
+        if command[0] in _COMMANDS_WITHOUT_KEY and routed:
+            routed[-1].indexes.append(index)
         else:
-            routed_commands.append(RoutedCommand(slot_of(key_of(command)), [place]))
-    return routed_commands
+            routed.append(RoutedCommand(slot_of(key_of(command)), [index]))
+    return routed
 
 
 def key_of(command: Command) -> Argument:
-    """The key by which a command finds its server; where there is none any will do."""
-    place = _PLACE_OF_THE_KEY.get(str(command[0]), 1)
-    return command[place] if len(command) > place else ""
+    """The key that determines a command's node, or an empty string if it has none."""
+    index = _KEY_INDEXES.get(str(command[0]), 1)
+    return command[index] if len(command) > index else ""
 
 
 def slot_of(key: Argument) -> int:
@@ -55,160 +65,145 @@ def slot_of(key: Argument) -> int:
 
 
 def ordered_groups(commands: Sequence[Command]) -> list[list[Command]]:
-    """The commands in their order, those together that may be: of one slot, with one script at most, as the last."""
-    turns: list[tuple[int, list[Command]]] = []
+    """Split commands into groups that may share a round trip: one slot, and at most one script, as the last command."""
+    groups: list[tuple[int, list[Command]]] = []
     for routed in route_commands(commands):
-        if not turns or turns[-1][0] != routed.slot or turns[-1][1][-1][0] == "EVALSHA":
-            turns.append((routed.slot, []))
-        turns[-1][1].extend(commands[place] for place in routed.places)
-    return [turn for _, turn in turns]
+        if not groups or groups[-1][0] != routed.slot or groups[-1][1][-1][0] == "EVALSHA":
+            groups.append((routed.slot, []))
+        groups[-1][1].extend(commands[index] for index in routed.indexes)
+    return [group for _, group in groups]
 
 
 def redirected(routed: RoutedCommand, replies: Mapping[int, Reply], sender: Host) -> RoutedCommand | None:
-    """The errand as it goes on by what its server said; None where it is done."""
-    redirection = next((replies[place] for place in routed.places if is_redirection(replies[place])), None)
+    """The command with its new target, or None if it was executed."""
+    redirection = next((replies[index] for index in routed.indexes if is_redirection(replies[index])), None)
     match str(redirection).split(" ") if redirection is not None else []:
         case []:
             return None
         case ["TRYAGAIN", *_]:
             return routed
         case [code, _, address]:
-            return routed._replace(host=_host(address, sender), asking=code == "ASK")
+            return routed._replace(host=_host(address, sender), is_asking=code == "ASK")
         case words:
             raise ValueError(" ".join(words))
 
 
 def group_by_node(
-    routed_commands: Sequence[RoutedCommand], hosts: Sequence[Host]
+    routed: Sequence[RoutedCommand], hosts: Sequence[Host]
 ) -> dict[tuple[Host, bool], list[RoutedCommand]]:
-    """Those together that go to one server in one way."""
-    trips: defaultdict[tuple[Host, bool], list[RoutedCommand]] = defaultdict(list)
-    for routed, host in zip(routed_commands, hosts, strict=True):
-        trips[host, routed.asking].append(routed)
-    return trips
+    """Group commands by node, and by whether each needs ASKING."""
+    groups: defaultdict[tuple[Host, bool], list[RoutedCommand]] = defaultdict(list)
+    for command, host in zip(routed, hosts, strict=True):
+        groups[host, command.is_asking].append(command)
+    return groups
 
 
 def _host(address: str, sender: Host) -> Host:
-    """A server that does not know its own name leaves it out."""
+    """Parse an address. A node that does not know its own hostname omits it."""
     name, _, port = address.rpartition(":")
     return name.strip("[]") or sender[0], int(port)
 
 
-_PAUSE_SECONDS = 0.1
-"""At least so long lies between two askings, however many want them."""
-
-_HOSTS_IN_TIME = 3
-"""How many servers there is time to ask if the first of them are silent."""
-
-_SLOTS: Command = ("CLUSTER", "SLOTS")
-
-Ask = Callable[[Host, Command], Awaitable[Reply]]
-"""Asks a server over a connection of its own. Raises OSError and what redis-py raises."""
-
-
 class Topology:
-    """Learns where slots are when it is first asked, and again when told that something moved or does not answer.
+    """The slot map of a cluster. Queries known nodes first, and then the `hosts` of the URL."""
 
-    Servers that are known are asked first, and the `hosts` of the URL where none of those answers any more.
-    """
-
-    def __init__(self, ask: Ask, hosts: Sequence[Host], timeout_seconds: float) -> None:
-        self._ask = ask
+    def __init__(self, query: Query, hosts: Sequence[Host], timeout_seconds: float) -> None:
+        self._query = query
         self._hosts = hosts
         self._timeout_seconds = timeout_seconds
-        self._places: dict[int, Host] = {}
-        self._learning: asyncio.Task[None] | None = None
-        self._not_before = 0.0
-        self._silence = Incident("no server of the cluster says where its slots are", "the cluster says where they are")
+        self._slots: dict[int, Host] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+        self._next_refresh_at = 0.0
+        self._outage = Incident("no cluster node returns the slot map", "the cluster returns the slot map again")
 
     async def host_of(self, slot: int) -> Host:
-        """The primary that holds a slot. Raises StoreUnavailable where none does, or none can be asked."""
-        if not self._places:
-            await self.learnt()
+        """The primary that holds a slot. Raises StoreUnavailable if the slot is not served, or no node responds."""
+        if not self._slots:
+            await self._refreshed()
         try:
-            return self._places[slot]
+            return self._slots[slot]
         except KeyError:
-            self.learn()
-            raise StoreUnavailable(f"no server of the cluster holds slot {slot}") from None
+            self.refresh()
+            raise StoreUnavailable(f"no cluster node serves slot {slot}") from None
 
     async def hosts(self) -> list[Host]:
-        """Every primary that holds slots. Raises StoreUnavailable where none can be asked."""
-        if not self._places:
-            await self.learnt()
+        """All primaries that hold slots. Raises StoreUnavailable if no node responds."""
+        if not self._slots:
+            await self._refreshed()
         return list(self.known)
 
     @property
     def known(self) -> AbstractSet[Host]:
-        """Every primary that is known to hold slots, in no order that means anything."""
-        return dict.fromkeys(self._places.values()).keys()
+        """All primaries of the current slot map, in no particular order."""
+        return dict.fromkeys(self._slots.values()).keys()
 
-    def moved(self, slot: int, host: Host) -> None:
-        """Told by a server that a slot is at another; more may have moved with it."""
-        self._places[slot] = host
-        self.learn()
+    def move(self, slot: int, host: Host) -> None:
+        """Apply a MOVED redirection, and refresh the slot map: other slots may have moved, too."""
+        self._slots[slot] = host
+        self.refresh()
 
-    def learn(self) -> "asyncio.Task[None]":
-        """Ask the cluster anew, beside what goes on; one asking serves all who want it."""
-        if self._learning is None:
-            self._learning = asyncio.get_running_loop().create_task(self._learn_in_peace())
-        return self._learning
-
-    async def learnt(self) -> None:
-        """The same, awaited. Raises StoreUnavailable where nobody could be asked."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_seconds):
-                await asyncio.shield(self.learn())
-        if not self._places:
-            raise StoreUnavailable("no server of the cluster says where the slots are")
+    def refresh(self) -> "asyncio.Task[None]":
+        """Query the slot map in the background. Concurrent calls share one query."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+        return self._refreshing
 
     async def aclose(self) -> None:
-        if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.wait([self._learning])
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
 
-    async def _learn_in_peace(self) -> None:
-        """Trouble is only told of: what is known stays known."""
+    async def _refreshed(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_seconds):
+                await asyncio.shield(self.refresh())
+        if not self._slots:
+            raise StoreUnavailable("no cluster node returned the slot map")
+
+    async def _refresh(self) -> None:
+        """Log failures instead of raising them, and keep the previous slot map."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(self._not_before - loop.time(), 0))
+        await asyncio.sleep(max(self._next_refresh_at - loop.time(), 0))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                self._places = await self._found()
+                self._slots = await self._query_slots()
         except (StoreUnavailable, TimeoutError) as error:
-            self._silence.record_failure(error)
+            self._outage.record_failure(error)
         else:
-            self._silence.record_success()
+            self._outage.record_success()
         finally:
-            self._not_before = loop.time() + _PAUSE_SECONDS
-            self._learning = None
+            self._next_refresh_at = loop.time() + _MIN_REFRESH_SECONDS
+            self._refreshing = None
 
-    async def _found(self) -> dict[int, Host]:
-        """Where the slots are by the first server that knows of any. Raises StoreUnavailable where none does."""
+    async def _query_slots(self) -> dict[int, Host]:
+        """The slot map of the first node that has one. Raises StoreUnavailable if none has."""
         known = [host for host in self.known if host not in self._hosts]
-        answers: dict[Host, object] = {}
+        replies: dict[Host, object] = {}
         for host in [*random.sample(known, len(known)), *random.sample(self._hosts, len(self._hosts))]:
             try:
-                async with asyncio.timeout(self._timeout_seconds / _HOSTS_IN_TIME):
-                    ranges = await self._ask(host, _SLOTS)
+                async with asyncio.timeout(self._timeout_seconds / _NODES_PER_TIMEOUT):
+                    reply = await self._query(host, _CLUSTER_SLOTS)
             except (RedisError, OSError, TimeoutError) as error:
-                ranges = error
-            if isinstance(ranges, list) and ranges:
-                return {slot: place for range_ in ranges for slot, place in _places_in(range_, host).items()}
-            answers[host] = ranges
-        raise StoreUnavailable("; ".join(f"{name}:{port}: {_said(answer)}" for (name, port), answer in answers.items()))
+                reply = error
+            if isinstance(reply, list) and reply:
+                return {slot: primary for slots in reply for slot, primary in _slots_in(slots, host).items()}
+            replies[host] = reply
+        raise StoreUnavailable(
+            "; ".join(f"{name}:{port}: {_failure_of(reply)}" for (name, port), reply in replies.items())
+        )
 
 
-def _places_in(range_: Sequence[Any], asked: Host) -> dict[int, Host]:
-    """The slots of one range, by their primary; one that does not know its own name leaves it out."""
-    first, last, (name, port, *_), *_replicas = range_
-    host = (name.decode() if name else asked[0], int(port))
-    return dict.fromkeys(range(first, last + 1), host)
+def _slots_in(slot_range: Sequence[Any], sender: Host) -> dict[int, Host]:
+    """One range of the reply to CLUSTER SLOTS. A node that does not know its own hostname omits it."""
+    first, last, (name, port, *_), *_replicas = slot_range
+    return dict.fromkeys(range(first, last + 1), (name.decode() if name else sender[0], int(port)))
 
 
-def _said(answer: object) -> str:
-    match answer:
+def _failure_of(reply: object) -> str:
+    match reply:
         case []:
-            return "no slots have been given out yet"
+            return "no slots are assigned"
         case ResponseError():
-            return f"{answer} (to CLUSTER SLOTS)"
+            return f"{reply} (to CLUSTER SLOTS)"
         case _:
-            return f"{type(answer).__name__}: {answer}"
+            return f"{type(reply).__name__}: {reply}"

@@ -1,4 +1,4 @@
-"""One connection to Redis as an asyncio protocol: writes go out, replies are matched to them in order."""
+"""One connection to Redis as an asyncio protocol. Matches replies to commands by their order."""
 
 import asyncio
 import logging
@@ -18,39 +18,43 @@ _ERRORS = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError}
 
 
 class Exchange(Protocol):
-    """One write and the replies it brings: `settle` is called when all are there, `fail` when they will not come."""
+    """Commands of one write and their replies. The connection calls `settle` or `fail` exactly once."""
 
     deadline: float
+    """In seconds of the event loop's clock."""
     replies: list[Any]
 
-    def pack(self) -> tuple[bytes, int]: ...
+    def pack(self) -> tuple[bytes, int]:
+        """The bytes to send, and the number of replies to expect."""
 
-    def settle(self) -> None: ...
+    def settle(self) -> None:
+        """All replies are in `replies`."""
 
-    def fail(self, error: Exception) -> None: ...
+    def fail(self, error: Exception) -> None:
+        """The connection was lost before the last reply."""
 
 
-class _Sent(NamedTuple):
+class _InFlight(NamedTuple):
     exchange: Any
-    expected: int
+    expected_replies: int
     sent_at: float
 
 
 class Connection(asyncio.Protocol):
-    """Speaks RESP on a transport; replies to commands are bytes, ints, lists, dicts and ResponseErrors."""
+    """Speaks RESP. Replies are bytes, integers, lists, dicts and ResponseErrors."""
 
     def __init__(self, on_lost: Callable[["Connection"], None], on_writable: Callable[[], None]) -> None:
         self._on_lost = on_lost
         self._on_writable = on_writable
         self._reader = hiredis.Reader(replyError=_error_from, notEnoughData=_INCOMPLETE)
-        self._in_flight: deque[_Sent] = deque()
+        self._in_flight: deque[_InFlight] = deque()
         self._transport: asyncio.Transport | None = None
-        self._retired = False
-        self._end: Exception | None = None
+        self._is_retired = False
+        self._abort_error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
         self.writable = True
         self.is_to_a_primary = False
-        """Whether the server said so when it let us in."""
-        self._loop = asyncio.get_running_loop()
+        """Whether the server was a primary when the connection was opened."""
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -58,45 +62,45 @@ class Connection(asyncio.Protocol):
         return bool(self._in_flight)
 
     def is_stuck(self, since: float) -> bool:
-        """Whether what it sent at that time (of the event loop's clock) or before is still unanswered."""
+        """Whether a batch sent at or before `since` (the event loop's clock) is still unanswered."""
         return self.is_busy and self._in_flight[0].sent_at <= since
 
     def overdue(self, now: float) -> list[Any]:
-        """What is in flight and past its deadline."""
+        """The exchanges in flight whose deadline has passed."""
         return [sent.exchange for sent in self._in_flight if sent.exchange.deadline <= now]
 
     def send(self, exchange: Exchange) -> None:
         assert self._transport is not None
-        packed, expected = exchange.pack()
-        self._in_flight.append(_Sent(exchange, expected, self._loop.time()))
+        packed, expected_replies = exchange.pack()
+        self._in_flight.append(_InFlight(exchange, expected_replies, self._loop.time()))
         self._transport.write(packed)
 
     def retire(self) -> None:
-        """Close it once what is in flight has been answered."""
-        self._retired = True
+        """Close the connection after the last reply that is in flight."""
+        self._is_retired = True
         self._close_if_idle()
 
     def abort(self, error: Exception) -> None:
-        """Drop it at once; what is in flight fails with `error`."""
-        self._end = error
+        """Close the connection now. Exchanges in flight fail with `error`."""
+        self._abort_error = error
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
             self._match_replies()
-        except ServerDemoted as error:  # what it still says may be stale
+        except ServerDemoted as error:  # replies behind this one may be stale
             self.abort(error)
-        except Exception as error:  # what is not RESP or was not asked for, and what follows, can no more be matched
-            _log.exception("a connection to Redis is given up: its replies do not fit what was sent")
+        except Exception as error:  # later replies can no longer be matched to their commands
+            _log.exception("closing a Redis connection: its replies do not match the commands sent")
             self.abort(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = self._end or exc or ConnectionResetError("Redis closed the connection")
+        error = self._abort_error or exc or ConnectionResetError("Redis closed the connection")
         self._transport = None
         self._on_lost(self)
         while self._in_flight:
@@ -113,12 +117,12 @@ class Connection(asyncio.Protocol):
     def _match_replies(self) -> None:
         next_reply = self._reader.gets
         while (reply := next_reply()) is not _INCOMPLETE:
-            exchange, expected, _ = self._in_flight[0]
+            exchange, expected_replies, _ = self._in_flight[0]
             exchange.replies.append(reply)
-            if len(exchange.replies) == expected:
+            if len(exchange.replies) == expected_replies:
                 exchange.settle()
                 self._in_flight.popleft()
-        if self._retired:
+        if self._is_retired:
             self._close_if_idle()
 
     def _close_if_idle(self) -> None:
@@ -127,7 +131,10 @@ class Connection(asyncio.Protocol):
 
 
 class RoleCheck:
-    """An exchange (see connection.Exchange) that ends its connection where the server is no primary any more."""
+    """An exchange that closes the connection if the server is no longer a primary.
+
+    A demoted server keeps serving reads, from data that becomes stale.
+    """
 
     deadline = float("inf")
 
@@ -138,13 +145,12 @@ class RoleCheck:
         return packed([("ROLE",)]), 1
 
     def settle(self) -> None:
-        """Raises ServerDemoted. An account that may not ask is none the wiser."""
+        """Raises ServerDemoted. Does nothing if the account may not run ROLE."""
         (role,) = self.replies
         if not isinstance(role, ResponseError) and role[0] != b"master":
-            raise ServerDemoted("the server is a primary no more")
+            raise ServerDemoted("the server is no longer a primary")
 
-    def fail(self, error: Exception) -> None:
-        """Whoever is behind it on the connection is told."""
+    def fail(self, error: Exception) -> None: ...
 
 
 def packed(commands: Sequence[Command]) -> bytes:

@@ -1,4 +1,4 @@
-"""Connections of the pipeline's own; redis-py says where a server is and how to be let in."""
+"""Open connections for pipelines. redis-py supplies the address and the credentials."""
 
 import asyncio
 import socket
@@ -16,10 +16,9 @@ from service.redis_client.scripts import Command, ScriptCatalog
 from service.settings.redis_url import Host
 
 ConnectionFactory = Callable[[], Awaitable[AbstractConnection]]
-"""Finds the server, and gives a connection of redis-py's to it that is not opened."""
+"""Finds the server, and returns a redis-py connection to it that is not open."""
 
-
-_SAFE_TO_REPEAT = (
+_HANDSHAKE_ERRORS = (
     "WRONGPASS invalid username-password pair or user is disabled",
     "ERR AUTH <password> called without any password configured",
     "ERR max number of clients reached",
@@ -28,100 +27,102 @@ _SAFE_TO_REPEAT = (
     "DENIED Redis is running in protected mode",
     "LOADING Redis is loading the dataset in memory",
 )
-"""How servers refuse a greeting, word for word. What else one says may repeat what it was told, the password too."""
+"""Error replies to HELLO that are safe to log. Any other may repeat the command, with the password."""
 
-_CODES = ("ERR", "WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING")
+_ERROR_CODES = ("ERR", "WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING")
 
 
 class HandshakeError(ResponseError):
-    """The server refused to be greeted; why is said without the words that it was greeted with."""
+    """The server rejected HELLO. The message contains no credentials."""
 
 
 class Connector:
-    """Opens connections like redis-py's: the same address, TLS, user, database and name.
+    """Opens connections with the address, TLS, user, database and client name of a redis-py connection.
 
-    Each knows our scripts from the start. With `primary_only` a server that is a replica is none to talk to, and one
-    that was replaced may be told of.
+    Loads all scripts on each new connection. With `primary_only`, rejects replicas and former primaries.
     """
 
-    def __init__(self, like: ConnectionFactory, scripts: ScriptCatalog, *, primary_only: bool = False) -> None:
-        self._like = like
+    def __init__(
+        self, connection_factory: ConnectionFactory, scripts: ScriptCatalog, *, primary_only: bool = False
+    ) -> None:
+        self._new_redis_py_connection = connection_factory
         self._load_commands = scripts.load_commands()
         self._primary_only = primary_only
         self._primary: Host | None = None
-        self._opened: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
 
     async def __call__(self, on_lost: Callable[[Connection], None], on_writable: Callable[[], None]) -> Connection:
-        """A connection that is logged in and speaks RESP3. Raises OSError, ResponseError and what redis-py raises."""
-        like: Any = await self._like()
-        connection = await _opened(like, partial(Connection, on_lost, on_writable))
+        """Open a connection and log in with RESP3. Raises OSError, ResponseError and other errors of redis-py."""
+        model: Any = await self._new_redis_py_connection()
+        connection = await _open(model, partial(Connection, on_lost, on_writable))
         try:
-            role = await _introduced(connection, like, self._load_commands)
+            role = await _shake_hands(connection, model, self._load_commands)
             connection.is_to_a_primary = role == b"master"
             if self._primary_only:
-                self._require_primary(role, connection, (like.host, like.port))
+                self._require_primary(role, connection, (model.host, model.port))
         except BaseException:
-            connection.abort(ConnectionAbortedError("the greeting failed"))
+            connection.abort(ConnectionAbortedError("the handshake failed"))
             raise
         return connection
 
     async def query(self, command: Command) -> Any:
-        """The reply to one command, an error as it came, over a connection for it alone."""
+        """Send one command on a connection of its own. Returns the reply, or the error reply."""
         connection = await self(lambda _: None, lambda: None)
-        question = _Handshake([command], [])
-        connection.send(question)
+        exchange = _Handshake([command], [])
+        connection.send(exchange)
         try:
-            (reply,) = await question.replies_or_none
+            (reply,) = await exchange.done
         finally:
-            connection.abort(ConnectionAbortedError("it has answered"))
+            connection.abort(ConnectionAbortedError("the query is complete"))
             await connection.closed
         return reply
 
-    def is_primary(self, host: Host) -> None:
-        """Told which server it is now: connections to others are dropped, with what is in flight there."""
+    def set_primary(self, host: Host) -> None:
+        """Close the connections to all other servers. Requests in flight there fail."""
         self._primary = host
-        for connection, its_host in list(self._opened.items()):
-            if its_host != host:
+        for connection, connected_host in list(self._connections.items()):
+            if connected_host != host:
                 connection.abort(ConnectionAbortedError("another server is the primary now"))
 
     def _require_primary(self, role: bytes, connection: Connection, host: Host) -> None:
         if role != b"master":
-            raise ConnectionRefusedError(f"the server is no primary but a {role.decode()}: a failover is under way")
+            raise ConnectionRefusedError(f"the server is a {role.decode()}, not a primary: a failover is in progress")
         if self._primary not in (None, host):
             raise ConnectionRefusedError("another server is the primary now")
-        self._opened[connection] = host
+        self._connections[connection] = host
 
 
-async def _opened(like: AbstractConnection, protocol: Callable[[], Connection]) -> Connection:
+async def _open(model: AbstractConnection, protocol: Callable[[], Connection]) -> Connection:
     loop = asyncio.get_running_loop()
-    match like:
+    match model:
         case UnixDomainSocketConnection():
-            _, connection = await loop.create_unix_connection(protocol, like.path)
+            _, connection = await loop.create_unix_connection(protocol, model.path)
         case SSLConnection():
-            tls = like.ssl_context.get()
-            transport, connection = await loop.create_connection(protocol, like.host, like.port, ssl=tls)
-            _keep_alive(transport, like.socket_keepalive_options)
+            tls = model.ssl_context.get()
+            transport, connection = await loop.create_connection(protocol, model.host, model.port, ssl=tls)
+            _enable_keepalive(transport, model.socket_keepalive_options)
         case TcpConnection():
-            transport, connection = await loop.create_connection(protocol, like.host, like.port)
-            _keep_alive(transport, like.socket_keepalive_options)
+            transport, connection = await loop.create_connection(protocol, model.host, model.port)
+            _enable_keepalive(transport, model.socket_keepalive_options)
         case _:
-            raise TypeError(f"no pipeline over {type(like).__name__}")
+            raise TypeError(f"connections of type {type(model).__name__} are not supported")
     return connection
 
 
-def _keep_alive(transport: asyncio.BaseTransport, options: Any) -> None:
-    """Let the kernel find out when the other end is gone without a word, as redis-py does."""
+def _enable_keepalive(transport: asyncio.BaseTransport, options: Any) -> None:
+    """Use the same TCP keepalive as redis-py, so that the kernel detects a dead peer."""
     connected = transport.get_extra_info("socket")
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in options.items():
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _introduced(connection: Connection, like: AbstractConnection, load_commands: list[Command]) -> bytes:
-    """The role of the server, once it has let us in."""
-    greeting = _Handshake([_hello(like), *([("SELECT", like.db)] if like.db else [])], load_commands)
-    connection.send(greeting)
-    replies = await greeting.replies_or_none
+async def _shake_hands(connection: Connection, model: AbstractConnection, load_commands: list[Command]) -> bytes:
+    """Log in, select the database and load the scripts. Returns the role of the server."""
+    select: list[Command] = [("SELECT", model.db)] if model.db else []
+    handshake = _Handshake([_hello(model), *select], load_commands)
+    connection.send(handshake)
+    replies = await handshake.done
     if isinstance(replies[0], ResponseError):
         raise HandshakeError(_without_secrets(str(replies[0])))
     for reply in replies[1:]:
@@ -131,47 +132,48 @@ async def _introduced(connection: Connection, like: AbstractConnection, load_com
     return role
 
 
-def _without_secrets(refusal: str) -> str:
-    """A server that does not know a command repeats what it was told with it."""
-    if refusal.lower().startswith("err unknown command"):
-        return "the server does not know HELLO: it is older than Redis 6, the command is disabled, or this is a proxy"
-    for safe in _SAFE_TO_REPEAT:
-        if refusal.startswith(safe):
+def _without_secrets(message: str) -> str:
+    """An error message that is safe to log: a server that does not support a command repeats its arguments."""
+    if message.lower().startswith("err unknown command"):
+        return "the server does not support HELLO: it is older than Redis 6, a proxy, or has the command disabled"
+    for safe in _HANDSHAKE_ERRORS:
+        if message.startswith(safe):
             return safe
-    code = refusal.partition(" ")[0]
-    return f"the server refused the greeting with {code if code in _CODES else 'an error'}; its words may hold secrets"
+    code = message.partition(" ")[0]
+    shown = code if code in _ERROR_CODES else "an error"
+    return f"the server replied to HELLO with {shown}; the message is not logged because it may contain the password"
 
 
-def _hello(like: AbstractConnection) -> Command:
+def _hello(model: AbstractConnection) -> Command:
     hello: Command = ("HELLO", 3)
-    if like.username or like.password:
-        hello += ("AUTH", like.username or "default", like.password or "")
-    if like.client_name:
-        hello += ("SETNAME", like.client_name)
+    if model.username or model.password:
+        hello += ("AUTH", model.username or "default", model.password or "")
+    if model.client_name:
+        hello += ("SETNAME", model.client_name)
     return hello
 
 
 class _Handshake:
-    """The first exchange on a connection (see connection.Exchange).
+    """The first exchange on a connection (see connection.Exchange). `done` receives the replies to `commands`.
 
-    What is said `by_the_way` need not be granted: an account may not be allowed to, or the server be loading.
+    Replies to `optional` commands are ignored: the account may not be permitted to run them, or Redis may be loading.
     """
 
     deadline = float("inf")
 
-    def __init__(self, commands: list[Command], by_the_way: list[Command]) -> None:
+    def __init__(self, commands: list[Command], optional: list[Command]) -> None:
         self._commands = commands
-        self._by_the_way = by_the_way
+        self._optional = optional
         self.replies: list[Any] = []
-        self.replies_or_none: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def pack(self) -> tuple[bytes, int]:
-        said = [*self._commands, *self._by_the_way]
-        return packed(said), len(said)
+        commands = [*self._commands, *self._optional]
+        return packed(commands), len(commands)
 
     def settle(self) -> None:
-        self.replies_or_none.set_result(self.replies[: len(self._commands)])
+        self.done.set_result(self.replies[: len(self._commands)])
 
     def fail(self, error: Exception) -> None:
-        if not self.replies_or_none.done():
-            self.replies_or_none.set_exception(error)
+        if not self.done.done():
+            self.done.set_exception(error)

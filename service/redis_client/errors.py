@@ -36,8 +36,8 @@ class CommandRejected(StoreUnavailable):
 class UnderReplicated(CommandRejected):
     """Redis executed a change, but too few replicas acknowledged it in time. `replies` are Redis's replies."""
 
-    def __init__(self, why: str, replies: Sequence[Any]) -> None:
-        super().__init__(why)
+    def __init__(self, cause: str, replies: Sequence[Any]) -> None:
+        super().__init__(cause)
         self.replies = replies
 
 

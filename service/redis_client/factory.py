@@ -1,4 +1,4 @@
-"""A Redis URL becomes ways to its servers. What redis-py makes for us never retries by itself or waits without end."""
+"""Create Redis clients from a Redis URL. redis-py's own retries and unlimited waits are disabled."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -29,136 +29,217 @@ from service.settings.redis_url import Host, RedisUrl, parse_redis_url
 CLIENT_NAME = "session-service"
 MAX_CONNECTIONS = 64
 
-_NOT_UNDERSTOOD = (
-    "REDIS_URL: cannot be understood; a '/', '#', '?' or '@' in a password is written as %2F, %23, %3F or %40, "
-    "and options are those of redis-py."
+_INVALID_URL = (
+    "REDIS_URL: the URL is not valid. Write '/', '#', '?' and '@' in a password as %2F, %23, %3F and %40. "
+    "Its options are those of redis-py."
 )
 
+NewClient = Callable[[Replication | None], RedisClient]
 
-Way = Callable[[Replication | None], RedisClient]
+
+class RedisClients(NamedTuple):
+    """The clients of one process. Each has its own connections, so that none delays the others."""
+
+    main: RedisClient
+    """For requests. Writes wait for replicas if SESSION_WAIT_REPLICAS is set."""
+    no_wait: RedisClient
+    """For requests. Writes do not wait for replicas."""
+    bulk: RedisClient
+    """For requests that touch many sessions."""
+    background: RedisClient
+    """For maintenance tasks."""
+    monitor: StoreMonitor
+    aclose: Callable[[], Coroutine[Any, Any, None]]
 
 
 class ClientFactory(NamedTuple):
-    """Makes lanes, each with connections of its own, to the servers of one URL; nothing connects before it is used."""
+    """Creates clients for one URL. Each has its own connections, opened on first use."""
 
-    way: Way
+    create: NewClient
+    """Creates a client all of whose batches wait for replicas, or none."""
     aclose: Callable[[], Awaitable[None]]
-    """Closes what the lanes share: they go first."""
+    """Closes what the clients share. Close the clients first."""
 
     def new_client(self, replication: Replication | None = None) -> RedisClient:
-        """With `replication`, one whose changes are answered when replicas have them; no read waits behind those."""
+        """With `replication`, writes wait for replicas on connections of their own, so that reads do not."""
         if replication is None:
-            return self.way(None)
-        return ReplicatedClient(reading=self.way(None), changing=self.way(replication))
+            return self.create(None)
+        return ReplicatedClient(reads=self.create(None), writes=self.create(replication))
 
 
-def client_factory(url: str, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
-    """Raises StartupError in words of our own: others may hold the password."""
-    apart = parse_redis_url(url)
+class ReplicatedClient:
+    """Reads through one client, and writes through another one whose batches wait for replicas."""
+
+    def __init__(self, reads: RedisClient, writes: RedisClient) -> None:
+        self._reads = reads
+        self._writes = writes
+
+    @property
+    def supports_multi_slot(self) -> bool:
+        return self._reads.supports_multi_slot
+
+    async def read_hash(self, key: str, fields: Fields) -> Read:
+        return await self._reads.read_hash(key, fields)
+
+    async def read_hashes(self, keys: Sequence[str], fields: Fields) -> list[Read]:
+        return await self._reads.read_hashes(keys, fields)
+
+    async def query(self, *commands: Command) -> list[Reply]:
+        return await self._reads.query(*commands)
+
+    async def execute(self, *commands: Command) -> list[Reply]:
+        return await self._writes.execute(*commands)
+
+    async def execute_ordered(self, *commands: Command) -> list[Reply]:
+        return await self._writes.execute_ordered(*commands)
+
+    async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
+        return await self._reads.broadcast(*commands)
+
+    async def aclose(self) -> None:
+        await self._reads.aclose()
+        await self._writes.aclose()
+
+
+def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: ScriptCatalog) -> RedisClients:
+    """Create the clients of one process. Raises StartupError."""
+    monitor = StoreMonitor(metrics)
+    factory = client_factory(url, settings.session_store_timeout_seconds, monitor, scripts)
+    replication = replication_of(settings)
+    no_wait, bulk, background = factory.create(None), factory.new_client(replication), factory.create(None)
+    main = no_wait
+    if replication is not None:
+        main = ReplicatedClient(reads=no_wait, writes=factory.create(replication))
+
+    async def aclose() -> None:
+        for part in (main, bulk, background, factory):
+            await part.aclose()
+
+    return RedisClients(main, no_wait, bulk, background, monitor, aclose)
+
+
+def replication_of(settings: Settings) -> Replication | None:
+    """Replicas may take half of the request's time limit; the rest is for the round trip."""
+    replicas, timeout_ms = settings.session_wait_replicas, round(settings.session_store_timeout_seconds * 500)
+    return Replication(replicas, timeout_ms) if replicas else None
+
+
+def client_factory(url: str, timeout_seconds: float, monitor: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
+    """Raises StartupError. Hides the message of the original error: it may contain the password."""
+    parsed = parse_redis_url(url)
     try:
-        match apart.kind:
+        match parsed.kind:
             case "server":
-                return _at_a_server(apart, timeout_seconds, watch, scripts)
+                return _server_clients(parsed, timeout_seconds, monitor, scripts)
             case "sentinel":
-                return _behind_sentinels(apart, timeout_seconds, watch, scripts)
+                return _sentinel_clients(parsed, timeout_seconds, monitor, scripts)
             case "cluster":
-                return _in_a_cluster(apart, timeout_seconds, watch, scripts)
+                return _cluster_clients(parsed, timeout_seconds, monitor, scripts)
     except (ValueError, TypeError, RedisError):
-        raise StartupError(_NOT_UNDERSTOOD) from None
+        raise StartupError(_INVALID_URL) from None
 
 
 def redis_py_client(url: str, timeout_seconds: float) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`. It connects when it is first used."""
-    bounds = _bounds(timeout_seconds)
+    """Create a redis-py client for `redis://`, `rediss://` or `unix://`. It connects on first use."""
+    limits = _limits(timeout_seconds)
     pool = BlockingConnectionPool.from_url(
-        url, client_name=CLIENT_NAME, max_connections=MAX_CONNECTIONS, timeout=timeout_seconds, **bounds
+        url, client_name=CLIENT_NAME, max_connections=MAX_CONNECTIONS, timeout=timeout_seconds, **limits
     )
-    pool.connection_kwargs.update(bounds)  # the URL's options may not lift these
+    pool.connection_kwargs.update(limits)  # options of the URL must not override these
     pool.timeout = timeout_seconds
     return Redis.from_pool(pool)
 
 
 def connection_factory(client: Redis) -> ConnectionFactory:
-    """Connections like the client's."""
+    """Return a factory of connections like those of `client`."""
 
-    async def like() -> AbstractConnection:
-        return _made_by(client.connection_pool)
+    async def new_connection() -> AbstractConnection:
+        return _new_connection(client.connection_pool)
 
-    return like
-
-
-def _at_a_server(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
-    client = redis_py_client(url.server, timeout_seconds)
-    _made_by(client.connection_pool)
-    dial = Connector(connection_factory(client), scripts)
-    return ClientFactory(_siblings(dial, timeout_seconds, watch, scripts), client.aclose)
+    return new_connection
 
 
-def _siblings(dial: Connector, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> Way:
-    """Makes pipelines to one server, all of which leave it when one of them sees that it is the primary no more."""
-    made: list[Pipeline] = []
-
-    def leave() -> None:
-        for pipeline in made:
-            pipeline.leave_server(ServerDemoted("the server is a primary no more"))
-
-    def way(replication: Replication | None) -> RedisClient:
-        watching = watch if replication is None else watch.for_writes()
-        made.append(Pipeline(dial, timeout_seconds, watching, scripts, replication, leave))
-        return made[-1]
-
-    return way
-
-
-def _behind_sentinels(
-    url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog
+def _server_clients(
+    url: RedisUrl, timeout_seconds: float, monitor: StoreMonitor, scripts: ScriptCatalog
 ) -> ClientFactory:
-    """The Sentinels are given a part of the time, so that one that is silent does not take all of it."""
-    options = _options(url, timeout_seconds)
-    username, password = url.sentinel_login
-    of_sentinels = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
-    of_sentinels |= _bounds(timeout_seconds / (len(url.hosts) + 1)) | {"username": username, "password": password}
-    sentinel = Sentinel(url.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
-    pool = sentinel.master_for(url.master, **options).connection_pool
-    _made_by(pool)
+    client = redis_py_client(url.server, timeout_seconds)
+    _new_connection(client.connection_pool)  # raises now if the options are not valid
+    connector = Connector(connection_factory(client), scripts)
+    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), client.aclose)
 
-    async def like() -> AbstractConnection:
-        connection: Any = _made_by(pool)
+
+def _pipelines(
+    connector: Connector, timeout_seconds: float, monitor: StoreMonitor, scripts: ScriptCatalog
+) -> NewClient:
+    """Create pipelines to one server. If one detects that the server was demoted, all of them reconnect."""
+    pipelines: list[Pipeline] = []
+
+    def leave_server() -> None:
+        for pipeline in pipelines:
+            pipeline.leave_server(ServerDemoted("the server is no longer a primary"))
+
+    def create(replication: Replication | None) -> RedisClient:
+        pipeline_monitor = monitor if replication is None else monitor.for_writes()
+        pipeline = Pipeline(connector, timeout_seconds, pipeline_monitor, scripts, replication, leave_server)
+        pipelines.append(pipeline)
+        return pipeline
+
+    return create
+
+
+def _sentinel_clients(
+    url: RedisUrl, timeout_seconds: float, monitor: StoreMonitor, scripts: ScriptCatalog
+) -> ClientFactory:
+    options = _connection_options(url, timeout_seconds)
+    username, password = url.sentinel_login
+    sentinel_options = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
+    sentinel_options |= {"username": username, "password": password}
+    # One part of the time per Sentinel, so that an unresponsive one leaves time for connecting to the primary.
+    sentinel_options |= _limits(timeout_seconds / (len(url.hosts) + 1))
+    sentinel = Sentinel(url.hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+    pool = sentinel.master_for(url.master, **options).connection_pool
+    _new_connection(pool)  # raises now if the options are not valid
+
+    async def new_connection() -> AbstractConnection:
+        connection: Any = _new_connection(pool)
         connection.host, connection.port = await sentinels.primary()
         return connection  # type: ignore[no-any-return]
 
-    dial = Connector(like, scripts, primary_only=True)
-    sentinels = Sentinels(sentinel.sentinels, url.master, dial.is_primary)
-    return ClientFactory(_siblings(dial, timeout_seconds, watch, scripts), sentinels.aclose)
+    connector = Connector(new_connection, scripts, primary_only=True)
+    sentinels = Sentinels(sentinel.sentinels, url.master, connector.set_primary)
+    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), sentinels.aclose)
 
 
-def _in_a_cluster(url: RedisUrl, timeout_seconds: float, watch: StoreMonitor, scripts: ScriptCatalog) -> ClientFactory:
-    options = _options(url, timeout_seconds)
-    encrypted = options.pop("ssl", False)
+def _cluster_clients(
+    url: RedisUrl, timeout_seconds: float, monitor: StoreMonitor, scripts: ScriptCatalog
+) -> ClientFactory:
+    options = _connection_options(url, timeout_seconds)
+    connection_class = SSLConnection if options.pop("ssl", False) else Connection
 
-    def dialer_to(host: Host) -> Connector:
-        async def like() -> AbstractConnection:
-            return (SSLConnection if encrypted else Connection)(host=host[0], port=host[1], **options)
+    def connector_for(host: Host) -> Connector:
+        async def new_connection() -> AbstractConnection:
+            return connection_class(host=host[0], port=host[1], **options)
 
-        return Connector(like, scripts)
+        return Connector(new_connection, scripts)
 
-    async def ask(host: Host, command: Command) -> Reply:
-        return await dialer_to(host).query(command)
+    async def query(host: Host, command: Command) -> Reply:
+        return await connector_for(host).query(command)
 
-    (SSLConnection if encrypted else Connection)(**options)  # what it cannot be made of is said at the start
-    topology = Topology(ask, url.hosts, timeout_seconds)
-    return ClientFactory(partial(ClusterClient, topology, dialer_to, timeout_seconds, watch, scripts), topology.aclose)
+    connection_class(**options)  # raises now if the options are not valid
+    topology = Topology(query, url.hosts, timeout_seconds)
+    create = partial(ClusterClient, topology, connector_for, timeout_seconds, monitor, scripts)
+    return ClientFactory(create, topology.aclose)
 
 
-def _options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:
-    """Of a connection, but for where it goes."""
+def _connection_options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:
+    """The options of a redis-py connection, without the address."""
     options: dict[str, Any] = {**parse_url(url.server)}
     options.pop("host")
-    encrypted = options.pop("connection_class", None) is SSLConnection
-    return options | ({"ssl": True} if encrypted else {}) | {"client_name": CLIENT_NAME} | _bounds(timeout_seconds)
+    is_encrypted = options.pop("connection_class", None) is SSLConnection
+    return options | ({"ssl": True} if is_encrypted else {}) | {"client_name": CLIENT_NAME} | _limits(timeout_seconds)
 
 
-def _bounds(timeout_seconds: float) -> dict[str, Any]:
+def _limits(timeout_seconds: float) -> dict[str, Any]:
     return {
         "protocol": 2,
         "socket_timeout": timeout_seconds,
@@ -168,77 +249,6 @@ def _bounds(timeout_seconds: float) -> dict[str, Any]:
     }
 
 
-def _made_by(pool: ConnectionPool) -> AbstractConnection:
+def _new_connection(pool: ConnectionPool) -> AbstractConnection:
     connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
     return connection
-
-
-class RedisClients(NamedTuple):
-    """The requests' own way, one for work on many sessions, and one for what goes on beside the requests.
-
-    `prompt` is the requests' own too, but no change on it waits for replicas. The watch is over all of them, and
-    `aclose` lets go of them.
-    """
-
-    main: RedisClient
-    no_wait: RedisClient
-    bulk: RedisClient
-    background: RedisClient
-    monitor: StoreMonitor
-    aclose: Callable[[], Coroutine[Any, Any, None]]
-
-
-def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: ScriptCatalog) -> RedisClients:
-    """Ways to the servers of a URL. Raises StartupError."""
-    timeout_seconds = settings.session_store_timeout_seconds
-    watch = StoreMonitor(metrics)
-    source = client_factory(url, timeout_seconds, watch, scripts)
-    replication = replication_of(settings)
-    no_wait, bulk, background = source.new_client(), source.new_client(replication), source.new_client()
-    main = no_wait if replication is None else ReplicatedClient(reading=no_wait, changing=source.way(replication))
-
-    async def aclose() -> None:
-        for part in (main, bulk, background, source):
-            await part.aclose()
-
-    return RedisClients(main, no_wait, bulk, background, watch, aclose)
-
-
-def replication_of(settings: Settings) -> Replication | None:
-    """Half of the time that a request may take is the replicas'; the rest is for coming and going."""
-    replicas, milliseconds = settings.session_wait_replicas, round(settings.session_store_timeout_seconds * 500)
-    return Replication(replicas, milliseconds) if replicas else None
-
-
-class ReplicatedClient:
-    """Reads through one lane and changes through another, which is the one that waits (see batch.Replication)."""
-
-    def __init__(self, reading: RedisClient, changing: RedisClient) -> None:
-        self._reading = reading
-        self._changing = changing
-
-    @property
-    def supports_multi_slot(self) -> bool:
-        return self._reading.supports_multi_slot
-
-    async def read_hash(self, key: str, fields: Fields) -> Read:
-        return await self._reading.read_hash(key, fields)
-
-    async def read_hashes(self, keys: Sequence[str], fields: Fields) -> list[Read]:
-        return await self._reading.read_hashes(keys, fields)
-
-    async def query(self, *commands: Command) -> list[Reply]:
-        return await self._reading.query(*commands)
-
-    async def execute(self, *commands: Command) -> list[Reply]:
-        return await self._changing.execute(*commands)
-
-    async def execute_ordered(self, *commands: Command) -> list[Reply]:
-        return await self._changing.execute_ordered(*commands)
-
-    async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
-        return await self._reading.broadcast(*commands)
-
-    async def aclose(self) -> None:
-        await self._reading.aclose()
-        await self._changing.aclose()

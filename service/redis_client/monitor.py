@@ -1,4 +1,4 @@
-"""What is seen of the store over every way to it: round trips, and trouble, which is told of once an episode."""
+"""Metrics and log lines about Redis: round trips, errors, and when an outage begins and ends."""
 
 import logging
 import time
@@ -14,89 +14,95 @@ from service.observability.metrics import Metrics
 from service.redis_client.errors import CommandRejected, ServerDemoted, UnderReplicated
 
 QUIET_SECONDS = 10
-"""How long nothing may have been refused before refusals are over: while some changes are refused, others are done."""
+"""An incident in which only some commands fail ends after this long without a failure."""
 
 _log = logging.getLogger(__name__)
 
 
 class Incident:
-    """A kind of trouble: its beginning is told once, and its end; `errors` counts it. It ends after some quiet."""
+    """A period of failures. Logs its beginning and its end once, and counts each failure in `errors`.
 
-    def __init__(self, begun: str, over: str, errors: Counter | None = None, quiet_seconds: float = 0) -> None:
-        self._begun = begun
-        self._over = over
+    It ends with the first success that is at least `quiet_seconds` after the last failure.
+    """
+
+    def __init__(
+        self, begin_message: str, end_message: str, errors: Counter | None = None, quiet_seconds: float = 0
+    ) -> None:
+        self._begin_message = begin_message
+        self._end_message = end_message
         self._errors = errors
         self._quiet_seconds = quiet_seconds
-        self._lasts = False
-        self._last_seen = float("-inf")
+        self._is_open = False
+        self._last_failure_at = float("-inf")
         self.cause = ""
-        """What was last seen of it."""
+        """The cause of the last failure."""
         self.is_under_replicated = False
-        """Whether that was a want of replicas that have a change."""
+        """Whether the last failure was a write that too few replicas acknowledged."""
 
     def record_failure(self, error: Exception) -> StoreUnavailable:
-        """What the caller is told of it: that Redis refused, or that it did not answer."""
+        """Return the error to raise to the caller."""
         if self._errors is not None:
-            self._errors.labels(_kind(error)).inc()
+            self._errors.labels(_kind_of(error)).inc()
         self.cause = error.cause if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: {error}"
         self.is_under_replicated = isinstance(error, UnderReplicated)
-        self._last_seen = time.monotonic()
-        if not self._lasts:
-            self._lasts = True
-            Context().run(_log.warning, "%s: %s", self._begun, self.cause)  # of no request in particular
+        self._last_failure_at = time.monotonic()
+        if not self._is_open:
+            self._is_open = True
+            # An empty context: the line must not carry the id of one of the requests.
+            Context().run(_log.warning, "%s: %s", self._begin_message, self.cause)
         return error if isinstance(error, CommandRejected) else StoreUnavailable(self.cause)
 
     def record_success(self) -> None:
-        """Something went well."""
-        if self._lasts and not self.occurred_within(self._quiet_seconds):
-            self._lasts = False
-            Context().run(_log.info, "%s", self._over)
+        if self._is_open and not self.occurred_within(self._quiet_seconds):
+            self._is_open = False
+            Context().run(_log.info, "%s", self._end_message)
 
     def occurred_within(self, seconds: float) -> bool:
-        return time.monotonic() - self._last_seen < seconds
+        return time.monotonic() - self._last_failure_at < seconds
 
 
 class StoreMonitor:
-    """Shared by all ways to the store."""
+    """The state of Redis as all clients of one process see it."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._of_servers: dict[str, StoreMonitor] = {}
+        self._nodes: dict[str, StoreMonitor] = {}
         errors = metrics.store_errors
-        self.outage = Incident("the session store does not answer", "the session store answers again", errors)
-        self.rejections = Incident(
-            "the session store refuses what it is asked",
-            "the session store does what it is asked again",
-            errors,
-            QUIET_SECONDS,
-        )
+        self.outage = Incident("Redis does not respond", "Redis responds again", errors)
+        self.rejections = Incident("Redis rejects commands", "Redis accepts commands again", errors, QUIET_SECONDS)
 
-    def for_node(self, server: str) -> "StoreMonitor":
-        """The same watch, with outages of its own: one server of several may be away while the others answer."""
-        if server not in self._of_servers:
-            begun, over = f"the session store's {server} does not answer", f"the session store's {server} answers again"
-            self._of_servers[server] = self._with_outages(Incident(begun, over, self._metrics.store_errors))
-        return self._of_servers[server]
+    def for_node(self, address: str) -> "StoreMonitor":
+        """A monitor with separate outages: one node of a cluster may be down while the others respond."""
+        if address not in self._nodes:
+            node = f"Redis node {address}"
+            outage = Incident(f"{node} does not respond", f"{node} responds again", self._metrics.store_errors)
+            self._nodes[address] = self._with_outage(outage)
+        return self._nodes[address]
 
     def for_writes(self) -> "StoreMonitor":
-        """The same watch, with outages of its own: changes may wait in vain for replicas while reads go on."""
-        begun, over = "the session store does not answer changes", "the session store answers changes again"
-        return self._with_outages(Incident(begun, over, self._metrics.store_errors, QUIET_SECONDS))
-
-    def _with_outages(self, outage: Incident) -> "StoreMonitor":
-        watch = copy(self)
-        watch.outage = outage
-        return watch
+        """A monitor with separate outages: writes that wait for replicas may time out while reads succeed."""
+        outage = Incident(
+            "Redis does not respond to writes",
+            "Redis responds to writes again",
+            self._metrics.store_errors,
+            QUIET_SECONDS,
+        )
+        return self._with_outage(outage)
 
     def observe_round_trip(self, seconds: float, requests: int) -> None:
-        """So many requests were answered together."""
+        """Record that one batch of this many requests was answered."""
         self._metrics.round_trip_seconds.observe(seconds)
         self._metrics.batch_requests.observe(requests)
         self.outage.record_success()
 
+    def _with_outage(self, outage: Incident) -> "StoreMonitor":
+        monitor = copy(self)
+        monitor.outage = outage
+        return monitor
 
-def _kind(error: Exception) -> str:
-    """The name under which a failure of Redis is counted."""
+
+def _kind_of(error: Exception) -> str:
+    """The value of the `kind` label."""
     match error:
         case ServerDemoted():
             return "demoted"

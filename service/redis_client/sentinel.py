@@ -1,4 +1,4 @@
-"""What Sentinels say: which server is the primary, and without delay when it is another one."""
+"""Find the primary through Sentinels, and notice a failover at once."""
 
 import asyncio
 import logging
@@ -12,92 +12,92 @@ from redis.exceptions import RedisError
 from service.settings.redis_url import Host
 
 _CHANNELS = ("+promoted-slave", "+switch-master")
-"""Where the Sentinel that leads a failover, and then each other one, says that there is another primary."""
+"""The leading Sentinel publishes the first one during a failover; the other Sentinels publish the second one."""
 
-_LOOK_SECONDS = 1
-"""How often each is asked besides: what is said on a channel reaches only those who listen at that moment."""
+_POLL_SECONDS = 1
+"""Sentinels are polled as well: a message reaches only the clients that are connected when it is published."""
 
 _log = logging.getLogger(__name__)
 
 
-class Said(NamedTuple):
+class Primary(NamedTuple):
+    """The primary according to one Sentinel. The configuration epoch grows with each failover."""
+
     epoch: int
-    """Grows with each failover: who says a greater one knows more."""
     host: Host
 
 
 class Sentinels:
-    """All are asked at once, for one may be silent and another not have heard yet of a failover: the newest counts.
+    """Queries all Sentinels at once and uses the newest reply: some may be down, or not know of a failover yet.
 
-    `on_primary` is told who it is whenever it may be another. From the first question on they are listened to, since a
-    server that was replaced goes on as a primary until it is told, which is seconds after the others.
+    Calls `on_primary` whenever the primary may have changed. Subscribes to all Sentinels after the first query: a
+    replaced server continues as a primary for seconds, until a Sentinel demotes it.
     """
 
     def __init__(self, clients: Sequence[Redis], master: str, on_primary: Callable[[Host], None]) -> None:
         self._clients = clients
         self._master = master
         self._on_primary = on_primary
-        self._newest: Said | None = None
-        self._listening: list[asyncio.Task[None]] = []
-        self._closed = False
+        self._newest: Primary | None = None
+        self._subscriptions: list[asyncio.Task[None]] = []
+        self._is_closed = False
 
     async def primary(self) -> Host:
-        """Raises ConnectionError where none of them knows."""
-        self._listen()
-        answers = await asyncio.gather(*map(self._asked, self._clients), return_exceptions=True)
-        said = [answer for answer in answers if isinstance(answer, Said)]
-        if not said:
-            raise ConnectionError(f"no Sentinel says which server is the primary: {'; '.join(map(_why, answers))}")
-        newest = max(said)
-        self._is_primary(newest)
+        """Raises ConnectionError if no Sentinel names a primary."""
+        self._subscribe()
+        replies = await asyncio.gather(*map(self._query, self._clients), return_exceptions=True)
+        primaries = [reply for reply in replies if isinstance(reply, Primary)]
+        if not primaries:
+            raise ConnectionError(f"no Sentinel names a primary: {'; '.join(map(_message_of, replies))}")
+        newest = max(primaries)
+        self._set_newest(newest)
         return newest.host
 
     async def aclose(self) -> None:
-        self._closed = True
-        for task in self._listening:
+        self._is_closed = True
+        for task in self._subscriptions:
             task.cancel()
-        if self._listening:
-            await asyncio.wait(self._listening)
+        if self._subscriptions:
+            await asyncio.wait(self._subscriptions)
         for client in self._clients:
             await client.aclose()
 
-    def _listen(self) -> None:
-        if not self._listening and not self._closed:
-            self._listening = [asyncio.create_task(self._listen_to(client)) for client in self._clients]
+    def _subscribe(self) -> None:
+        if not self._subscriptions and not self._is_closed:
+            self._subscriptions = [asyncio.create_task(self._follow(client)) for client in self._clients]
 
-    async def _listen_to(self, client: Redis) -> None:
-        while not self._closed:  # redis-py may swallow that the task was cancelled
+    async def _follow(self, client: Redis) -> None:
+        while not self._is_closed:  # redis-py may swallow the task's cancellation
             with suppress(RedisError, OSError, TimeoutError):
-                self._heed(await self._asked(client))
-                await self._heed_while_connected(client)
-            await asyncio.sleep(_LOOK_SECONDS)
+                self._accept_if_newer(await self._query(client))
+                await self._follow_while_connected(client)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def _heed_while_connected(self, client: Redis) -> None:
+    async def _follow_while_connected(self, client: Redis) -> None:
         async with client.pubsub() as channels:
             await channels.subscribe(*_CHANNELS)
-            while not self._closed:
-                self._heed(await self._asked(client))
-                await channels.get_message(timeout=_LOOK_SECONDS)
+            while not self._is_closed:
+                self._accept_if_newer(await self._query(client))
+                await channels.get_message(timeout=_POLL_SECONDS)
 
-    async def _asked(self, client: Redis) -> Said:
-        async with client.pipeline(transaction=False) as questions:
-            questions.execute_command("SENTINEL MASTER", self._master)
-            questions.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self._master)
-            state, (host, port) = await questions.execute()
-        return Said(state["config-epoch"], (host.decode(), int(port)))
+    async def _query(self, client: Redis) -> Primary:
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("SENTINEL MASTER", self._master)
+            pipeline.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self._master)
+            state, (host, port) = await pipeline.execute()
+        return Primary(state["config-epoch"], (host.decode(), int(port)))
 
-    def _heed(self, said: Said) -> None:
-        """One alone is believed what is newer; the rest is for all of them to say."""
-        if self._newest is None or (said.epoch >= self._newest.epoch and said.host != self._newest.host):
-            self._is_primary(said)
+    def _accept_if_newer(self, primary: Primary) -> None:
+        if self._newest is None or (primary.epoch >= self._newest.epoch and primary.host != self._newest.host):
+            self._set_newest(primary)
 
-    def _is_primary(self, said: Said) -> None:
-        if self._newest is not None and said.host != self._newest.host:
-            _log.info("the primary of the session store is now %s:%d", *said.host)
-        self._newest = said
-        self._on_primary(said.host)
+    def _set_newest(self, primary: Primary) -> None:
+        if self._newest is not None and primary.host != self._newest.host:
+            _log.info("the Redis primary is now %s:%d", *primary.host)
+        self._newest = primary
+        self._on_primary(primary.host)
 
 
-def _why(failure: object) -> str:
-    """A server that does not know a command repeats what it was told with it: the password, if that was AUTH."""
-    return "it does not know the command" if "unknown command" in str(failure).lower() else str(failure)
+def _message_of(error: object) -> str:
+    """An error message without credentials: a server that does not support AUTH repeats the password."""
+    return "it does not support the command" if "unknown command" in str(error).lower() else str(error)

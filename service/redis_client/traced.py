@@ -61,13 +61,13 @@ class TracedClient:
             try:
                 yield
             except StoreUnavailable as error:
-                _fail(span, error)
+                _mark_failed(span, error)
                 raise
 
     def _names_of(self, commands: Sequence[Command]) -> str:
         return " ".join(dict.fromkeys(map(self._scripts.command_name, commands)))
 
 
-def _fail(span: Span, error: StoreUnavailable) -> None:
+def _mark_failed(span: Span, error: StoreUnavailable) -> None:
     span.set_status(StatusCode.ERROR, error.cause)
     span.set_attribute("error.type", type(error).__name__)

@@ -22,7 +22,7 @@ from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
 MOST_WAITING = 20
-TOO_MANY = "too many requests wait already"
+TOO_MANY = "too many requests are waiting"
 GROWTH_LIMIT_KIB = 64 * 1024
 
 

@@ -463,12 +463,12 @@ async def test_replicas_that_lag_are_no_refusal_of_redis(
     real_redis: Redis, sweeper: Sweeper, events: SessionEvents
 ) -> None:
     rejections = Incident("", "")
-    rejections.record_failure(UnderReplicated("0 of 1 replicas had a change within 1000 ms", []))
+    rejections.record_failure(UnderReplicated("0 of 1 replicas acknowledged a write within 1000 ms", []))
 
     (reason,) = await HealthReasons(lane_to(real_redis), sweeper, events, rejections, 5).reasons()
 
     assert reason.code == "REPLICAS_BEHIND"
-    assert "0 of 1 replicas had a change within 1000 ms" in reason.message
+    assert "0 of 1 replicas acknowledged a write within 1000 ms" in reason.message
 
 
 @pytest.mark.parametrize(("lag_ms", "lags"), [(74_000, []), (76_000, ["SWEEPER_LAGS"])])

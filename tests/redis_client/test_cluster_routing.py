@@ -54,7 +54,7 @@ def test_a_script_is_the_last_of_its_turn() -> None:
 
 
 def test_errands_to_one_server_make_one_trip() -> None:
-    routed_commands = [RoutedCommand(1, [0]), RoutedCommand(2, [1]), RoutedCommand(3, [2], asking=True)]
+    routed_commands = [RoutedCommand(1, [0]), RoutedCommand(2, [1]), RoutedCommand(3, [2], is_asking=True)]
 
     assert group_by_node(routed_commands, [ONE, ONE, ONE]) == {
         (ONE, False): routed_commands[:2],
@@ -66,7 +66,7 @@ def test_errands_to_one_server_make_one_trip() -> None:
     ("said", "onwards"),
     [
         ("MOVED 7 other:7002", RoutedCommand(7, [0, 1], OTHER)),
-        ("ASK 7 other:7002", RoutedCommand(7, [0, 1], OTHER, asking=True)),
+        ("ASK 7 other:7002", RoutedCommand(7, [0, 1], OTHER, is_asking=True)),
         ("MOVED 7 :7002", RoutedCommand(7, [0, 1], ("one", 7002))),
         ("MOVED 7 [::1]:7002", RoutedCommand(7, [0, 1], ("::1", 7002))),
         ("TRYAGAIN Multiple keys request during rehashing of slot", RoutedCommand(7, [0, 1])),

@@ -70,7 +70,7 @@ async def test_a_server_that_knows_no_hello_is_told_of_without_the_password_that
     refusal = await error_for_reply(own_redis.url.replace("unix://", f"unix://u:{SECRET}@"))
 
     assert type(refusal) is HandshakeError
-    assert "does not know HELLO" in str(refusal)
+    assert "does not support HELLO" in str(refusal)
     assert SECRET not in str(refusal)
 
 

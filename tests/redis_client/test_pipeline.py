@@ -250,7 +250,7 @@ A_REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:1\r\n$9\r\nconnected\r\n:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch, lines: LogWriter) -> None:
-    monkeypatch.setattr("service.redis_client.pipeline._LOOK_SECONDS", -1)
+    monkeypatch.setattr("service.redis_client.pipeline._ROLE_CHECK_SECONDS", -1)
     lines.are_to_a_primary = True
 
 

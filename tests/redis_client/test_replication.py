@@ -72,7 +72,7 @@ async def test_a_change_that_no_replica_has_in_time_is_refused(
     with pytest.raises(StoreUnavailable) as refusal:
         await store.renew(session.id)
 
-    assert refusal.value.cause.startswith("0 of 1 replicas had a change within 200 ms")
+    assert refusal.value.cause.startswith("0 of 1 replicas acknowledged a write within 200 ms")
     assert await real_redis.hget(Keys("").session(session.id), "renewalCount") == b"1"
 
 

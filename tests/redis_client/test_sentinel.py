@@ -81,5 +81,5 @@ async def test_what_a_sentinel_repeats_of_the_login_is_not_told() -> None:
         await redis_client.aclose()
         await source.aclose()
 
-    assert "does not know the command" in refusal.value.cause
+    assert "does not support the command" in refusal.value.cause
     assert "hunter2" not in refusal.value.cause
