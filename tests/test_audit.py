@@ -14,7 +14,7 @@ from tests.auth.test_authenticated_process import asked
 from tests.cli.test_cli_process import typed
 from tests.conftest import AGENT, USER, StartReplica
 from tests.hashes import hashed_at
-from tests.redis_server import RedisServer, until
+from tests.redis_server import RedisServer, wait_until
 from tests.replica import Replica
 from tests.sessions.evidence import KEYS as REDIS_KEYS
 from tests.test_walkthrough import SESSIONS
@@ -388,7 +388,7 @@ def test_one_that_is_there_is_gone_on_with(start_replica: StartReplica, redis_se
 
 def test_once_it_is_moved_away_another_is_begun(replica: Replica, audit: Path) -> None:
     path = f"{SESSIONS}/{opened(replica)}"
-    until(lambda: "session.create" in audit.read_text(), "a line")
+    wait_until(lambda: "session.create" in audit.read_text(), "a line")
     old = audit.rename(audit.with_suffix(".1"))
     replica.call("DELETE", path)
 
@@ -421,7 +421,7 @@ def test_on_a_full_disk_requests_are_answered_and_what_is_dropped_is_counted(rep
     statuses = [replica.call("POST", SESSIONS, NEW)[0] for _ in range(3)]
     told_at_once = json.loads(replica.line_with("the audit log cannot be written"))
     dropped = 'sessions_log_lines_dropped_total{log="audit"} 3.0'
-    until(lambda: dropped in asked(replica, "GET", "/metrics", {})[1], "the count of what was dropped")
+    wait_until(lambda: dropped in asked(replica, "GET", "/metrics", {})[1], "the count of what was dropped")
 
     resource.prlimit(replica.pid, resource.RLIMIT_FSIZE, (NO_LIMIT, NO_LIMIT))
     replica.call("POST", SESSIONS, NEW)

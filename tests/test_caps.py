@@ -131,7 +131,7 @@ async def test_creations_that_an_outage_cut_short_hold_no_place_for_long(
     try:
         during = await at_once(http, replicas, 30)
     finally:
-        redis_server.go_on()
+        redis_server.resume()
     await real_redis.ping()
     came_about = await living_in(real_redis)
 

@@ -126,7 +126,7 @@ class AccessLog:
         self.statuses: list[int] = []
         self._told = asyncio.Event()
 
-    async def go_on(self, service: HttpClient, session_id: str) -> None:
+    async def resume(self, service: HttpClient, session_id: str) -> None:
         while True:
             self.statuses.append(await status_of(call(service, session_id)))
             self._told.set()
@@ -143,7 +143,7 @@ class AccessLog:
 @asynccontextmanager
 async def watched(service: HttpClient, session_id: str) -> AsyncIterator[AccessLog]:
     watch = AccessLog()
-    watching = asyncio.create_task(watch.go_on(service, session_id))
+    watching = asyncio.create_task(watch.resume(service, session_id))
     yield watch
     watching.cancel()
     with suppress(asyncio.CancelledError):
@@ -168,7 +168,7 @@ def paused(server: RedisServer) -> Iterator[None]:
     try:
         yield
     finally:
-        server.go_on()
+        server.resume()
 
 
 @contextmanager

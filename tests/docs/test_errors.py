@@ -11,7 +11,7 @@ from service import errors
 from tests.conftest import AGENT, USER, StartReplica
 from tests.docs import markdown
 from tests.docs.shapes import shape
-from tests.redis_server import RedisServer, until
+from tests.redis_server import RedisServer, wait_until
 from tests.test_walkthrough import SESSIONS
 
 PAGE = markdown.document("docs/errors.md")
@@ -58,7 +58,7 @@ def test_an_expired_session_returns_the_documented_body(
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_ERROR_FORMAT=format_name, **SHORT_SESSIONS)
     _, session = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
     path = f"{SESSIONS}/{session['sessionId']}"
-    until(lambda: replica.call("GET", path)[0] == 410, "the session expires")
+    wait_until(lambda: replica.call("GET", path)[0] == 410, "the session expires")
 
     _, body = replica.call("GET", path)
 

@@ -117,7 +117,7 @@ def _resume_after_an_error(redis_server: RedisServer, replica: Replica) -> None:
     try:
         replica.line_with('"status":503')
     finally:
-        redis_server.go_on()
+        redis_server.resume()
 
 
 def without_types(code: str) -> str:

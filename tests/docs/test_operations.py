@@ -16,7 +16,7 @@ from service.cli.arguments import HashIds, Inspect, Revoke, parse
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers
 from tests.conftest import AGENT, USER, HttpClient
-from tests.redis_server import ADMIN, Login, RedisServer, free_port, until
+from tests.redis_server import ADMIN, Login, RedisServer, free_port, wait_until
 from tests.sentinel_servers import SentinelServers
 from tests.test_walkthrough import SESSIONS
 
@@ -95,20 +95,20 @@ def test_a_server_understands(server: RedisServer, line: str) -> None:
 
 @pytest.mark.parametrize("line", OF_A_SENTINEL)
 def test_a_sentinel_understands(sentinel_servers: SentinelServers, line: str) -> None:
-    sentinel_servers.until_settled()
+    sentinel_servers.wait_until_settled()
 
     Line.read(line).is_answered_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
 
 def test_the_line_that_has_a_primary_replaced_does(sentinel_servers: SentinelServers) -> None:
-    sentinel_servers.until_settled()
+    sentinel_servers.wait_until_settled()
     old = sentinel_servers.primary
 
     Line.read(FAILOVER).run_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
-    assert sentinel_servers.until_replaced(old) is not old
-    sentinel_servers.until_following()
-    sentinel_servers.until_settled()
+    assert sentinel_servers.wait_until_replaced(old) is not old
+    sentinel_servers.wait_until_following()
+    sentinel_servers.wait_until_settled()
 
 
 @pytest.mark.parametrize("line", OF_A_CLUSTER)
@@ -125,10 +125,10 @@ def test_the_line_that_moves_slots_whole_moves_them(cluster_servers: ClusterServ
 
     there.run_on(source.admin_url)
 
-    assert cluster_servers.until_served(0) is not None
-    until(lambda: cluster_servers.owner_of(0) is target, "the slots have moved")
+    assert cluster_servers.wait_until_served(0) is not None
+    wait_until(lambda: cluster_servers.owner_of(0) is target, "the slots have moved")
     back.run_on(target.admin_url)
-    until(lambda: cluster_servers.until_served(0) is source, "and back")
+    wait_until(lambda: cluster_servers.wait_until_served(0) is source, "and back")
 
 
 def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
     [look] = [line for line in lines_below("Backup and restore") if "aof_rewrite_in_progress" in line.sought]
 
     switch.run_on(server.admin_url)
-    until(lambda: "aof_rewrite_in_progress:0" in str(look.run_on(server.admin_url)), "the file is written")
+    wait_until(lambda: "aof_rewrite_in_progress:0" in str(look.run_on(server.admin_url)), "the file is written")
     server.stop()
 
     again = RedisServer(restored, append_only=True)
@@ -176,7 +176,7 @@ def test_moving_takes_everything_along_and_loses_nothing_that_is_still_sent(
     password.run_on(new.admin_url)
     assert follow.words == ["REPLICAOF", "old", "6379"]
     new.command("REPLICAOF", "127.0.0.1", old.port)
-    until(lambda: "master_link_status:up" in str(linked.run_on(new.admin_url)), "it follows")
+    wait_until(lambda: "master_link_status:up" in str(linked.run_on(new.admin_url)), "it follows")
     refuse.run_on(old.admin_url)
     promote.run_on(new.admin_url)
 

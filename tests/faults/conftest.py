@@ -53,7 +53,7 @@ def own_redis(servers: tuple[RedisServer, Proxy]) -> Iterator[RedisServer]:
     server, _ = servers
     server.command("FLUSHALL")
     yield server
-    server.go_on()
+    server.resume()
     server.command("CONFIG", "SET", "maxmemory", 0)
 
 

@@ -129,7 +129,7 @@ class Load:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
                 http._retry_connection = False  # or what a client would not be told is tried again behind our back
                 clients = [Client(number, self, http) for number in range(self._clients)]
-                await asyncio.gather(*(client.go_on(self._stopped) for client in clients))
+                await asyncio.gather(*(client.resume(self._stopped) for client in clients))
                 await asyncio.gather(*(client.read_all() for client in clients))
         except BaseException as error:
             self._broken.append(error)
@@ -147,7 +147,7 @@ class Client:
         self._own: list[Known] = []
         self._others = load.checker.sessions
 
-    async def go_on(self, stopped: threading.Event) -> None:
+    async def resume(self, stopped: threading.Event) -> None:
         await self._create()
         while not stopped.is_set():
             (verb,) = self._chance.choices(list(_VERBS), list(_VERBS.values()))

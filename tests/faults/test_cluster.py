@@ -39,7 +39,7 @@ def cluster() -> Iterator[ClusterServers]:
 def well(cluster: ClusterServers) -> Iterator[ClusterServers]:
     """The same, whole before a test and after it."""
     yield cluster
-    cluster.until_settled()
+    cluster.wait_until_settled()
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def test_a_killed_primary_costs_its_own_sessions_a_moment_and_others_nothing(
             assert statuses(group, "/readyz") == {200}
             assert statuses(group, SESSIONS) <= {200, 503}
 
-            well.until_served(min(its_slots))
+            well.wait_until_served(min(its_slots))
             lost.start()  # as a replica, which changes wait for
             failures.append(load.until_well() - killed)
             failures_of_others += of_slots(load.failures(since=killed), ALL_SLOTS - its_slots)
-            well.until_settled()
+            well.wait_until_settled()
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} == {503}
@@ -113,8 +113,8 @@ def test_a_silent_primary_holds_up_its_own_sessions_alone(
         paused = time.time()
         load.for_seconds(3 * length.seconds)
         went_on = time.time()
-        silent.go_on()
-        well.until_settled()
+        silent.resume()
+        well.wait_until_settled()
         well_again = load.until_well()
 
     meanwhile = [answer for answer in load.checker.answers if paused <= answer.asked < went_on]

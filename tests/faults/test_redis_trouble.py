@@ -17,7 +17,7 @@ def test_a_paused_redis_is_waited_out(own_redis: RedisServer, urls: list[str], l
         load.until_answered(length.steady)
         own_redis.pause()
         load.for_seconds(length.seconds)
-        own_redis.go_on()
+        own_redis.resume()
         went_on = time.time()
         well = load.until_well()
         load.until_answered(length.steady)

@@ -69,7 +69,7 @@ def test_repeated_at_another_replica_it_is_one_session(
 def test_repeated_after_redis_stood_still_it_is_one_session(own_redis: RedisServer, fresh: list[Replica]) -> None:
     own_redis.pause()
     refused = [opened_by(replica) for replica in fresh]
-    own_redis.go_on()
+    own_redis.resume()
 
     answers = {opened_by(replica) for replica in fresh}
 

@@ -34,8 +34,8 @@ def behind_sentinel() -> Iterator[SentinelServers]:
 def well(behind_sentinel: SentinelServers) -> Iterator[SentinelServers]:
     """The same, whole before a test and after it."""
     yield behind_sentinel
-    behind_sentinel.until_settled()
-    behind_sentinel.until_following()
+    behind_sentinel.wait_until_settled()
+    behind_sentinel.wait_until_following()
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,12 @@ def outage_of_a_killed_primary(servers: SentinelServers, load: Load, window_seco
     load.until_failed()
     if window_seconds is not None:
         load.checker.doubt_since(killed - window_seconds)
-    new = servers.until_replaced(old)
+    new = servers.wait_until_replaced(old)
     well = load.until_well()
     old.start()
     old.command("REPLICAOF", "127.0.0.1", new.port)
-    servers.until_settled()
-    servers.until_following()
+    servers.wait_until_settled()
+    servers.wait_until_following()
     return well - killed
 
 
@@ -122,10 +122,10 @@ def test_a_primary_that_was_paused_and_replaced_serves_nobody_when_it_goes_on(
             load.until_answered(length.steady)
             old = well.primary
             old.pause()
-            well.until_replaced(old)
+            well.wait_until_replaced(old)
             load.until_answered(length.steady)
-            old.go_on()
-            well.until_settled()
+            old.resume()
+            well.wait_until_settled()
             load.until_well()
 
     assert load.wrong == []
@@ -142,9 +142,9 @@ def test_a_replica_that_was_idle_meanwhile_does_not_ask_the_old_primary_either(
     idle.call("GET", path)
     old = well.primary
     old.pause()
-    well.until_replaced(old)
+    well.wait_until_replaced(old)
     changed = until_done(busy, "PATCH", f"{path}/metadata", {"seen": "by the new one alone"})
-    old.go_on()
+    old.resume()
 
     assert idle.call("GET", path)[1]["metadata"] == changed["metadata"]
     assert idle.call("POST", f"{path}/renew")[0] == 200
@@ -169,8 +169,8 @@ def test_a_planned_failover_costs_nothing_that_all_replicas_had(
             begun = time.time()
             well.fail_over()
             failures.append(load.until_well() - begun)
-            well.until_settled()
-            well.until_following()
+            well.wait_until_settled()
+            well.wait_until_following()
 
     assert load.wrong == []
     assert {answer.status for answer in load.failures()} <= {503}

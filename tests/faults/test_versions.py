@@ -15,7 +15,7 @@ from tests.conftest import AGENT, USER
 from tests.faults.conftest import SETTINGS, started
 from tests.faults.lengths import LENGTHS, Length
 from tests.faults.load import Load
-from tests.redis_server import RedisServer, until
+from tests.redis_server import RedisServer, wait_until
 from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
@@ -93,7 +93,7 @@ def test_what_is_unknown_in_a_tombstone_outlives_its_sweeping(replica: Replica, 
     session_id = opened(replica, timeoutConfig={"timeoutMinutes": 0.01})
     by_hand.hset(KEYS.tombstone(session_id), mapping=ADDED)
 
-    until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
+    wait_until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
 
     assert replica.call("GET", f"{SESSIONS}/{session_id}")[0] == 410
     assert added_to(by_hand, KEYS.tombstone(session_id)) == ADDED
@@ -114,7 +114,7 @@ def test_an_unknown_reason_of_an_end_is_passed_on_and_swept(replica: Replica, by
     session_id = opened(replica, timeoutConfig={"timeoutMinutes": 0.01})
     by_hand.hset(KEYS.tombstone(session_id), "reason", "newer")
 
-    until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
+    wait_until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
     status, body = replica.call("GET", f"{SESSIONS}/{session_id}")
 
     assert (status, body["details"]["reason"]) == (410, "newer")

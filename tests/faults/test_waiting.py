@@ -53,7 +53,7 @@ async def answer_of(pipeline: Pipeline) -> str:
 async def test_beyond_so_many_nobody_waits(own_redis: RedisServer, narrow: Pipeline, times: int) -> None:
     own_redis.pause()
     crowds = [await crowd(narrow) for _ in range(times)]
-    own_redis.go_on()
+    own_redis.resume()
 
     assert crowds == [{"unavailable": MOST_WAITING, TOO_MANY: 10}] * times
 
@@ -65,7 +65,7 @@ async def crowd(pipeline: Pipeline) -> Counter[str]:
 async def test_who_gave_up_waiting_leaves_room_for_others(own_redis: RedisServer, narrow: Pipeline) -> None:
     own_redis.pause()
     await crowd(narrow)
-    own_redis.go_on()
+    own_redis.resume()
 
     async with asyncio.timeout(5):
         while await answer_of(narrow) != "answered":
@@ -86,7 +86,7 @@ async def test_clients_that_hang_up_and_come_again_do_not_pile_up(
 
     own_redis.pause()
     given_up = await hung_up_on(replica.url + path, length)
-    own_redis.go_on()
+    own_redis.resume()
     status, _ = await asyncio.to_thread(replies_or_none, replica, path)
 
     assert given_up > 100

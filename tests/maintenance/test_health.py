@@ -360,7 +360,7 @@ async def test_a_count_is_not_kept_for_long(client: HttpClient, monkeypatch: pyt
 async def test_a_count_that_failed_is_not_kept(cut_off: HttpClient, paused_redis: RedisServer) -> None:
     await report_of(cut_off)
 
-    paused_redis.go_on()
+    paused_redis.resume()
 
     assert (await report_of(cut_off))["status"] == "healthy"
 

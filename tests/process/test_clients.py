@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.redis_server import RedisServer, until
+from tests.redis_server import RedisServer, wait_until
 from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
@@ -57,7 +57,7 @@ def connected_to(replica: Replica) -> int:
 @pytest.fixture(autouse=True)
 def _alone(replica: Replica) -> None:
     """Those of the test before have gone."""
-    until(lambda: connected_to(replica) == 0, "all have gone")
+    wait_until(lambda: connected_to(replica) == 0, "all have gone")
 
 
 @pytest.mark.parametrize("sent", [b"GET /livez HTTP/1.1\r\n", OPENING], ids=["a head", "a body"])
@@ -79,7 +79,7 @@ def test_a_client_that_says_nothing_is_hung_up_on(replica: Replica) -> None:
 def test_a_client_that_takes_no_answer_is_dropped(replica: Replica, sent: bytes) -> None:
     with connection_to(replica) as client:
         client.sendall(sent)
-        until(lambda: connected_to(replica) == 0, "it is dropped")
+        wait_until(lambda: connected_to(replica) == 0, "it is dropped")
 
 
 def test_one_client_too_many_is_told_so_and_the_others_are_served(replica: Replica) -> None:

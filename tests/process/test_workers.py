@@ -86,7 +86,7 @@ def processes_of(replica: Replica) -> list[int]:
     return [int(word) for word in Path(f"/proc/{replica.pid}/task/{replica.pid}/children").read_text().split()]
 
 
-def until(path: str, status: int, connection: Connection) -> None:
+def wait_until(path: str, status: int, connection: Connection) -> None:
     latest = time.monotonic() + SOON
     while ask(connection, "GET", path)[0] != status:
         assert time.monotonic() < latest
@@ -386,7 +386,7 @@ def test_what_is_in_flight_in_any_of_them_is_finished(own_redis: RedisServer, st
         assert [ask(connection, "GET", "/livez")[0] for connection in idle] == [200, 200]  # so the others were read
         replica.signal(signal.SIGTERM)
         until_refused(replica)
-        own_redis.go_on()
+        own_redis.resume()
         answers = [answer(connection) for connection in busy]
 
     assert [status for status, _ in answers] == [200, 200]
@@ -401,7 +401,7 @@ def test_readiness_turns_first_in_all_of_them(redis_server: RedisServer, start_r
     with a_connection_to_each(replica) as connections:
         replica.signal(signal.SIGTERM)
         for connection in connections:
-            until("/readyz", 503, connection)
+            wait_until("/readyz", 503, connection)
         kept = [ask(connection, "GET", f"{SESSIONS}/{session_id}")[0] for connection in connections]
         new, _ = read(replica, session_id)
 

@@ -19,7 +19,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Logins, Node
 from tests.conftest import StartReplica, create_session, store_on
-from tests.redis_server import until
+from tests.redis_server import wait_until
 
 KEYS = Keys("")
 TIMEOUT_SECONDS = 1
@@ -149,10 +149,10 @@ async def test_a_server_that_is_gone_costs_only_its_own_sessions_until_its_repli
         await store.get(its.id)
     assert (await store.get(others.id)).id == others.id
 
-    servers.until_served(slot_of(servers, its))
+    servers.wait_until_served(slot_of(servers, its))
     assert (await until_answered(store, its)).id == its.id
     gone.start()
-    servers.until_settled()
+    servers.wait_until_settled()
 
 
 async def until_answered(store: SessionStore, session: Session) -> Session:
@@ -178,7 +178,7 @@ async def test_a_server_that_is_silent_holds_up_no_other(store: SessionStore, se
         with pytest.raises(StoreUnavailable):
             await asked
     finally:
-        silent.go_on()
+        silent.resume()
 
 
 async def test_users_are_let_in(data_dir: Path, settings: Settings) -> None:
@@ -206,7 +206,7 @@ async def test_a_cluster_that_gets_its_slots_later_is_found_then(data_dir: Path,
     assert await redis_client.broadcast(("PING",)) == {}
 
     node.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    until(node.is_settled, "it takes itself for whole")
+    wait_until(node.is_settled, "it takes itself for whole")
 
     async with asyncio.timeout(10):
         while not await redis_client.broadcast(("PING",)):

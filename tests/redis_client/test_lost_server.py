@@ -68,8 +68,8 @@ def whole(servers: ClusterServers) -> Iterator[None]:
     """The cluster is whole and empty before each test, and again after it."""
     yield
     for node in servers.servers:
-        node.go_on() if node.runs else node.start()
-    servers.until_settled()
+        node.resume() if node.is_running else node.start()
+    servers.wait_until_settled()
     for node in servers.servers:
         node.command("FLUSHALL")
 
@@ -120,13 +120,13 @@ def owner_of(servers: ClusterServers, key: str) -> Node:
 def lose(servers: ClusterServers, node: Node) -> None:
     """Kill it, and wait until the others have noticed."""
     node.kill()
-    servers.until_down(node)
+    servers.wait_until_down(node)
 
 
 def find(servers: ClusterServers, node: Node) -> None:
     """Start it again, and wait until the others have noticed."""
     node.start()
-    servers.until_settled()
+    servers.wait_until_settled()
 
 
 def tombstone(session_id: str, owners: Place, expires_at_ms: int) -> list[Command]:
@@ -194,7 +194,7 @@ async def test_what_waited_for_it_is_swept_when_it_is_back(
     lost.node.pause()
     with pytest.raises(StoreUnavailable):
         await sweeper.round()
-    lost.node.go_on()
+    lost.node.resume()
 
     await sweeper.round()
 
@@ -282,7 +282,7 @@ async def test_servers_that_answer_are_checked_and_the_others_when_they_do(
     with pytest.raises(StoreUnavailable):
         await upkeep.round()
     told_at_first = said_by("service.maintenance.server_checks", caplog)
-    lost.node.go_on()
+    lost.node.resume()
 
     await upkeep.round()
     await upkeep.round()
@@ -390,7 +390,7 @@ def test_a_replica_started_while_the_secret_is_away_serves_what_lies_elsewhere_a
 ) -> None:
     lose(servers, owner_of(servers, KEYS.secret))
     replica = start_replica(REDIS_URL=servers.url, SESSION_STORE_TIMEOUT_SECONDS="1")
-    here = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)).runs)
+    here = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)).is_running)
 
     asked = replica.call("GET", f"{SESSIONS}/{here}16d2ea-673d-47d0-b1bd-33202db7411b")[0]
 

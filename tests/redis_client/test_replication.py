@@ -52,8 +52,8 @@ def silence(sentinel_servers: SentinelServers) -> Iterator[None]:
         replica.pause()
     yield
     for replica in replicas:
-        replica.go_on()
-    sentinel_servers.until_settled()
+        replica.resume()
+    sentinel_servers.wait_until_settled()
 
 
 async def test_what_has_been_answered_is_on_a_replica(store: SessionStore, sentinel_servers: SentinelServers) -> None:
@@ -163,8 +163,8 @@ async def test_a_repeated_creation_is_answered_once_replicas_have_the_session(
     with pytest.raises(UnderReplicated):
         await store.create(WISH, KEY)
     for replica in sentinel_servers.replicas:
-        replica.go_on()
-    sentinel_servers.until_settled()
+        replica.resume()
+    sentinel_servers.wait_until_settled()
 
     created = await store.create(WISH, KEY)
 

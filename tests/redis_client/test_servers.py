@@ -59,12 +59,12 @@ def client_of(cluster: ClusterServers) -> RedisCluster:
 def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(behind_sentinel: SentinelServers) -> None:
     old = behind_sentinel.primary
     old.command("SET", "a", "kept")
-    behind_sentinel.until_following()
+    behind_sentinel.wait_until_following()
 
     old.kill()
-    new = behind_sentinel.until_replaced(old)
+    new = behind_sentinel.wait_until_replaced(old)
     old.start()
-    behind_sentinel.until_following(old)
+    behind_sentinel.wait_until_following(old)
 
     assert (new.command("GET", "a"), old.command("GET", "a")) == (b"kept", b"kept")
     assert new is not old
@@ -112,15 +112,15 @@ def test_a_replica_takes_over_by_request(cluster: ClusterServers) -> None:
 
 
 def test_a_replica_takes_the_place_of_a_killed_primary(cluster: ClusterServers) -> None:
-    cluster.until_settled()
+    cluster.wait_until_settled()
     old = cluster.owner_of(0)
     replica = cluster.replica_of(old)
 
     old.kill()
-    cluster.until_down(old)
-    new = cluster.until_served(0)
+    cluster.wait_until_down(old)
+    new = cluster.wait_until_served(0)
     old.start()
-    cluster.until_settled()
+    cluster.wait_until_settled()
 
     assert new is replica
     assert old.follows(new)
@@ -132,8 +132,8 @@ def test_without_replicas_the_slots_of_a_killed_primary_wait_for_it(without_repl
     lost.command("SET", KEYS[0], "kept")
 
     lost.kill()
-    without_replicas.until_down(lost)
+    without_replicas.wait_until_down(lost)
     lost.start()
 
-    assert without_replicas.until_served(slot) is lost
+    assert without_replicas.wait_until_served(slot) is lost
     assert lost.command("GET", KEYS[0]) == b"kept"

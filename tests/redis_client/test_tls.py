@@ -21,9 +21,9 @@ from service.sessions.scripts import SCRIPTS
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import create_session, store_on
-from tests.redis_server import RedisServer, free_port, until
+from tests.redis_server import RedisServer, free_port, wait_until
 from tests.sentinel_servers import MASTER, Sentinel
-from tests.tls_door import RateLimiter, door_to
+from tests.tls_proxy import TlsProxy, tls_proxy_to
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def server(data_dir: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def proxy(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[RateLimiter]:
-    async with door_to(server.port, tls) as proxy:
+async def proxy(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[TlsProxy]:
+    async with tls_proxy_to(server.port, tls) as proxy:
         yield proxy
 
 
@@ -93,12 +93,12 @@ async def lives_at(url: str) -> bool:
         await source.aclose()
 
 
-async def test_to_one_server(proxy: RateLimiter, trust: str) -> None:
+async def test_to_one_server(proxy: TlsProxy, trust: str) -> None:
     assert await lives_at(f"rediss://127.0.0.1:{proxy.port}?{trust}")
     assert proxy.encrypted == 1
 
 
-async def test_not_to_one_whose_certificate_nobody_vouches_for(proxy: RateLimiter) -> None:
+async def test_not_to_one_whose_certificate_nobody_vouches_for(proxy: TlsProxy) -> None:
     with pytest.raises(StoreUnavailable):
         await lives_at(f"rediss://127.0.0.1:{proxy.port}")
 
@@ -106,7 +106,7 @@ async def test_not_to_one_whose_certificate_nobody_vouches_for(proxy: RateLimite
 async def test_to_one_that_asks_for_a_certificate(
     server: RedisServer, trust: str, certificate: str, asking: ssl.SSLContext
 ) -> None:
-    async with door_to(server.port, asking) as proxy:
+    async with tls_proxy_to(server.port, asking) as proxy:
         assert await lives_at(f"rediss://127.0.0.1:{proxy.port}?{trust}&{certificate}")
         assert proxy.encrypted == 1
 
@@ -115,7 +115,7 @@ async def test_to_one_that_asks_for_a_certificate(
 async def test_not_to_one_that_asks_for_a_certificate_where_there_is_none(
     server: RedisServer, trust: str, asking: ssl.SSLContext, kind: str
 ) -> None:
-    async with door_to(server.port, asking) as proxy:
+    async with tls_proxy_to(server.port, asking) as proxy:
         with pytest.raises(StoreUnavailable):
             await lives_at(f"{kind}://127.0.0.1:{proxy.port}?{trust}")
 
@@ -124,17 +124,17 @@ async def test_nor_with_one_that_another_authority_gave(
     server: RedisServer, trust: str, asking: ssl.SSLContext, tmp_path: Path
 ) -> None:
     forged = certificate_of(trustme.CA(), tmp_path)
-    async with door_to(server.port, asking) as proxy:
+    async with tls_proxy_to(server.port, asking) as proxy:
         with pytest.raises(StoreUnavailable):
             await lives_at(f"rediss://127.0.0.1:{proxy.port}?{trust}&{forged}")
 
 
 async def test_to_sentinels_and_the_primary(
-    proxy: RateLimiter, trust: str, certificate: str, asking: ssl.SSLContext, tmp_path: Path
+    proxy: TlsProxy, trust: str, certificate: str, asking: ssl.SSLContext, tmp_path: Path
 ) -> None:
     sentinel = Sentinel(tmp_path, None)
     sentinel.start(proxy.port)
-    async with door_to(sentinel.port, asking) as door_to_sentinel:
+    async with tls_proxy_to(sentinel.port, asking) as door_to_sentinel:
         url = f"rediss+sentinel://127.0.0.1:{door_to_sentinel.port}/{MASTER}?{trust}&{certificate}"
         assert await lives_at(url)
         assert door_to_sentinel.encrypted
@@ -155,7 +155,7 @@ async def test_to_every_server_of_a_cluster(
     cluster: ClusterServers, trust: str, certificate: str, asking: ssl.SSLContext
 ) -> None:
     async with AsyncExitStack() as stack:
-        doors = [await stack.enter_async_context(door_to(node.port, asking)) for node in cluster.servers]
+        doors = [await stack.enter_async_context(tls_proxy_to(node.port, asking)) for node in cluster.servers]
         await asyncio.to_thread(announce, cluster, [proxy.port for proxy in doors])
         url = f"rediss+cluster://127.0.0.1:{doors[0].port}?{trust}&{certificate}"
 
@@ -167,7 +167,7 @@ def announce(cluster: ClusterServers, ports: list[int]) -> None:
     """Let each server name its door, and wait until all of them have heard."""
     for node, port in zip(cluster.servers, ports, strict=True):
         node.command("CONFIG", "SET", "cluster-announce-port", port)
-    until(lambda: all(announced_by(node) == set(ports) for node in cluster.servers), "the doors are known")
+    wait_until(lambda: all(announced_by(node) == set(ports) for node in cluster.servers), "the doors are known")
 
 
 def announced_by(node: Node) -> set[int]:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 _TLS_HANDSHAKE = b"\x16"
 
 
-class RateLimiter:
+class TlsProxy:
     """Listens on a `port` of its own; `encrypted` counts the connections that came in by TLS."""
 
     def __init__(self, listener: socket.socket, server_port: int, tls: ssl.SSLContext) -> None:
@@ -46,12 +46,12 @@ class RateLimiter:
 
 
 @asynccontextmanager
-async def door_to(server_port: int, tls: ssl.SSLContext) -> AsyncIterator[RateLimiter]:
+async def tls_proxy_to(server_port: int, tls: ssl.SSLContext) -> AsyncIterator[TlsProxy]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        rate_limiter = RateLimiter(listener, server_port, tls)
-        keeping = asyncio.create_task(rate_limiter.keep())
-        yield rate_limiter
+        proxy = TlsProxy(listener, server_port, tls)
+        keeping = asyncio.create_task(proxy.keep())
+        yield proxy
         keeping.cancel()
         await asyncio.wait([keeping])
 
