@@ -1,12 +1,12 @@
-"""A Redis Cluster for tests: three primaries that share the slots, each with a replica if asked for.
+"""A Redis Cluster for tests: three primaries, and optionally one replica for each.
 
-All of them are real processes on this machine, impatient enough that a failover takes a second or two:
+All of them are local processes with short timeouts: a failover takes one or two seconds.
 
     cluster = ClusterServers(folder, replicas=True)
     cluster.start()
     slot = cluster.slot_of("session:{ab}:1")
     with cluster.migrating(slot, to=cluster.primaries[0]) as migration:
-        migration.move(1)                  # one key has gone, the others have not: MOVED, ASK and TRYAGAIN
+        migration.move(1)                  # one key has moved, the others have not: ASK and TRYAGAIN
         migration.move_rest()
     cluster.owner_of(slot).kill()
     cluster.wait_until_served(slot)
@@ -22,23 +22,23 @@ from tests.redis_server import ADMIN, Login, RedisServer, acl_of, free_port, wai
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
 
-_SHARES = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))
+_SLOT_RANGES = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))
 _MIGRATE_TIMEOUT_MS = 2000
 
 
 class Logins(NamedTuple):
-    """Users to be let in, where nobody else is."""
+    """The only users that may log in."""
 
     service: Login = Login("service", "of-the-service")
     admin: Login = Login("admin", "of-the-admin")
 
 
 class ClusterServers:
-    """Three primaries, and with `replicas` as many replicas, with their files in `folder`, whose path must be short.
+    """Three primaries, and three replicas with `replicas`, with their files in `folder`. Its path must be short.
 
-    What they hold is kept over a restart. `settings` are theirs, as in their configuration. With `logins` nobody is let
-    in without one; else everybody may do what the service may. A slot without its primary is out of service alone: no
-    full coverage is required.
+    Data survives a restart. `settings` are options of the servers. With `logins`, connections must authenticate;
+    otherwise the default user has the permissions of the service. Full slot coverage is not required: if a primary is
+    down, only its slots are unavailable.
     """
 
     def __init__(
@@ -56,24 +56,24 @@ class ClusterServers:
 
     @property
     def url(self) -> str:
-        """As REDIS_URL has it."""
+        """The value of REDIS_URL."""
         login = self._logins.service if self._logins else ""
         return f"redis+cluster://{login}{','.join(f'127.0.0.1:{node.port}' for node in self.servers)}"
 
     @property
     def primaries(self) -> list["Node"]:
-        """The nodes that have slots now, as the first that runs sees it; in the order of their first slots."""
+        """The running nodes that hold slots, in the order of their first slots."""
         return [node for node in (self._node_on(port) for _, _, port in self._slots()) if node.is_running]
 
     def start(self) -> None:
         for node in self.servers:
             node.start()
-        for node, share in zip(self.servers, _SHARES, strict=False):
-            node.command("CLUSTER", "ADDSLOTSRANGE", *share)
+        for node, slots in zip(self.servers, _SLOT_RANGES, strict=False):
+            node.command("CLUSTER", "ADDSLOTSRANGE", *slots)
         for epoch, node in enumerate(self.servers, 1):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
             node.command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self.servers[0].bus_port)
-        wait_until(lambda: all(node.knows(len(self.servers)) for node in self.servers), "the nodes know one another")
+        wait_until(lambda: all(node.knows(len(self.servers)) for node in self.servers), "the nodes are connected")
         for replica, primary in zip(self.servers[3:], self.servers, strict=False):
             replica.command("CLUSTER", "REPLICATE", primary.id)
         self.wait_until_settled()
@@ -83,15 +83,15 @@ class ClusterServers:
             node.stop()
 
     def slot_of(self, key: str) -> int:
-        return int(cast(int, self._any().command("CLUSTER", "KEYSLOT", key)))
+        return int(cast(int, self._running_node().command("CLUSTER", "KEYSLOT", key)))
 
     def owner_of(self, slot: int) -> "Node":
-        """The primary that serves the slot, as the first node that runs sees it."""
+        """The primary of a slot according to the first running node."""
         port = next(port for first, last, port in self._slots() if first <= slot <= last)
         return self._node_on(port)
 
     def slots_of(self, primary: "Node") -> set[int]:
-        """Those that it serves, as the first node that runs sees it."""
+        """The slots of a primary according to the first running node."""
         served = [range(first, last + 1) for first, last, port in self._slots() if port == primary.port]
         return {slot for slots in served for slot in slots}
 
@@ -99,32 +99,32 @@ class ClusterServers:
         return next(node for node in self.servers if node.is_running and node.follows(primary))
 
     def wait_until_settled(self) -> None:
-        """Wait until every node that runs sees all slots served, and every replica is linked to its primary."""
+        """Wait until every running node sees all slots served, and every replica is connected to its primary."""
         wait_until(lambda: all(node.is_settled() for node in self.servers if node.is_running), "the cluster is settled")
 
     def wait_until_served(self, slot: int) -> "Node":
-        """Wait until every node that runs names the same primary for the slot, one that runs and serves it."""
+        """Wait until all running nodes agree on the slot's primary, and it is running."""
         wait_until(lambda: self._is_served(slot), f"slot {slot} is served")
         return self.owner_of(slot)
 
     def wait_until_down(self, lost: "Node") -> None:
-        """Wait until all others take this one, which was killed, for failed."""
+        """Wait until all running nodes have marked a killed node as failed."""
         wait_until(
             lambda: all(node.considers_failed(lost) for node in self.servers if node.is_running),
             "it is taken for failed",
         )
 
     def fail_over(self, primary: "Node") -> "Node":
-        """Have its replica take its place, as an operator would, and wait until it has."""
+        """Request a failover to the primary's replica, and wait until it is complete."""
         replica = self.replica_of(primary)
         slot = next(first for first, _, port in self._slots() if port == primary.port)
         replica.command("CLUSTER", "FAILOVER")
-        wait_until(lambda: self.wait_until_served(slot) is replica, "the replica has taken over")
+        wait_until(lambda: self.wait_until_served(slot) is replica, "the replica is the primary")
         return replica
 
     @contextmanager
     def migrating(self, slot: int, *, to: "Node") -> Iterator["Migration"]:
-        """Move a slot as redis-cli does, step by step: it is given to the other node when this is left."""
+        """Move a slot step by step, as redis-cli does. The slot belongs to the other node when the context ends."""
         migration = Migration(slot, self.owner_of(slot), to, self._logins.admin if self._logins else ADMIN)
         migration.begin()
         yield migration
@@ -137,11 +137,11 @@ class ClusterServers:
         return len(owners) == 1 and any(node.id in owners and node.is_settled() for node in running)
 
     def _slots(self) -> list[tuple[int, int, int]]:
-        """The first slot, the last and the primary's port, of every range that is served."""
-        ranges = cast(list[Any], self._any().command("CLUSTER", "SLOTS"))
+        """The first slot, the last slot and the primary's port of every range."""
+        ranges = cast(list[Any], self._running_node().command("CLUSTER", "SLOTS"))
         return sorted((first, last, primary[1]) for first, last, primary, *_ in ranges)
 
-    def _any(self) -> "Node":
+    def _running_node(self) -> "Node":
         return next(node for node in self.servers if node.is_running)
 
     def _node_on(self, port: int) -> "Node":
@@ -159,7 +159,7 @@ class ClusterServers:
 
 
 class Node(RedisServer):
-    """One server of the cluster, and what it thinks of the others."""
+    """One node of the cluster."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str], login: Login | None) -> None:
         self.bus_port = free_port()
@@ -178,15 +178,15 @@ class Node(RedisServer):
         return cast(bytes, self.command("CLUSTER", "MYID")).decode()
 
     def knows(self, number: int) -> bool:
-        """Whether it knows this many nodes, itself included, and is linked to all of them."""
-        return [seen.is_linked for seen in self._seen()] == [True] * number
+        """Whether the node is connected to this many nodes, including itself."""
+        return [seen.is_linked for seen in self._seen_nodes()] == [True] * number
 
     def owner_of(self, slot: int) -> str | None:
-        """The id of the node that serves the slot as this one sees it."""
-        return next((seen.id for seen in self._seen() if seen.serves(slot)), None)
+        """The id of the slot's primary according to this node."""
+        return next((seen.id for seen in self._seen_nodes() if seen.serves(slot)), None)
 
     def is_settled(self) -> bool:
-        """Whether it takes the cluster for whole and, if it is a replica, is linked to its primary."""
+        """Whether the node sees all slots served and, if it is a replica, is connected to its primary."""
         state, role = cast(bytes, self.command("CLUSTER", "INFO")), cast(list[object], self.command("ROLE"))
         return b"cluster_state:ok" in state and (role[0] == b"master" or role[3] == b"connected")
 
@@ -199,14 +199,14 @@ class Node(RedisServer):
         return role[0] == b"slave" and role[2] == primary.port
 
     def considers_failed(self, lost: "Node") -> bool:
-        return any(seen.port == lost.port and "fail" in seen.flags for seen in self._seen())
+        return any(seen.port == lost.port and "fail" in seen.flags for seen in self._seen_nodes())
 
-    def _seen(self) -> list["Seen"]:
-        return [Seen.read(line) for line in cast(bytes, self.command("CLUSTER", "NODES")).decode().splitlines()]
+    def _seen_nodes(self) -> list["SeenNode"]:
+        return [SeenNode.read(line) for line in cast(bytes, self.command("CLUSTER", "NODES")).decode().splitlines()]
 
 
-class Seen(NamedTuple):
-    """A node as another sees it: a line of CLUSTER NODES."""
+class SeenNode(NamedTuple):
+    """A line of CLUSTER NODES: a node as another node sees it."""
 
     id: str
     port: int
@@ -215,9 +215,9 @@ class Seen(NamedTuple):
     slots: list[tuple[int, int]]
 
     @classmethod
-    def read(cls, line: str) -> "Seen":
-        node_id, address, flags, _, _, _, _, link, *shares = line.split()
-        ranges = [share.partition("-") for share in shares if not share.startswith("[")]
+    def read(cls, line: str) -> "SeenNode":
+        node_id, address, flags, _, _, _, _, link, *slots_held = line.split()
+        ranges = [held.partition("-") for held in slots_held if not held.startswith("[")]
         slots = [(int(first), int(last or first)) for first, _, last in ranges]
         port = int(address.partition("@")[0].rpartition(":")[2])
         return cls(node_id, port, flags.split(","), link == "connected" and "handshake" not in flags, slots)
@@ -227,7 +227,7 @@ class Seen(NamedTuple):
 
 
 class Migration:
-    """A slot on its way from one node to another."""
+    """The move of a slot from one node to another."""
 
     def __init__(self, slot: int, source: Node, target: Node, login: Login) -> None:
         self._slot = slot
@@ -236,12 +236,12 @@ class Migration:
         self._auth = ("AUTH2", *login)
 
     def begin(self) -> None:
-        """From here on the source says ASK for keys that it no longer has."""
+        """Mark the slot as migrating. The source now replies with ASK for keys that it no longer holds."""
         self._target.command("CLUSTER", "SETSLOT", self._slot, "IMPORTING", self._source.id)
         self._source.command("CLUSTER", "SETSLOT", self._slot, "MIGRATING", self._target.id)
 
     def move(self, keys: int) -> int:
-        """Move as many keys as this, if there are as many, and say how many went."""
+        """Move at most this many keys, and return how many were moved."""
         names = cast(list[bytes], self._source.command("CLUSTER", "GETKEYSINSLOT", self._slot, keys))
         self._move(*names)
         return len(names)
@@ -254,7 +254,7 @@ class Migration:
             continue
 
     def end(self, nodes: Sequence[Node]) -> None:
-        """Move what is left, and tell the target, the source and then the others whose the slot is now."""
+        """Move the remaining keys, and assign the slot to the target on all primaries."""
         self.move_rest()
         others = [node for node in nodes if node not in (self._source, self._target)]
         for node in (self._target, self._source, *(node for node in others if node.is_primary)):

@@ -1,4 +1,4 @@
-"""A lane on which something happens between two calls: races without a race."""
+"""A Redis client that runs other code before or after a certain call, to reproduce race conditions."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,29 +7,25 @@ from service.redis_client.client import RedisClient, Reply
 from service.redis_client.scripts import Command
 from service.sessions.scripts import SCRIPTS
 
-Happening = Callable[[], Awaitable[Any]]
+Action = Callable[[], Awaitable[Any]]
 
 
 class Interrupted:
-    """The calls of `lane`; around the first change whose commands have the given name, something else happens."""
+    """Wraps a client. Runs `before` and `after` around the first `execute` whose first command has this name."""
 
     def __init__(
-        self, redis_client: RedisClient, name: str, *, before: Happening | None = None, after: Happening | None = None
+        self, redis_client: RedisClient, name: str, *, before: Action | None = None, after: Action | None = None
     ) -> None:
         self._redis_client = redis_client
         self._name = name
         self._before = before
         self._after = after
-        self.read_hash, self.read_hashes, self.query = (
-            redis_client.read_hash,
-            redis_client.read_hashes,
-            redis_client.query,
-        )
-        self.execute_ordered, self.broadcast, self.aclose = (
-            redis_client.execute_ordered,
-            redis_client.broadcast,
-            redis_client.aclose,
-        )
+        self.read_hash = redis_client.read_hash
+        self.read_hashes = redis_client.read_hashes
+        self.query = redis_client.query
+        self.execute_ordered = redis_client.execute_ordered
+        self.broadcast = redis_client.broadcast
+        self.aclose = redis_client.aclose
 
     @property
     def supports_multi_slot(self) -> bool:
@@ -39,12 +35,12 @@ class Interrupted:
         if SCRIPTS.command_name(commands[0]) != self._name:
             return await self._redis_client.execute(*commands)
         before, self._before, after, self._after = self._before, None, self._after, None
-        await _happen(before)
+        await _run(before)
         replies = await self._redis_client.execute(*commands)
-        await _happen(after)
+        await _run(after)
         return replies
 
 
-async def _happen(happening: Happening | None) -> None:
-    if happening is not None:
-        await happening()
+async def _run(action: Action | None) -> None:
+    if action is not None:
+        await action()

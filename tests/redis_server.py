@@ -1,7 +1,7 @@
-"""A real Redis server (Valkey) for tests: started, paused, killed and restarted at will.
+"""A Redis server (Valkey) for tests that can be paused, killed and restarted.
 
-Who does not say who it is may there what deploy/redis-users.acl lets the service do, and no more: so every test of the
-service shows that this is enough. Tests themselves are the admin.
+The default user has the permissions of deploy/redis-users.acl. Every test of the service therefore shows that these
+permissions are sufficient. Tests themselves connect as an administrator.
 """
 
 import os
@@ -21,13 +21,13 @@ _DEPLOY = Path(__file__).parent.parent / "deploy"
 
 
 class Login(NamedTuple):
-    """A user of a server and its password."""
+    """The name and password of a Redis user."""
 
     user: str
     password: str
 
     def __str__(self) -> str:
-        """As it stands before the address in a URL."""
+        """The userinfo part of a URL."""
         return f"{self.user}:{self.password}@"
 
 
@@ -35,9 +35,9 @@ ADMIN = Login("admin", "of-the-admin")
 
 
 def service_acl(file: str) -> str:
-    """The admin, and everyone else as the service is by this file of deploy/: as an ACL file has them.
+    """An ACL file with an administrator, and a default user with the permissions in this file of deploy/.
 
-    Behind a prefix too, where that ends in a colon.
+    The default user may also use keys with a prefix that ends in a colon.
     """
     service = (_DEPLOY / file).read_text().replace("user session-service on", "user default on nopass")
     service = service.replace("~session:*", "~session:* ~*:session:*").replace(
@@ -47,15 +47,15 @@ def service_acl(file: str) -> str:
 
 
 def acl_of(logins: Iterable[Login]) -> str:
-    """As an ACL file has them; the default user, which everyone is who does not say, may nothing."""
+    """An ACL file with these users. The default user has no permissions."""
     return "".join(f"user {name} on >{password} ~* &* +@all\n" for name, password in logins) + "user default off\n"
 
 
 class RedisServer:
-    """One server process on a socket in `folder`, whose path must be short; it keeps its data with `append_only`.
+    """One server process that listens on a Unix socket in `folder`. The path of the folder must be short.
 
-    It listens on a TCP `port` too, for servers that are to follow it. `settings` are its own, as in its configuration.
-    Those that have users of their own need a `login` for tests.
+    With `append_only`, data survives a restart. With `port`, the server listens on TCP too. `settings` are options of
+    the server. With `login`, the caller supplies an ACL file in `settings`, and tests connect as this user.
     """
 
     def __init__(
@@ -83,24 +83,24 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """For the service."""
+        """The URL for the service."""
         return f"unix://{self._folder / 'valkey.sock'}"
 
     @property
     def admin_url(self) -> str:
-        """For tests."""
+        """The URL for tests."""
         return self.url.replace("unix://", f"unix://{self._login}")
 
     def start(self) -> None:
         self._spawn()
-        self._wait_until_it_answers()
+        self._wait_until_ready()
 
     def start_loading(self, microseconds_per_key: int) -> None:
-        """Start it so that it takes its time over its data: it is loading when this returns."""
+        """Start the server with slow loading. It is still loading its data when this method returns."""
         self._spawn("--key-load-delay", str(microseconds_per_key), "--loading-process-events-interval-bytes", "1024")
-        self._wait_until_it_loads()
+        self._wait_until_loading()
 
-    def _spawn(self, *more: str) -> None:
+    def _spawn(self, *extra_options: str) -> None:
         options = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -108,11 +108,15 @@ class RedisServer:
             "dir": str(self._folder),
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
-            "appendfsync": "always",  # by default what it answered in its last second may be lost when it is killed
+            "appendfsync": "always",  # with the default, a killed server may lose the writes of its last second
             **self._settings,
         }
         self._process = subprocess.Popen(
-            [get_binary_path(), *(word for name, value in options.items() for word in (f"--{name}", value)), *more],
+            [
+                get_binary_path(),
+                *(word for name, value in options.items() for word in (f"--{name}", value)),
+                *extra_options,
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -143,9 +147,9 @@ class RedisServer:
         with redis.Redis.from_url(self.admin_url) as client:
             return client.execute_command(*words)
 
-    def _wait_until_it_answers(self) -> None:
-        latest = time.monotonic() + _START_SECONDS
-        while time.monotonic() < latest:
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
             try:
                 self.command("PING")
                 return
@@ -153,16 +157,16 @@ class RedisServer:
                 time.sleep(0.01)
         raise AssertionError("the Redis server did not start")
 
-    def _wait_until_it_loads(self) -> None:
-        latest = time.monotonic() + _START_SECONDS
-        while time.monotonic() < latest:
+    def _wait_until_loading(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
             try:
                 self.command("PING")
             except redis.BusyLoadingError:
                 return
             except redis.ConnectionError:
                 time.sleep(0.01)
-        raise AssertionError("the Redis server was not seen loading")
+        raise AssertionError("the Redis server did not start loading")
 
 
 def free_port() -> int:
@@ -171,16 +175,16 @@ def free_port() -> int:
         return port
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Wait for this; while servers go and come, errors of theirs mean that it is not so yet."""
-    latest = time.monotonic() + seconds
-    while (seen := _outcome_of(is_so)) is not True:
-        assert time.monotonic() < latest, f"not in time: {what} ({seen})"
+def wait_until(condition: Callable[[], bool], description: str, seconds: float = 30) -> None:
+    """Wait until a condition is true. An error of Redis counts as false."""
+    deadline = time.monotonic() + seconds
+    while (result := _result_of(condition)) is not True:
+        assert time.monotonic() < deadline, f"timeout while waiting: {description} ({result})"
         time.sleep(0.02)
 
 
-def _outcome_of(look: Callable[[], bool]) -> bool | redis.RedisError:
+def _result_of(condition: Callable[[], bool]) -> bool | redis.RedisError:
     try:
-        return look()
+        return condition()
     except redis.RedisError as error:
         return error

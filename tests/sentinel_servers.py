@@ -1,13 +1,13 @@
-"""Servers behind Sentinel for tests: a primary, its replicas, and three sentinels that watch over them.
+"""A Sentinel deployment for tests: a primary, two replicas and three Sentinels.
 
-All of them are real processes on this machine, impatient enough that a failover takes a second or two:
+All of them are local processes with short timeouts: a failover takes one or two seconds.
 
     servers = SentinelServers(folder)
     servers.start()
     primary = servers.primary
     primary.kill()
     servers.wait_until_replaced(primary)
-    primary.start()                        # comes back, and is made a replica
+    primary.start()                        # becomes a replica
 """
 
 import subprocess
@@ -28,15 +28,15 @@ FAILOVER_TIMEOUT_MS = 3000
 
 _PERIODS_MS = {
     "info-period": 100,
-    "ping-period": 300,  # five of which a replica may have been silent to be promoted: it is asked every second then
+    "ping-period": 300,  # a replica can be promoted if it responded within five periods; it is polled every second
     "ask-period": 100,
-    "publish-period": 500,  # four of which a sentinel waits before it demotes one that another one is promoting
+    "publish-period": 500,  # a Sentinel waits four periods before it demotes a server that another one promotes
     "tilt-period": 1000,
 }
 
 
 class Logins(NamedTuple):
-    """Users to be let in, where nobody else is: `service` and `admin` on the servers, `sentinel` on the sentinels."""
+    """The only users that may log in: `service` and `admin` on the servers, `sentinel` on the Sentinels."""
 
     service: Login = Login("service", "of-the-service")
     admin: Login = Login("admin", "of-the-admin")
@@ -44,10 +44,10 @@ class Logins(NamedTuple):
 
 
 class SentinelServers:
-    """Three servers and three sentinels, with their files in `folder`, whose path must be short.
+    """Three servers and three Sentinels, with their files in `folder`. The path of the folder must be short.
 
-    `settings` are the servers', as in their configuration. With `logins` nobody is let in without one; else everybody
-    may do what the service may.
+    `settings` are options of the servers. With `logins`, connections must authenticate; otherwise the default user
+    has the permissions of the service.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class SentinelServers:
         self._settings = settings or {}
         self._logins = logins
         self.servers = [self._server(number) for number in range(3)]
-        self.sentinels = [Sentinel(_room(folder, f"s{number}"), logins) for number in range(3)]
+        self.sentinels = [Sentinel(_subfolder(folder, f"s{number}"), logins) for number in range(3)]
 
     @property
     def url(self) -> str:
-        """As REDIS_URL has it; the user in it is the servers'."""
+        """The value of REDIS_URL. It contains the login for the servers."""
         login = self._logins.service if self._logins else ""
         return f"redis+sentinel://{login}{','.join(sentinel.address for sentinel in self.sentinels)}/{MASTER}/0"
 
     @property
     def primary(self) -> RedisServer:
-        """The one that most sentinels say it is."""
+        """The server that most Sentinels name as the primary."""
         named = [sentinel.primary_port() for sentinel in self.sentinels if sentinel.is_running]
         port = max(named, key=named.count)
         return next(server for server in self.servers if server.port == port)
@@ -83,7 +83,7 @@ class SentinelServers:
         for replica in self.servers[1:]:
             replica.command("REPLICAOF", "127.0.0.1", self.servers[0].port)
         for replica in self.servers[1:]:
-            wait_until(lambda replica=replica: _follows(replica, self.servers[0]), "a replica follows")  # type: ignore[misc]
+            wait_until(lambda replica=replica: _follows(replica, self.servers[0]), "a replica is in sync")  # type: ignore[misc]
         for sentinel in self.sentinels:
             sentinel.start(self.servers[0].port)
         self.wait_until_settled()
@@ -95,32 +95,34 @@ class SentinelServers:
             server.stop()
 
     def fail_over(self) -> None:
-        """Have the sentinels promote a replica, as an operator would, and wait until they have."""
+        """Request a failover, and wait until it is complete."""
         self.wait_until_settled()
         old = self.primary
         self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
         self.wait_until_replaced(old)
 
     def wait_until_replaced(self, old: RedisServer) -> RedisServer:
-        """Wait until every sentinel that runs names another primary, and that one takes changes."""
-        wait_until(lambda: self._is_replaced(old), "another primary")
+        """Wait until every running Sentinel names another primary, and that server accepts writes."""
+        wait_until(lambda: self._is_replaced(old), "another server is the primary")
         return self.primary
 
     def wait_until_following(self, *replicas: RedisServer) -> None:
-        """Wait until these, all replicas by default, are linked to the primary and have all that it has."""
+        """Wait until these replicas, by default all, are in sync with the primary."""
         for replica in replicas or self.replicas:
-            wait_until(lambda replica=replica: _follows(replica, self.primary), "a replica follows")  # type: ignore[misc]
+            wait_until(lambda replica=replica: _follows(replica, self.primary), "a replica is in sync")  # type: ignore[misc]
 
     def wait_until_settled(self) -> None:
-        """Wait until all run, no failover is under way, and every sentinel knows the others and finds nobody down."""
-        wait_until(lambda: all(sentinel.is_settled() for sentinel in self.sentinels), "the sentinels know one another")
+        """Wait until every Sentinel sees all servers and Sentinels up, and no failover in progress."""
+        wait_until(
+            lambda: all(sentinel.is_settled() for sentinel in self.sentinels), "the Sentinels see all servers up"
+        )
 
     def _is_replaced(self, old: RedisServer) -> bool:
         named = {sentinel.primary_port() for sentinel in self.sentinels if sentinel.is_running}
         return len(named) == 1 and old.port not in named and _role(self.primary) == b"master"
 
     def _server(self, number: int) -> RedisServer:
-        folder = _room(self._folder, f"r{number}")
+        folder = _subfolder(self._folder, f"r{number}")
         admin = self._logins.admin if self._logins else ADMIN
         own = {"repl-diskless-sync-delay": "0", "masteruser": admin.user, "masterauth": admin.password}
         settings = own | dict(self._settings)
@@ -133,7 +135,7 @@ class SentinelServers:
 
 
 class Sentinel:
-    """One sentinel process, with its configuration, which it rewrites, in `folder`."""
+    """One Sentinel process. It rewrites its configuration file in `folder`."""
 
     def __init__(self, folder: Path, logins: Logins | None) -> None:
         self._folder = folder
@@ -150,7 +152,7 @@ class Sentinel:
         return self._process is not None
 
     def start(self, primary_port: int | None = None) -> None:
-        """Start it over this primary; without one, where it left off."""
+        """Start the Sentinel for this primary, or with the configuration of its last run."""
         configuration = self._folder / "sentinel.conf"
         if primary_port is not None:
             configuration.write_text("\n".join(self._configuration(primary_port)))
@@ -160,7 +162,7 @@ class Sentinel:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(lambda: self.command("PING") is not None, "a sentinel answers")
+        wait_until(lambda: self.command("PING") is not None, "a Sentinel responds")
         self.command("SENTINEL", "DEBUG", *(word for setting in _PERIODS_MS.items() for word in setting))
 
     def stop(self) -> None:
@@ -180,14 +182,15 @@ class Sentinel:
             return client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def primary_port(self) -> int:
-        """Of the server that it takes for the primary."""
+        """The port of the server that this Sentinel names as the primary."""
         return int(cast(tuple[bytes, int], self.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER))[1])
 
     def is_settled(self) -> bool:
-        """Whether it knows of both replicas and both other sentinels, and of no trouble and no failover."""
-        asked = (("MASTERS",), ("REPLICAS", MASTER), ("SENTINELS", MASTER))
-        known = [one for words in asked for one in self._listed(*words)]
-        flags = [one[b"flags"].removesuffix(b",master_down") for one in known]  # an opinion that outlives its reason
+        """Whether this Sentinel sees both replicas and both other Sentinels up, and no failover."""
+        commands = (("MASTERS",), ("REPLICAS", MASTER), ("SENTINELS", MASTER))
+        instances = [instance for command in commands for instance in self._listed(*command)]
+        # Sentinels keep the flag master_down of another Sentinel for longer than the primary is down.
+        flags = [instance[b"flags"].removesuffix(b",master_down") for instance in instances]
         return sorted(flags) == [b"master", *[b"sentinel"] * 2, *[b"slave"] * 2]
 
     def _listed(self, *words: str) -> list[dict[bytes, bytes]]:
@@ -215,15 +218,15 @@ def _role(server: RedisServer) -> object:
 
 
 def _follows(replica: RedisServer, primary: RedisServer) -> bool:
-    """Whether it is linked to this primary and has all that it has."""
-    role, *told = cast(list[object], replica.command("ROLE"))
-    if role != b"slave" or told[1:3] != [primary.port, b"connected"]:
+    """Whether a replica is connected to this primary and in sync with it."""
+    role, *details = cast(list[object], replica.command("ROLE"))
+    if role != b"slave" or details[1:3] != [primary.port, b"connected"]:
         return False
     written = cast(list[object], primary.command("ROLE"))[1]
     return int(cast(int, cast(list[object], replica.command("ROLE"))[4])) >= int(cast(int, written))
 
 
-def _room(folder: Path, name: str) -> Path:
-    room = folder / name
-    room.mkdir()
-    return room
+def _subfolder(folder: Path, name: str) -> Path:
+    subfolder = folder / name
+    subfolder.mkdir()
+    return subfolder

@@ -1,4 +1,4 @@
-"""A door before a plain Redis server: it lets in those who begin with TLS and, among servers, those who do not."""
+"""A proxy that accepts TLS, and also plain connections of other servers, in front of a Redis server without TLS."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ _TLS_HANDSHAKE = b"\x16"
 
 
 class TlsProxy:
-    """Listens on a `port` of its own; `encrypted` counts the connections that came in by TLS."""
+    """Listens on `port`. `encrypted` is the number of TLS connections so far."""
 
     def __init__(self, listener: socket.socket, server_port: int, tls: ssl.SSLContext) -> None:
         self._listener = listener
@@ -19,30 +19,29 @@ class TlsProxy:
         self.port: int = listener.getsockname()[1]
         self.encrypted = 0
 
-    async def keep(self) -> None:
-        """Let in whoever comes, for as long as this is not cancelled."""
+    async def serve(self) -> None:
         loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as visits:
+        async with asyncio.TaskGroup() as tasks:
             while True:
-                visitor, _ = await loop.sock_accept(self._listener)
-                visits.create_task(self._receive(visitor))
+                client, _ = await loop.sock_accept(self._listener)
+                tasks.create_task(self._accept(client))
 
-    async def _receive(self, visitor: socket.socket) -> None:
-        with suppress(ConnectionError, ssl.SSLError):  # who is not content with the certificate turns back
-            await self._let_in(visitor)
+    async def _accept(self, client: socket.socket) -> None:
+        with suppress(ConnectionError, ssl.SSLError):  # the client may reject the certificate
+            await self._forward(client)
 
-    async def _let_in(self, visitor: socket.socket) -> None:
+    async def _forward(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        is_encrypted = await _first_byte(visitor) == _TLS_HANDSHAKE
+        is_encrypted = await _first_byte(client) == _TLS_HANDSHAKE
         self.encrypted += is_encrypted
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, visitor, ssl=self._tls if is_encrypted else None
+            lambda: protocol, client, ssl=self._tls if is_encrypted else None
         )
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        await asyncio.gather(_carried(reader, server_writer), _carried(server_reader, writer))
+        await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
 
 
 @asynccontextmanager
@@ -50,26 +49,26 @@ async def tls_proxy_to(server_port: int, tls: ssl.SSLContext) -> AsyncIterator[T
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         proxy = TlsProxy(listener, server_port, tls)
-        keeping = asyncio.create_task(proxy.keep())
+        serving = asyncio.create_task(proxy.serve())
         yield proxy
-        keeping.cancel()
-        await asyncio.wait([keeping])
+        serving.cancel()
+        await asyncio.wait([serving])
 
 
-async def _first_byte(visitor: socket.socket) -> bytes:
+async def _first_byte(client: socket.socket) -> bytes:
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(visitor, readable.set)
+    loop.add_reader(client, readable.set)
     await readable.wait()
-    loop.remove_reader(visitor)
-    return visitor.recv(1, socket.MSG_PEEK)
+    loop.remove_reader(client)
+    return client.recv(1, socket.MSG_PEEK)
 
 
-async def _carried(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
     try:
-        while some := await source.read(65536):
-            target.write(some)
+        while data := await source.read(65536):
+            target.write(data)
             await target.drain()
     except ConnectionError:
-        pass  # whoever hung up, the other is told by the closing
+        pass  # closing the other side is enough
     finally:
         target.close()

@@ -1,6 +1,6 @@
-"""A lane that makes a round trip of its own for each request, through redis-py.
+"""A RedisClient that makes one round trip per call, through redis-py.
 
-Tests of the HTTP layer run on it, over fakes; and it is what auto-pipelining is held against in the benchmark.
+It works with fakeredis. The benchmarks compare auto-pipelining with it.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ _T = TypeVar("_T")
 
 
 class UnpipelinedClient:
-    """A call to Redis for each request; `timeout_seconds` bounds it with all its waiting."""
+    """A call takes at most `timeout_seconds`, including the wait for a connection."""
 
-    def __init__(self, client: Redis, timeout_seconds: float, watch: StoreMonitor) -> None:
+    def __init__(self, client: Redis, timeout_seconds: float, monitor: StoreMonitor) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self._watch = watch
-        self._outage = watch.outage
-        self._refusals = watch.rejections
+        self._monitor = monitor
+        self._outage = monitor.outage
+        self._rejections = monitor.rejections
 
     @property
     def supports_multi_slot(self) -> bool:
@@ -43,22 +43,22 @@ class UnpipelinedClient:
         return values, now_ms
 
     async def read_hashes(self, keys: Sequence[str], fields: Fields) -> list[Read]:
-        looks: list[Command] = [("HMGET", key, *fields) for key in keys]
-        *found, now = await self.query(*looks, ("TIME",))
+        reads: list[Command] = [("HMGET", key, *fields) for key in keys]
+        *hashes, now = await self.query(*reads, ("TIME",))
         now_ms = ms_from_time_reply(now)
-        return [(values, now_ms) for values in found]
+        return [(values, now_ms) for values in hashes]
 
     async def query(self, *commands: Command) -> list[Reply]:
         try:
-            return await self._told(send_with_script_retry(self._send, commands, SCRIPTS))
+            return await self._call(send_with_script_retry(self._send, commands, SCRIPTS))
         except _ConnectionLost:
-            return await self._told(send_with_script_retry(self._send, commands, SCRIPTS))
+            return await self._call(send_with_script_retry(self._send, commands, SCRIPTS))
 
     async def execute(self, *commands: Command) -> list[Reply]:
-        return await self._changed(send_with_script_retry(self._send, commands, SCRIPTS))
+        return await self._write(send_with_script_retry(self._send, commands, SCRIPTS))
 
     async def execute_ordered(self, *commands: Command) -> list[Reply]:
-        return await self._changed(self._in_order(commands))
+        return await self._write(self._send_in_order(commands))
 
     async def broadcast(self, *commands: Command) -> dict[str, list[Reply]]:
         return {"": await replies_or_errors(self._bounded(self._send(commands)), len(commands))}
@@ -66,13 +66,13 @@ class UnpipelinedClient:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _in_order(self, commands: Sequence[Command]) -> list[Reply]:
+    async def _send_in_order(self, commands: Sequence[Command]) -> list[Reply]:
         return await retry_missing_scripts_in_order(self._send, commands, await self._send(commands), SCRIPTS)
 
-    async def _changed(self, answer: Awaitable[list[Reply]]) -> list[Reply]:
-        replies = await self._told(answer)
-        self._refusals.record_success()
-        return replies
+    async def _write(self, replies: Awaitable[list[Reply]]) -> list[Reply]:
+        result = await self._call(replies)
+        self._rejections.record_success()
+        return result
 
     async def _send(self, commands: Sequence[Command]) -> list[Reply]:
         pipeline = self._client.pipeline(transaction=False)
@@ -80,39 +80,37 @@ class UnpipelinedClient:
             pipeline.execute_command(*command)
         started = perf_counter()
         replies: list[Reply] = await pipeline.execute(raise_on_error=False)
-        self._watch.observe_round_trip(perf_counter() - started, 1)
+        self._monitor.observe_round_trip(perf_counter() - started, 1)
         return replies
 
-    async def _told(self, answer: Awaitable[_T]) -> _T:
-        """The same, with a refusal of Redis's in the log; a server that was demoted is not asked again."""
+    async def _call(self, result: Awaitable[_T]) -> _T:
         try:
-            return await self._bounded(answer)
-        except CommandRejected as refusal:
-            if isinstance(refusal, ServerDemoted):
-                await self._leave_server()
-            self._refusals.record_failure(refusal)
+            return await self._bounded(result)
+        except CommandRejected as rejection:
+            if isinstance(rejection, ServerDemoted):
+                await self._reconnect()
+            self._rejections.record_failure(rejection)
             raise
 
-    async def _leave_server(self) -> None:
-        """Close every connection, those in use once they are not: redis-py breaks over one closed while it connects."""
+    async def _reconnect(self) -> None:
+        """Close all connections; those in use after their call: redis-py fails if one is closed while connecting."""
         pool = self._client.connection_pool
         for connection in pool._in_use_connections:
             connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
         await pool.disconnect(inuse_connections=False)
 
-    async def _bounded(self, answer: Awaitable[_T]) -> _T:
+    async def _bounded(self, result: Awaitable[_T]) -> _T:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                replies = await answer
+                return await result
         except RedisConnectionError as error:
             raise _ConnectionLost(self._outage.record_failure(error).cause) from error
         except TimeoutError as error:
-            overdue = TimeoutError(f"no reply within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
-            raise self._outage.record_failure(overdue) from error
+            timeout = TimeoutError(f"no reply within {self._timeout_seconds:g} s (SESSION_STORE_TIMEOUT_SECONDS)")
+            raise self._outage.record_failure(timeout) from error
         except (RedisError, OSError) as error:
             raise self._outage.record_failure(error) from error
-        return replies
 
 
 class _ConnectionLost(StoreUnavailable):
-    """The connection was refused or broke; what was sent may have been carried out."""
+    """The connection failed. Redis may have executed the commands."""

@@ -29,7 +29,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, create_session, events_into, lane_to
 from tests.counted import counted, read_from
-from tests.interruption import Happening, Interrupted
+from tests.interruption import Action, Interrupted
 from tests.sessions.evidence import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
@@ -208,7 +208,7 @@ async def test_the_service_reconciles(
 # Sessions that end while they are put back
 
 
-async def race(session: Session, real_redis: Redis, metrics: Metrics, **happening: Happening) -> None:
+async def race(session: Session, real_redis: Redis, metrics: Metrics, **happening: Action) -> None:
     """Put a session back into its user's lookup while something happens before or after that."""
     await real_redis.delete(KEYS.user(USER))
     redis_client = Interrupted(lane_to(real_redis), "add_to_index", **happening)
@@ -216,7 +216,7 @@ async def race(session: Session, real_redis: Redis, metrics: Metrics, **happenin
 
 
 @pytest.fixture(params=["deleted", "revoked", "swept"])
-async def ending(request: pytest.FixtureRequest, session: Session, real_redis: Redis, store: SessionStore) -> Happening:
+async def ending(request: pytest.FixtureRequest, session: Session, real_redis: Redis, store: SessionStore) -> Action:
     """An end of a session that leaves nothing of it in any lookup."""
 
     async def passing_away() -> None:
@@ -225,7 +225,7 @@ async def ending(request: pytest.FixtureRequest, session: Session, real_redis: R
 
     redis_client, events = lane_to(real_redis), events_into(Metrics())
     sweeper = Sweeper(redis_client, KEYS, events, Metrics(), retention_ms=60 * MINUTE_MS)
-    endings: dict[str, Happening] = {
+    endings: dict[str, Action] = {
         "deleted": partial(store.delete, session.id),
         "revoked": partial(BulkRevocation(redis_client, KEYS, events).revoke, OwnerFilter(AGENT, None)),
         "swept": passing_away,
@@ -235,7 +235,7 @@ async def ending(request: pytest.FixtureRequest, session: Session, real_redis: R
 
 @pytest.mark.usefixtures("reconciler")
 async def test_one_that_ends_before_it_is_put_back_is_taken_out_again(
-    session: Session, real_redis: Redis, metrics: Metrics, ending: Happening
+    session: Session, real_redis: Redis, metrics: Metrics, ending: Action
 ) -> None:
     await race(session, real_redis, metrics, before=ending)
 
@@ -244,7 +244,7 @@ async def test_one_that_ends_before_it_is_put_back_is_taken_out_again(
 
 @pytest.mark.usefixtures("reconciler")
 async def test_one_that_ends_after_it_is_put_back_is_taken_out(
-    session: Session, real_redis: Redis, metrics: Metrics, ending: Happening
+    session: Session, real_redis: Redis, metrics: Metrics, ending: Action
 ) -> None:
     await race(session, real_redis, metrics, after=ending)
 
