@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from service.api.idempotency_key import creation_key_of
 from service.errors import InvalidRequest
 from tests.aging import age
+from tests.bad_input.helpers import invalid_fields
 from tests.conftest import AGENT, USER, HttpClient, StartReplica
 from tests.redis_server import RedisServer
-from tests.test_bad_input import fields_refused
 from tests.test_walkthrough import MINUTE_MS, SESSIONS
 
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
@@ -108,7 +108,7 @@ async def test_one_that_was_deleted_is_unknown_here_too(client: HttpClient) -> N
 
 
 async def test_what_was_refused_leaves_its_key_free(client: HttpClient) -> None:
-    await fields_refused(await create(client, metadata=[]))
+    await invalid_fields(await create(client, metadata=[]))
 
     second = await create(client)
 
@@ -126,7 +126,7 @@ async def test_another_call_takes_no_notice_of_it(client: HttpClient) -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "a,b", '"', '""', '"a', 'a"', "a" * 256, f'"{"a" * 256}"', '"a";b=1'])
 async def test_what_is_no_key_is_named(client: HttpClient, key: str) -> None:
-    assert list(await fields_refused(await create(client, key))) == ["Idempotency-Key"]
+    assert list(await invalid_fields(await create(client, key))) == ["Idempotency-Key"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from multidict import CIMultiDict
 from service.api.preconditions import revisions_of
 from service.errors import InvalidRequest
 from tests.api.test_json_response import answers_to
+from tests.bad_input.helpers import invalid_fields
 from tests.conftest import AGENT, USER, HttpClient
-from tests.test_bad_input import fields_refused
 from tests.test_walkthrough import SESSIONS, open_session
 
 VERBS = {
@@ -96,7 +96,7 @@ async def test_what_is_no_list_of_tags_is_named(client: HttpClient, what: str, c
 
     answer = await client.patch(f"{SESSIONS}/{session_id}/{what}", json=change, headers={"If-Match": malformed})
 
-    assert list(await fields_refused(answer)) == ["If-Match"]
+    assert list(await invalid_fields(answer)) == ["If-Match"]
 
 
 @pytest.mark.parametrize("lines", [(), ("*",), (" * ",)])

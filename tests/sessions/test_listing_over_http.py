@@ -12,8 +12,8 @@ from yarl import URL
 from service.sessions import cursors
 from service.sessions.listing import Position, SessionFilter
 from tests.aging import age
+from tests.bad_input.helpers import invalid_fields
 from tests.conftest import AGENT, USER, HttpClient
-from tests.test_bad_input import fields_refused
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 OTHER = "00000000-0000-4000-8000-000000000001"
@@ -153,12 +153,12 @@ async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, 
     ],
 )
 async def test_every_bad_parameter_is_named(client: HttpClient, query: str, fields: dict[str, str]) -> None:
-    assert await fields_refused(await asked(client, query)) == fields
+    assert await invalid_fields(await asked(client, query)) == fields
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "1e2", "%2B5", "", "ten", "%EF%BC%91", "9" * 5000, "0x10"])
 async def test_a_limit_is_a_whole_number_within_its_bounds(client: HttpClient, limit: str) -> None:
-    assert await fields_refused(await asked(client, f"limit={limit}")) == {
+    assert await invalid_fields(await asked(client, f"limit={limit}")) == {
         "limit": "must be a whole number from 1 to 1000"
     }
 
@@ -166,7 +166,7 @@ async def test_a_limit_is_a_whole_number_within_its_bounds(client: HttpClient, l
 async def test_of_many_faults_twenty_are_named(client: HttpClient) -> None:
     query = "&".join(f"x{number}=1" for number in range(500))
 
-    assert len(await fields_refused(await asked(client, query))) == 20
+    assert len(await invalid_fields(await asked(client, query))) == 20
 
 
 @pytest.mark.parametrize(
@@ -193,26 +193,26 @@ async def test_of_many_faults_twenty_are_named(client: HttpClient) -> None:
     ],
 )
 async def test_what_no_page_gave_is_no_cursor(client: HttpClient, unfolded: object) -> None:
-    assert await fields_refused(await asked(client, f"cursor={folded(unfolded)}")) == NOT_A_CURSOR
+    assert await invalid_fields(await asked(client, f"cursor={folded(unfolded)}")) == NOT_A_CURSOR
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "%00", "%C3%A9", "%ff", "====", "W10=", "W1", "A" * 401])
 async def test_what_is_not_even_of_its_form_is_no_cursor(client: HttpClient, text: str) -> None:
-    assert await fields_refused(await asked(client, f"cursor={text}")) == NOT_A_CURSOR
+    assert await invalid_fields(await asked(client, f"cursor={text}")) == NOT_A_CURSOR
 
 
 async def test_a_cursor_that_was_touched_is_none(client: HttpClient) -> None:
     given = cursors.written(SessionFilter(), Position(7, "1700000000000", "07"))
 
-    assert await fields_refused(await asked(client, f"cursor={given[:-1]}")) == NOT_A_CURSOR
-    assert await fields_refused(await asked(client, f"cursor={given}A")) == NOT_A_CURSOR
+    assert await invalid_fields(await asked(client, f"cursor={given[:-1]}")) == NOT_A_CURSOR
+    assert await invalid_fields(await asked(client, f"cursor={given}A")) == NOT_A_CURSOR
     assert (await asked(client, f"cursor={given}")).status == 200
 
 
 async def test_a_lookup_is_one_index(client: HttpClient) -> None:
     given = cursors.written(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
 
-    assert await fields_refused(await asked(client, f"cursor={given}&userId={USER}")) == NOT_A_CURSOR
+    assert await invalid_fields(await asked(client, f"cursor={given}&userId={USER}")) == NOT_A_CURSOR
 
 
 @pytest.mark.parametrize(
@@ -224,10 +224,10 @@ async def test_a_cursor_goes_on_with_its_own_listing_only(client: HttpClient, qu
     await open_session(client)
     given = (await page(client, userId=USER, limit=1))["nextCursor"]
 
-    assert await fields_refused(await asked(client, f"{query}&cursor={given}")) == OTHER_FILTERS
+    assert await invalid_fields(await asked(client, f"{query}&cursor={given}")) == OTHER_FILTERS
 
 
 async def test_where_a_filter_is_wrong_its_cursor_is_not_blamed(client: HttpClient) -> None:
     given = cursors.written(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
 
-    assert (await fields_refused(await asked(client, f"cursor={given}&userId=1"))).keys() == {"userId"}
+    assert (await invalid_fields(await asked(client, f"cursor={given}&userId=1"))).keys() == {"userId"}

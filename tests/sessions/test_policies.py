@@ -9,8 +9,8 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.settings import Settings
+from tests.bad_input.helpers import invalid_fields, session_data
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
-from tests.test_bad_input import data_in, fields_refused
 from tests.test_walkthrough import SESSIONS, open_session
 
 POLICY = f"/api/messaging/agents/{AGENT}/timeout"
@@ -92,7 +92,7 @@ async def test_an_agent_is_kept_in_lower_case(client: HttpClient) -> None:
 async def test_an_agent_is_a_uuid(client: HttpClient, method: str, agent_id: str) -> None:
     body = FULL if method == "PUT" else None
 
-    fields = await fields_refused(await client.request(method, POLICY.replace(AGENT, agent_id), json=body))
+    fields = await invalid_fields(await client.request(method, POLICY.replace(AGENT, agent_id), json=body))
 
     assert fields == {"agentId": "must be a UUID in its 36 characters"}
 
@@ -100,13 +100,13 @@ async def test_an_agent_is_a_uuid(client: HttpClient, method: str, agent_id: str
 async def test_every_bad_member_is_named_at_once(client: HttpClient) -> None:
     policy = {"timeoutMinutes": 4, "autoRenew": 1, "maxDurationMinutes": 12.5, "warningThresholdMinutes": None, "x": 1}
 
-    fields = await fields_refused(await client.put(POLICY, json=policy))
+    fields = await invalid_fields(await client.put(POLICY, json=policy))
 
     assert sorted(fields) == ["autoRenew", "maxDurationMinutes", "timeoutMinutes", "warningThresholdMinutes", "x"]
 
 
 async def test_the_maximum_duration_is_not_below_the_timeout_beside_it(client: HttpClient) -> None:
-    fields = await fields_refused(await client.put(POLICY, json={"timeoutMinutes": 60, "maxDurationMinutes": 59}))
+    fields = await invalid_fields(await client.put(POLICY, json={"timeoutMinutes": 60, "maxDurationMinutes": 59}))
 
     assert fields == {"maxDurationMinutes": "must be a whole number from 60 to 2880"}
 
@@ -115,7 +115,7 @@ async def test_the_maximum_duration_is_not_below_the_timeout_beside_it(client: H
 async def test_a_policy_is_an_object(client: HttpClient, body: str) -> None:
     response = await client.put(POLICY, data=body, headers={"Content-Type": "application/json"})
 
-    assert list(await fields_refused(response)) == ["body"]
+    assert list(await invalid_fields(response)) == ["body"]
 
 
 async def test_a_policy_needs_the_content_type(client: HttpClient) -> None:
@@ -136,7 +136,7 @@ async def test_a_policy_of_none_puts_nothing_into_redis(client: HttpClient, redi
     await client.get(POLICY)
     await client.delete(POLICY)
 
-    assert await data_in(redis) == {}
+    assert await session_data(redis) == {}
 
 
 @pytest.mark.parametrize(("method", "allowed"), [("POST", "PUT"), ("PATCH", "GET")])
@@ -259,7 +259,7 @@ async def test_an_agent_must_be_known_where_that_is_required(strict: HttpClient,
     refusal = await response.json()
     assert (response.status, refusal["code"]) == (404, "AGENT_NOT_FOUND")
     assert refusal["details"] == {"agentId": AGENT}
-    assert await data_in(redis) == {}
+    assert await session_data(redis) == {}
 
 
 @pytest.mark.parametrize(("policy", "in_force"), [({}, DEFAULTS), (FULL, FULL)])
@@ -290,10 +290,10 @@ async def test_an_agent_whose_policy_was_deleted_elsewhere_is_unknown_again(
     response = await create(strict)
 
     assert (response.status, (await response.json())["code"]) == (404, "AGENT_NOT_FOUND")
-    assert await data_in(redis) == {}
+    assert await session_data(redis) == {}
 
 
 async def test_a_bad_request_is_refused_before_its_agent_is_looked_for(strict: HttpClient) -> None:
     response = await strict.post(SESSIONS, json={"agentId": AGENT})
 
-    assert await fields_refused(response) == {"userId": "is required"}
+    assert await invalid_fields(response) == {"userId": "is required"}

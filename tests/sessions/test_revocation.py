@@ -26,12 +26,12 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.aging import age
 from tests.attempt import attempt
+from tests.bad_input.helpers import invalid_fields
 from tests.conftest import AGENT, USER, HttpClient, create_session, events_into, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS, commands_seen, configured, contents, forget_commands, keys_in, scores_of
 from tests.sessions.test_listing_over_http import folded
-from tests.test_bad_input import fields_refused
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"
@@ -687,7 +687,7 @@ async def test_a_cursor_goes_on_with_its_own_filters_only(client: HttpClient, qu
 
     refused = await client.delete(SESSIONS, params={**query, "cursor": given})
 
-    assert await fields_refused(refused) == {"cursor": "belongs to a revocation with other filters"}
+    assert await invalid_fields(refused) == {"cursor": "belongs to a revocation with other filters"}
     assert Counter([(await client.get(f"{SESSIONS}/{id_}")).status for id_ in opened]) == {404: 2, 200: 3}
 
 
@@ -698,8 +698,8 @@ async def test_a_cursor_of_a_listing_is_none_of_a_revocation_nor_the_other_way_r
     revoking = await client.delete(SESSIONS, params={"userId": USER, "cursor": of_a_listing})
     listing = await client.get(SESSIONS, params={"userId": USER, "cursor": of_a_revocation})
 
-    assert await fields_refused(revoking) == {"cursor": "must be the nextCursor of a revocation"}
-    assert await fields_refused(listing) == {"cursor": "must be the nextCursor of a page"}
+    assert await invalid_fields(revoking) == {"cursor": "must be the nextCursor of a revocation"}
+    assert await invalid_fields(listing) == {"cursor": "must be the nextCursor of a page"}
 
 
 @pytest.mark.parametrize(
@@ -722,7 +722,7 @@ async def test_a_cursor_of_a_listing_is_none_of_a_revocation_nor_the_other_way_r
 async def test_what_no_revocation_gave_is_no_cursor(client: HttpClient, unfolded: object) -> None:
     refused = await client.delete(SESSIONS, params={"userId": USER, "cursor": folded(unfolded)})
 
-    assert await fields_refused(refused) == {"cursor": "must be the nextCursor of a revocation"}
+    assert await invalid_fields(refused) == {"cursor": "must be the nextCursor of a revocation"}
 
 
 async def test_a_cursor_holds_what_was_left(client: HttpClient) -> None:
@@ -766,7 +766,7 @@ async def test_what_is_not_clear_ends_nothing(
 
     refused = await client.delete(SESSIONS, params=query)
 
-    assert await fields_refused(refused) == fields
+    assert await invalid_fields(refused) == fields
     assert (await client.get(f"{SESSIONS}/{session_id}")).status == 200
 
 
