@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from service.errors import InvalidTimeoutConfig, RenewalFailed, SessionExpired, SessionNotFound
 from service.sessions.session import Session, session_from
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 
 FAILOVER_TOLERANCE_MS = 5000
 """A hash that is gone with its end further ahead than this was lost, not expired."""

@@ -47,7 +47,7 @@ from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
 from service.sessions.session import Session
 from service.settings import Settings
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from tests import model
 from tests.aging import age
 from tests.conftest import create_session, like_of_the_service, store_on

@@ -15,8 +15,9 @@ from prometheus_client import Histogram
 from service.api.json_response import JsonResponse
 from service.api.middleware import PROBES, Handle
 from service.observability.event_log import EventLog, WriteEvent
-from service.observability.log import REQUEST_ID, Level
+from service.observability.log import REQUEST_ID
 from service.observability.metrics import Metrics
+from service.settings.observability import LogLevel
 
 REQUEST_ID_HEADER = istr("X-Request-ID")
 
@@ -86,7 +87,7 @@ class AccessLog:
         method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
         is_usual = route in PROBES and status < HTTPStatus.BAD_REQUEST
-        level: Level = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
+        level: LogLevel = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
         refused = {"code": code} if code else {}
         write = self.log.bind(level, "request", method=method, route=route, status=status, **refused)
         kind = _Kind(self.metrics.request_seconds.labels(method, route, str(status)), write)

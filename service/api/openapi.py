@@ -19,7 +19,7 @@ from service.api.openapi_caps import fill_in_caps
 from service.api.openapi_rate_limits import fill_in_limits
 from service.auth.scopes import OPEN
 from service.settings import Settings
-from service.settings.timeouts import Bounds
+from service.settings.sessions import Bounds
 
 Document = dict[str, Any]
 
@@ -120,12 +120,12 @@ def _defaults(settings: Settings) -> dict[str, float | bool]:
 
 def _fill_in_bounds(schema: Document, bounds: Bounds, out_of_range: str) -> None:
     if out_of_range == "refuse":
-        schema |= {"minimum": bounds.least, "maximum": bounds.greatest}
+        schema |= {"minimum": bounds.minimum, "maximum": bounds.maximum}
         return
     del schema["minimum"], schema["maximum"]
     kind, beyond = (
         {"type": schema.pop("type")},
-        [{"exclusiveMaximum": bounds.least}, {"exclusiveMinimum": bounds.greatest}],
+        [{"exclusiveMaximum": bounds.minimum}, {"exclusiveMinimum": bounds.maximum}],
     )
     schema["anyOf"] = [kind, *({"type": "number", **side} for side in beyond)]
     schema["description"] += f" What is not {bounds} is brought there."

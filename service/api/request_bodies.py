@@ -14,7 +14,7 @@ from service.api.content_encoding import opened
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
 from service.sessions.metadata import Patch, storable
 from service.settings import Settings
-from service.settings.timeouts import Bounds
+from service.settings.sessions import Bounds
 
 MAX_FAULTS_SAID = 20
 """More than a person could have made; a body may hold thousands."""
@@ -51,9 +51,9 @@ def _minutes(value: object, info: ValidationInfo) -> float:
         raise ValueError("must be a number of minutes")
     bounds = _bounds(str(info.field_name), settings, info.data)
     if settings.session_out_of_range == "clamp":
-        value = bounds.nearest(value)
+        value = bounds.clamp(value)
     is_whole = value == int(value)
-    if not bounds.hold(value) or (settings.whole_minutes and not is_whole):
+    if not bounds.contains(value) or (settings.whole_minutes and not is_whole):
         raise ValueError(f"must be {'a whole number' if settings.whole_minutes else 'a number'} {bounds}")
     return int(value) if is_whole else value
 
@@ -64,8 +64,8 @@ def _bounds(member: str, settings: Settings, before: dict[str, object]) -> Bound
             return settings.timeout_bounds
         case "max_duration_minutes":
             timeout_minutes = before.get("timeout_minutes")
-            least, greatest = settings.max_duration_bounds
-            return Bounds(timeout_minutes if isinstance(timeout_minutes, int | float) else least, greatest)
+            minimum, maximum = settings.max_duration_bounds
+            return Bounds(timeout_minutes if isinstance(timeout_minutes, int | float) else minimum, maximum)
         case _:
             return settings.warning_threshold_bounds
 

@@ -10,8 +10,9 @@ from typing import TextIO
 
 import orjson
 
-from service.observability.log import Format, Level, configure_logging, is_console, level_number
+from service.observability.log import configure_logging, is_console, level_number
 from service.observability.log_writer import LogWriter
+from service.settings.observability import LogFormat, LogLevel
 from service.shared_secret import SharedSecret
 from service.timestamps import iso
 
@@ -42,11 +43,11 @@ class EventLog:
         self.is_console = is_console
         self._worker_field = {} if worker is None else {"worker": worker}
 
-    def log(self, level: Level, event: str, **fields: str | int) -> None:
+    def log(self, level: LogLevel, event: str, **fields: str | int) -> None:
         """Write one line. Frequent events use `bind`."""
         _log.log(level_number(level), event, extra={"fields": fields})
 
-    def bind(self, level: Level, event: str, **fields: str | int) -> WriteEvent:
+    def bind(self, level: LogLevel, event: str, **fields: str | int) -> WriteEvent:
         """Return a function that writes lines of one kind, which all have these fields."""
         number = level_number(level)
         if self.writer is None or self.is_console:
@@ -57,7 +58,7 @@ class EventLog:
         return _by_template(self.writer.at(number), members, self.secret)
 
 
-def open_event_log(stream: TextIO, format_: Format, level: Level, worker: int | None = None) -> EventLog:
+def open_event_log(stream: TextIO, format_: LogFormat, level: LogLevel, worker: int | None = None) -> EventLog:
     """Configure logging to `stream` and return an event log on it. Its secret is not loaded yet."""
     secret = SharedSecret()
     writer = configure_logging(format_, level, stream, secret, worker)

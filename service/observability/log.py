@@ -7,16 +7,14 @@ import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from select import PIPE_BUF
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import orjson
 
 from service.observability.log_writer import LogWriter
+from service.settings.observability import LogFormat, LogLevel
 from service.shared_secret import SharedSecret
 from service.timestamps import iso
-
-Format = Literal["auto", "json", "console"]
-Level = Literal["debug", "info", "warning", "error"]
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 """Id of the current request; each log line of the request includes it."""
@@ -31,13 +29,13 @@ _ERROR_STYLE = "\x1b[1;31m"
 _NEEDS_QUOTES = re.compile(r"[\s=\"']")
 
 
-def is_console(format_: Format, stream: TextIO) -> bool:
+def is_console(format_: LogFormat, stream: TextIO) -> bool:
     """Return whether lines are written for people; `auto` depends on the stream."""
     return format_ == "console" or (format_ == "auto" and stream.isatty())
 
 
 def configure_logging(
-    format_: Format, level: Level, stream: TextIO, secret: SharedSecret, worker: int | None = None
+    format_: LogFormat, level: LogLevel, stream: TextIO, secret: SharedSecret, worker: int | None = None
 ) -> LogWriter:
     """Configure the root logger and return the writer of its lines.
 

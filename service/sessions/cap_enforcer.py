@@ -23,7 +23,7 @@ from service.sessions.keys import Keys
 from service.sessions.occupancy import LOOK_AGAIN_MS, LiveSession, Occupancy
 from service.sessions.owner_index import OwnerIndex
 from service.settings import Settings
-from service.settings.caps import NO_CAP, Caps
+from service.settings.sessions import NO_CAP, Caps
 
 _MOST_UNKNOWN = 250
 """How many of those not known to live are looked at together."""

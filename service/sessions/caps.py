@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from service.sessions.keys import Keys
-from service.settings.caps import Caps
+from service.settings.sessions import Caps
 
 
 class Owner(NamedTuple):

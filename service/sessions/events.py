@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from service.observability.audit import Audit, Origin
 from service.observability.event_log import EventLog, WriteEvent
-from service.observability.log import REQUEST_ID, Level
+from service.observability.log import REQUEST_ID
 from service.observability.metrics import REASONS, TRIGGERS, Metrics
+from service.settings.observability import LogLevel
 
 _VERBS = {"put": "put", "deleted": "delete"}
 _DOERS = {
@@ -119,5 +120,5 @@ def _leave_it(*_: str, **__: object) -> None:
     """Nobody sees to it."""
 
 
-def _level(reason: str) -> Level:
+def _level(reason: str) -> LogLevel:
     return "warning" if reason == "lost" else "info"

@@ -17,7 +17,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
 from service.sessions.session import as_stored, minutes_from
 from service.settings import Settings
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 
 MAX_REMEMBERED = 30_000
 """Of how many agents: 180 bytes each, and 680 with a policy."""
@@ -135,7 +135,7 @@ class Policies:
         """The members that were given, within the bounds of this replica: they may have been put under wider ones."""
         given = policy.timeout
         minutes = {
-            name: bounds.nearest(minutes_from(given[name])) for name, bounds in self._bounds.items() if name in given
+            name: bounds.clamp(minutes_from(given[name])) for name, bounds in self._bounds.items() if name in given
         }
         return {**given, **as_stored(minutes)}
 

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from service.settings.idempotency import IdFormat
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import IdFormat, TimeoutConfig
 
 _ISSUED_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{64}"

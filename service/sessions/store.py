@@ -26,7 +26,7 @@ from service.sessions.session import (
     session_from,
 )
 from service.settings import Settings
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 
 MAX_ATTEMPTS = 64
 """How often a metadata change is attempted while other replicas change the session."""

@@ -1,4 +1,4 @@
-"""What may come in over HTTP: how many at once, how slowly, and from pages of which sites."""
+"""Settings of HTTP connections, and the limits of requests."""
 
 import re
 
@@ -7,16 +7,16 @@ from pydantic_settings import BaseSettings
 
 MAX_URL_BYTES = 8 * 1024
 MAX_FIELD_BYTES = 16 * 1024
-"""Of one header; another number than that of URLs, for aiohttp tells them apart by nothing else."""
+"""Limit of one header. It must differ from MAX_URL_BYTES: aiohttp's error contains only the limit."""
 MAX_FIELDS = 100
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a head that is not whole yet."""
+"""Limit of all headers together, while they are incomplete."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-_\[\]:]+(?<!:)")
 
 
-class SurfaceSettings(BaseSettings):
-    """Connections, the time that clients have, and other sites."""
+class HttpSettings(BaseSettings):
+    """Connections and their timeouts, and origins of web pages."""
 
     session_request_timeout_seconds: float = Field(10, ge=0.1, le=600, allow_inf_nan=False)
     session_keep_alive_seconds: float = Field(75, ge=0.1, le=3600, allow_inf_nan=False)
@@ -25,21 +25,19 @@ class SurfaceSettings(BaseSettings):
 
     @property
     def cors_origins(self) -> frozenset[str]:
-        return _entries_of(self.session_cors_origins)
+        return _split(self.session_cors_origins)
 
     @field_validator("session_cors_origins")
     @classmethod
-    def _origins_are_as_browsers_say_them(cls, origins: str) -> str:
-        entries = _entries_of(origins)
+    def _validate_cors_origins_format(cls, origins: str) -> str:
+        entries = _split(origins)
+        if "*" in entries and len(entries) > 1:
+            raise ValueError("must be either * or a list of origins")
         for entry in entries - {"*"}:
             if not _ORIGIN.fullmatch(entry):
-                raise ValueError(
-                    "must be origins as browsers say them, https://app.example or http://localhost:5173, or *"
-                )
-        if "*" in entries and len(entries) > 1:
-            raise ValueError("must be * alone, or origins")
+                raise ValueError("must list origins such as https://app.example or http://localhost:5173")
         return origins
 
 
-def _entries_of(origins: str) -> frozenset[str]:
+def _split(origins: str) -> frozenset[str]:
     return frozenset(origins.replace(",", " ").split())

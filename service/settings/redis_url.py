@@ -1,4 +1,4 @@
-"""A Redis URL taken apart: it names one server, the Sentinels that know which one, or some servers of a Cluster."""
+"""Redis URLs of a single server, of Sentinels, or of a Cluster, and redis-cli command lines for them."""
 
 import re
 import shlex
@@ -19,16 +19,17 @@ _SCHEMES: dict[str, tuple[Kind, str]] = {
     "redis+cluster": ("cluster", "redis"),
     "rediss+cluster": ("cluster", "rediss"),
 }
-_PORTS: dict[Kind, int] = {"sentinel": 26379, "cluster": 6379}
+_DEFAULT_PORTS: dict[Kind, int] = {"sentinel": 26379, "cluster": 6379}
 _HOST = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(?::(\d{1,5}))?")
 _SENTINEL_PATH = re.compile(r"/([^/]+)(?:/(\d*))?")
 
 
 class RedisUrl(NamedTuple):
-    """`server` is a URL as redis-py knows them: of the server itself, or for whichever server of `hosts` it will be.
+    """A parsed URL.
 
-    `hosts` are Sentinels or servers of a Cluster, `master` is what the Sentinels call the primary, and
-    `sentinel_login` the user and password for the Sentinels themselves, where they ask for them.
+    `server` is a URL for redis-py. Behind Sentinels or in a Cluster its host is a placeholder, and `hosts` are the
+    Sentinels or the first cluster nodes. `master` is the name of the primary in Sentinel. `sentinel_login` has the user
+    and the password for the Sentinels.
     """
 
     kind: Kind
@@ -49,65 +50,65 @@ class _Parts(NamedTuple):
 
 
 def parse_redis_url(url: str) -> RedisUrl:
-    """Raises ValueError, in words that hold nothing of the URL but its scheme."""
-    found, separator, rest = url.partition("://")
-    scheme = found if separator else ""
+    """Parse a URL. Raises ValueError; its message repeats only the scheme, because a URL may contain a password."""
+    before, separator, rest = url.partition("://")
+    scheme = before if separator else ""
     if scheme not in _SCHEMES:
-        kinds = ", ".join(f"{kind}://" for kind in _SCHEMES)
-        raise ValueError(f"the URL must begin with one of {kinds}, not with {scheme!r}")
-    kind, plain = _SCHEMES[scheme]
+        schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise ValueError(f"must start with one of {schemes} (got {scheme!r})")
+    kind, plain_scheme = _SCHEMES[scheme]
     match kind:
         case "server":
-            return _of_a_server(f"{plain}://{rest}")
+            return _parse_server(f"{plain_scheme}://{rest}")
         case "sentinel":
-            return _of_sentinels(plain, _parts_of(rest))
+            return _parse_sentinels(plain_scheme, _split(rest))
         case "cluster":
-            return _of_a_cluster(plain, _parts_of(rest))
+            return _parse_cluster(plain_scheme, _split(rest))
 
 
-def _parts_of(rest: str) -> _Parts:
-    """Of what follows the scheme. The library takes several hosts for one, and refuses those with brackets."""
+def _split(rest: str) -> _Parts:
+    """Split what follows the scheme. `urlsplit` does not support several hosts."""
     before, _, query = rest.partition("?")
     netloc, slash, path = before.partition("/")
     return _Parts(netloc, slash + path, dict(parse_qsl(query)))
 
 
-def _of_a_server(url: str) -> RedisUrl:
+def _parse_server(url: str) -> RedisUrl:
     parts = urlsplit(url)
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
-        raise ValueError("the URL's path must be the number of a database, or nothing")
+        raise ValueError("must have a database number as its path, or no path")
     return RedisUrl("server", url)
 
 
-def _of_sentinels(scheme: str, parts: _Parts) -> RedisUrl:
-    named = _SENTINEL_PATH.fullmatch(parts.path)
-    if not named:
-        raise ValueError("the URL's path must be what the Sentinels call the primary, and may add a database: /main/0")
-    login, hosts = _login_and_hosts(parts.netloc, "sentinel")
+def _parse_sentinels(scheme: str, parts: _Parts) -> RedisUrl:
+    path = _SENTINEL_PATH.fullmatch(parts.path)
+    if not path:
+        raise ValueError("must have the name of the primary as its path, optionally with a database: /main/0")
+    login, hosts = _parse_netloc(parts.netloc, "sentinel")
     options = dict(parts.options)
     sentinel_login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
-    server = f"{scheme}://{login}primary/{named[2] or 0}{_query(options)}"
-    return RedisUrl("sentinel", server, hosts, named[1], sentinel_login)
+    server = f"{scheme}://{login}primary/{path[2] or 0}{_query(options)}"
+    return RedisUrl("sentinel", server, hosts, path[1], sentinel_login)
 
 
-def _of_a_cluster(scheme: str, parts: _Parts) -> RedisUrl:
+def _parse_cluster(scheme: str, parts: _Parts) -> RedisUrl:
     if parts.path not in ("", "/", "/0"):
-        raise ValueError("the URL may have no path: a Cluster has no databases")
-    login, hosts = _login_and_hosts(parts.netloc, "cluster")
+        raise ValueError("must have no path, because a Cluster has only database 0")
+    login, hosts = _parse_netloc(parts.netloc, "cluster")
     return RedisUrl("cluster", f"{scheme}://{login}node{_query(parts.options)}", hosts)
 
 
-def _login_and_hosts(netloc: str, kind: Kind) -> tuple[str, tuple[Host, ...]]:
-    """What stands before the hosts, with its `@`, and the hosts."""
-    login, at, listed = netloc.rpartition("@")
-    return login + at, tuple(_host(name, kind) for name in listed.split(","))
+def _parse_netloc(netloc: str, kind: Kind) -> tuple[str, tuple[Host, ...]]:
+    """Return the login, including its `@`, and the hosts."""
+    login, at, hosts = netloc.rpartition("@")
+    return login + at, tuple(_parse_host(host, kind) for host in hosts.split(","))
 
 
-def _host(name: str, kind: Kind) -> Host:
-    found = _HOST.fullmatch(name)
-    if not found:
-        raise ValueError("the URL must name hosts as host:port,host:port")
-    return found[1].strip("[]"), int(found[2] or _PORTS[kind])
+def _parse_host(text: str, kind: Kind) -> Host:
+    match = _HOST.fullmatch(text)
+    if not match:
+        raise ValueError("must list hosts as host:port,host:port")
+    return match[1].strip("[]"), int(match[2] or _DEFAULT_PORTS[kind])
 
 
 def _query(options: dict[str, str]) -> str:

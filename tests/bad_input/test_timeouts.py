@@ -46,16 +46,16 @@ async def test_auto_renew_must_be_true_or_false(service: HttpClient, value: obje
 @pytest.mark.parametrize(
     ("member", "value", "bounds"),
     [
-        ("timeoutMinutes", 4, "from 5 to 1440"),
-        ("timeoutMinutes", 1441, "from 5 to 1440"),
-        ("timeoutMinutes", 0, "from 5 to 1440"),
-        ("timeoutMinutes", -30, "from 5 to 1440"),
-        ("timeoutMinutes", 1e308, "from 5 to 1440"),
-        ("timeoutMinutes", 10**30, "from 5 to 1440"),
-        ("maxDurationMinutes", 4, "from 5 to 2880"),
-        ("maxDurationMinutes", 2881, "from 5 to 2880"),
-        ("warningThresholdMinutes", 0, "from 1 to 1440"),
-        ("warningThresholdMinutes", 1441, "from 1 to 1440"),
+        ("timeoutMinutes", 4, "between 5 and 1440"),
+        ("timeoutMinutes", 1441, "between 5 and 1440"),
+        ("timeoutMinutes", 0, "between 5 and 1440"),
+        ("timeoutMinutes", -30, "between 5 and 1440"),
+        ("timeoutMinutes", 1e308, "between 5 and 1440"),
+        ("timeoutMinutes", 10**30, "between 5 and 1440"),
+        ("maxDurationMinutes", 4, "between 5 and 2880"),
+        ("maxDurationMinutes", 2881, "between 5 and 2880"),
+        ("warningThresholdMinutes", 0, "between 1 and 1440"),
+        ("warningThresholdMinutes", 1441, "between 1 and 1440"),
     ],
 )
 async def test_the_error_names_the_bounds(service: HttpClient, member: str, value: float, bounds: str) -> None:
@@ -87,13 +87,13 @@ async def test_the_bounds_are_inclusive(service: HttpClient, member: str, value:
 async def test_minutes_must_be_whole(service: HttpClient, member: str) -> None:
     fields = await timeout_errors(service, **{member: 30.5})
 
-    assert fields[f"timeoutConfig.{member}"].startswith("must be a whole number from ")
+    assert fields[f"timeoutConfig.{member}"].startswith("must be a whole number between ")
 
 
 async def test_the_maximum_duration_must_not_be_below_the_timeout_of_the_request(service: HttpClient) -> None:
     fields = await timeout_errors(service, maxDurationMinutes=59, timeoutMinutes=60)
 
-    assert fields == {"timeoutConfig.maxDurationMinutes": "must be a whole number from 60 to 2880"}
+    assert fields == {"timeoutConfig.maxDurationMinutes": "must be a whole number between 60 and 2880"}
 
 
 async def test_the_maximum_duration_may_be_below_the_default_timeout(service: HttpClient) -> None:

@@ -13,7 +13,7 @@ from service.redis_client.scripts import Command
 from service.sessions.keys import Keys
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import USER, create_session, events_into, lane_to

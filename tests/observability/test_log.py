@@ -11,12 +11,13 @@ from typing import Any, TextIO, get_args
 import pytest
 
 from service.observability.event_log import EventLog
-from service.observability.log import REQUEST_ID, ConsoleFormatter, Format, Level, configure_logging
+from service.observability.log import REQUEST_ID, ConsoleFormatter, configure_logging
 from service.sessions.session import new_session_id
-from service.settings.idempotency import IdFormat
+from service.settings.observability import LogFormat, LogLevel
+from service.settings.sessions import IdFormat
 from service.shared_secret import SharedSecret
 
-Logging = Callable[[Format, Level], Callable[[], str]]
+Logging = Callable[[LogFormat, LogLevel], Callable[[], str]]
 
 SECRET = SharedSecret()
 SECRET.learn("5e" * 32)
@@ -40,7 +41,7 @@ def stream(tmp_path: Path) -> Iterator[TextIO]:
 def log_as(stream: TextIO) -> Logging:
     """Configures logging and returns a function that returns the lines written since."""
 
-    def set_up(format_: Format, level: Level) -> Callable[[], str]:
+    def set_up(format_: LogFormat, level: LogLevel) -> Callable[[], str]:
         writer = configure_logging(format_, level, stream, SECRET)
 
         def written() -> str:
@@ -106,7 +107,7 @@ def test_lines_below_the_level_are_not_written(log_as: Logging) -> None:
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])
-def test_each_line_contains_the_number_of_its_worker(stream: TextIO, format_: Format) -> None:
+def test_each_line_contains_the_number_of_its_worker(stream: TextIO, format_: LogFormat) -> None:
     writer = configure_logging(format_, "info", stream, SECRET, worker=7)
     event_log = EventLog(SECRET, writer, worker=7, is_console=format_ == "console")
 

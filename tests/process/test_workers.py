@@ -468,7 +468,7 @@ def test_workers_are_given_the_time_to_drain_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"SESSION_WORKERS": "65"}, "SESSION_WORKERS=65: must be less than or equal to 64"),
+        ({"SESSION_WORKERS": "65"}, "SESSION_WORKERS must be between 1 and 64 (got 65)"),
         ({"REDIS_URL": "redis://h:nonsense"}, "REDIS_URL: the URL is not valid"),
         ({"HOST": "203.0.113.1", "SESSION_ALLOW_ANONYMOUS": "true"}, "HOST=203.0.113.1 PORT=0: "),
     ],

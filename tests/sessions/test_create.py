@@ -17,7 +17,7 @@ from service.sessions.scripts import CREATE
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, store_on
 from tests.redis_server import RedisServer

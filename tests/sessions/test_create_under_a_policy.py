@@ -14,7 +14,7 @@ from service.sessions.creation import MAX_ATTEMPTS
 from service.sessions.policies import NO_POLICY, Policies
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from tests.conftest import AGENT, USER, create_session, policies_on, store_on
 from tests.sessions.evidence import KEYS, commands_seen, keys_in
 

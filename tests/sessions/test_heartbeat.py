@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import create_session

@@ -16,7 +16,7 @@ from service.sessions.revocation import BulkRevocation, OwnerFilter, Remainder
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.settings.idempotency import IdFormat
+from service.settings.sessions import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, events_into, store_on

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from service.errors import RenewalFailed
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import TimeoutConfig
 from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt

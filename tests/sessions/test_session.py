@@ -15,8 +15,7 @@ from service.sessions.session import (
     new_session_id,
     session_from,
 )
-from service.settings.idempotency import IdFormat
-from service.settings.timeouts import TimeoutConfig
+from service.settings.sessions import IdFormat, TimeoutConfig
 from service.timestamps import iso
 
 MINUTE_MS = 60_000
