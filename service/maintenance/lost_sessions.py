@@ -50,9 +50,9 @@ class LostSessions:
             answers = await self._redis.execute(*commands)
         for session_id, answer in zip(session_ids, answers, strict=False):  # there are none in an outage
             match answer:
-                case [b"lost"]:
+                case [b"marked"]:
                     self._events.ended(session_id, "lost")
-                case [b"known"] | [b"living"] | [b"expired", *_] | [b"missing"]:
+                case [b"already_marked"] | [b"live"] | [b"expired", *_] | [b"missing"]:
                     pass
                 case _:
                     raise UnexpectedReply(repr(answer))

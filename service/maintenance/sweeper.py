@@ -127,7 +127,7 @@ class Sweeper:
     async def _due(self, failures: PartialFailure) -> list[Due]:
         """What is to be swept, of each shard that has any and whose server answers."""
         commands = [
-            scripts.EXPIRED.command(Expiry(self._keys.expiry(shard)), number=BATCH_PER_SHARD) for shard in SHARDS
+            scripts.EXPIRED.command(Expiry(self._keys.expiry(shard)), limit=BATCH_PER_SHARD) for shard in SHARDS
         ]
         answers = [
             reply
@@ -141,9 +141,9 @@ class Sweeper:
         match answer:
             case None:
                 pass
-            case [b"due", _, []]:
+            case [b"found", _, []]:
                 self._faulty.discard(shard)
-            case [b"due", now_ms, [_, oldest_end_ms, *_] as flat]:
+            case [b"found", now_ms, [_, oldest_end_ms, *_] as flat]:
                 return Due(shard, flat[::2], now_ms, float(oldest_end_ms))
             case [b"unreadable", why]:
                 self._is_faulty(shard, why.decode())
@@ -178,9 +178,9 @@ class Sweeper:
             match answer:
                 case [b"swept", reason]:
                     self._events.ended(session_id, reason.decode(), *owners.get(session_id, ()))
-                case [b"forgotten"]:
+                case [b"swept_unknown"]:
                     self._events.ended(session_id, "unknown")
-                case [b"counted"] | [b"missing"] | [b"living"]:
+                case [b"swept_lost"] | [b"missing"] | [b"live"]:
                     pass
                 case _:
                     raise UnexpectedReply(repr(answer))

@@ -171,12 +171,12 @@ class CapEnforcer:
             first_cap=first_cap,
             second_cap=second_cap,
             evicts="true" if self._caps.evicts else "false",
-            most_unknown=_MOST_UNKNOWN,
-            most_others=front if self._caps.evicts else _SAMPLE,
+            max_unverified=_MOST_UNKNOWN,
+            max_candidates=front if self._caps.evicts else _SAMPLE,
         )
         (answer,) = await self._redis.execute(command)
         match answer:
-            case [b"listed"]:
+            case [b"added"]:
                 return None
             case [b"full", place, number, unknown, others]:
                 ids, texts = [session_id.decode() for session_id in unknown], [text.decode() for text in others]

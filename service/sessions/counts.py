@@ -53,11 +53,11 @@ class SessionCounts:
         return await self._take(near="true")
 
     async def _take(self, near: str) -> tuple[CountsByShard, int]:
-        commands = [scripts.COUNT.command_with_keys(self._indexes(group), near=near) for group in self._groups]
+        commands = [scripts.COUNT.command_with_keys(self._indexes(group), counts_near=near) for group in self._groups]
         tallies, instants, all_near = dict[str, ShardCount](), dict[str, int](), 0
         for group, answer in zip(self._groups, await self._redis.query(*commands), strict=True):
             match answer:
-                case [b"tally", now_ms, number_near, counts]:
+                case [b"counts", now_ms, number_near, counts]:
                     listed, ended = counts[::2], counts[1::2]
                     tallies |= zip(group, map(ShardCount, map(int.__sub__, listed, ended), ended), strict=True)
                     instants |= dict.fromkeys(group, now_ms)

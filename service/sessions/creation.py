@@ -103,7 +103,7 @@ class SessionCreation:
                 await self._give_up(draft, error)
                 raise
             match reply:
-                case [b"repeated", session_id, fingerprint]:
+                case [b"already_created", session_id, fingerprint]:
                     await self._owner_index.remove(draft.session_id, request.agent_id, request.user_id)
                     return FirstCreation(session_id.decode(), fingerprint.decode())
             session = await self._session_from(draft, reply)

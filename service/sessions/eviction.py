@@ -49,7 +49,7 @@ class Eviction:
             case [b"evicted", agent_id, user_id]:
                 self._events.ended(session_id, "evicted", agent_id.decode(), user_id.decode())
                 await self._owner_index.remove(session_id, agent_id.decode(), user_id.decode())
-            case [b"expired", *_] | [b"missing"] | [b"lost"] | [b"other"]:
+            case [b"expired", *_] | [b"missing"] | [b"lost"] | [b"other_owner"]:
                 await self._occupancy.leave(owner, [session_id])
             case [b"active"]:
                 pass

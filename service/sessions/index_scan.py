@@ -35,7 +35,7 @@ class Stretch(NamedTuple):
 async def entries_of(redis: RedisClient, stretches: Sequence[Stretch]) -> list[list[Entry]]:
     """The entries of each stretch."""
     commands = [
-        scripts.LIST.command(stretch, score=stretch.after.score, id=stretch.after.id, number=stretch.number)
+        scripts.LIST.command(stretch, score=stretch.after.score, id=stretch.after.id, limit=stretch.number)
         for stretch in stretches
     ]
     return [_entries(answer) for answer in await redis.query(*commands)] if commands else []

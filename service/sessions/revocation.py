@@ -195,7 +195,7 @@ class BulkRevocation:
                 return self._keys.owner_indexes(agent_id.decode(), user_id.decode())
             case [b"marked"] | [b"expired", _, _]:
                 return self._keys.owner_indexes(*whose)
-            case [b"other"] | [b"lost"] | [b"missing"]:
+            case [b"other_owner"] | [b"lost"] | [b"missing"]:
                 return []
             case _:
                 raise UnexpectedReply(repr(answer))

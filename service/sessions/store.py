@@ -164,7 +164,7 @@ class SessionStore:
             command = scripts.UPDATE_METADATA.command(keys, revision=session.stored.revision, metadata=metadata)
             (answer,) = await self._redis.execute(command)
             match answer:
-                case [b"changed_meanwhile", now_ms, values]:
+                case [b"changed", now_ms, values]:
                     session = session_from(session.id, values, now_ms)
                 case _:
                     session = self._session(session.id, answer)

@@ -255,7 +255,7 @@ async def test_one_that_ends_after_it_is_put_back_is_taken_out(
 async def test_one_whose_deletion_dies_on_its_way_is_taken_out(
     session: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
-    deletion = DELETE.command(KEYS.of(session.id), id=session.id)
+    deletion = DELETE.command(KEYS.of(session.id), id=session.id, owner_id="")
     redis_client = lane_to(real_redis)
 
     await race(session, real_redis, metrics, after=partial(redis_client.execute, deletion))

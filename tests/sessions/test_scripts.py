@@ -109,7 +109,7 @@ def words_answered(script: Script) -> set[str]:
     """The words a script's lines answer with; those of a session that does not live are said by the prelude."""
     text = file_of(script.name)
     words = set(re.findall(r"return \{'(\w+)'", text))
-    if "return ended" in text:
+    if "return reply" in text:
         words |= {"missing", "expired", "lost"}
     return words
 
@@ -204,7 +204,7 @@ def test_no_script_is_forgotten_here() -> None:
 
 
 def test_a_script_of_no_session_does_without_the_rules_of_one() -> None:
-    assert {script for script in ALL_SCRIPTS if "local function living" not in script.text} == {
+    assert {script for script in ALL_SCRIPTS if "local function read_live_session" not in script.text} == {
         ADD_TO_INDEX,
         LIST,
         COUNT,
@@ -339,7 +339,7 @@ async def test_a_session_is_lost_once(redis: Redis) -> None:
 
     answers = [await run_at(redis, THEN_MS, MARK_LOST), await run_at(redis, END_MS - 5001, MARK_LOST)]
 
-    assert answers == [[b"lost"], [b"known"]]
+    assert answers == [[b"marked"], [b"already_marked"]]
     assert await redis.hget(Keys("").tombstone(AN_ID), "lostAt") == str(THEN_MS).encode()
 
 
@@ -352,16 +352,16 @@ async def test_a_session_that_is_gone_five_seconds_early_is_not_lost(redis: Redi
 
 @pytest.mark.usefixtures("session_of_2100")
 async def test_a_session_that_lives_is_not_lost(redis: Redis) -> None:
-    assert await run_at(redis, THEN_MS, MARK_LOST) == [b"living"]
+    assert await run_at(redis, THEN_MS, MARK_LOST) == [b"live"]
     assert await redis.hget(Keys("").tombstone(AN_ID), "lostAt") is None
 
 
 @pytest.mark.usefixtures("session_of_2100")
 async def test_a_session_is_due_from_the_instant_of_its_end_by_the_servers_clock(redis: Redis) -> None:
-    answers = [await run_at(redis, END_MS - 1, EXPIRED, number=9), await run_at(redis, END_MS, EXPIRED, number=9)]
+    answers = [await run_at(redis, END_MS - 1, EXPIRED, limit=9), await run_at(redis, END_MS, EXPIRED, limit=9)]
 
     told = [AN_ID.encode(), str(END_MS).encode()]
-    assert answers == [[b"due", END_MS - 1, []], [b"due", END_MS, told]]
+    assert answers == [[b"found", END_MS - 1, []], [b"found", END_MS, told]]
 
 
 @pytest.mark.usefixtures("session_of_2100")

@@ -1,10 +1,10 @@
--- Write a record as it is: whoever waits for replicas then waits until they have it, and all that was written before it.
--- returns {"vouched"} | {"missing"}
+-- Rewrite an idempotency record unchanged, so that the caller can wait until replicas have it and everything before it.
+-- returns {"written"} | {"missing"}
 local keys = {
-    record = KEYS[1],   -- hash that leads to a session, of a creation that may be repeated
+    record = KEYS[1],   -- idempotency record
 }
 
-local ends_at = redis.call('PEXPIRETIME', keys.record)
-if ends_at < 0 then return {'missing'} end
-redis.call('PEXPIREAT', keys.record, whole(ends_at))
-return {'vouched'}
+local expires_at_ms = redis.call('PEXPIRETIME', keys.record)
+if expires_at_ms < 0 then return {'missing'} end
+redis.call('PEXPIREAT', keys.record, whole(expires_at_ms))
+return {'written'}

@@ -1,17 +1,18 @@
--- Count the sessions of shards in one moment: of each those listed and those that have ended, of all those near their end.
--- returns {"tally", now_ms, near, {listed, ended, ...}}: two numbers for each shard
-local indexes = KEYS   -- of each shard in turn its ids by expiresAt, and by the start of their warning
+-- Count the sessions of several shards at one moment.
+-- returns {"counts", now_ms, near_expiration, {total, expired, ...}}: two numbers per shard, and one for all of them
+local indexes = KEYS   -- for each shard: ids by expiresAt, and ids by the start of their warning
 local args = {
-    near = ARGV[1],   -- 'true' to count those near their end, which costs as much again; else they are 0
+    counts_near = ARGV[1],   -- 'true' to count sessions near their expiration, which doubles the cost; otherwise 0
 }
 
-local now_ms = clock()
-local near, counts = 0, {}
-for place = 1, #indexes, 2 do
-    local ended = redis.call('ZCOUNT', indexes[place], '-inf', now_ms)
-    counts[place], counts[place + 1] = redis.call('ZCARD', indexes[place]), ended
-    if args.near == 'true' then   -- the ended are among the warned too: a warning begins before its end
-        near = near + math.max(redis.call('ZCOUNT', indexes[place + 1], '-inf', now_ms) - ended, 0)
+local now_ms = server_time_ms()
+local near_expiration, counts = 0, {}
+for position = 1, #indexes, 2 do
+    local expired = redis.call('ZCOUNT', indexes[position], '-inf', now_ms)
+    counts[position], counts[position + 1] = redis.call('ZCARD', indexes[position]), expired
+    if args.counts_near == 'true' then   -- the warnings of expired sessions have started too
+        local warned = redis.call('ZCOUNT', indexes[position + 1], '-inf', now_ms)
+        near_expiration = near_expiration + math.max(warned - expired, 0)
     end
 end
-return {'tally', now_ms, near, counts}
+return {'counts', now_ms, near_expiration, counts}

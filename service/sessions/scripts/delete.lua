@@ -1,21 +1,21 @@
--- End a live session at its owner's wish: nothing of it stays, so it is unknown from now on.
+-- Delete a live session with its tombstone, so that its id is unknown from now on.
 -- returns {"deleted", agent_id, user_id} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
-    session   = KEYS[1],   -- hash of the session
-    tombstone = KEYS[2],   -- hash that outlives it, to say 410
-    expiry    = KEYS[3],   -- its shard's ids by expiresAt
-    warning   = KEYS[4],   -- its shard's ids by the start of their warning
-    created   = KEYS[5],   -- its shard's ids by createdAt
-    record    = KEYS[6],   -- only where a creation is taken back that may be repeated: it goes if it leads here
+    session   = KEYS[1],   -- session hash
+    tombstone = KEYS[2],   -- outlives the session, for 410
+    expiry    = KEYS[3],   -- the shard's ids by expiresAt
+    warning   = KEYS[4],   -- the shard's ids by the start of their warning
+    created   = KEYS[5],   -- the shard's ids by createdAt
+    record    = KEYS[6],   -- idempotency record, deleted if it names this session; nil without one
 }
 local args = {
     id       = ARGV[1],
-    owner_id = ARGV[2],   -- the user the session must belong to; empty: any
+    owner_id = ARGV[2],   -- the user that must own the session; empty: any
 }
 
 if keys.record and redis.call('HMGET', keys.record, 'sessionId')[1] == args.id then redis.call('DEL', keys.record) end
-local session, ended = living(keys, clock(), args.owner_id)
-if ended then return ended end
+local session, reply = read_live_session(keys, server_time_ms(), args.owner_id)
+if not session then return reply end
 
-erase(keys, args)
+delete_session(keys, args)
 return {'deleted', session[agentId], session[userId]}

@@ -1,13 +1,13 @@
--- Tell which sessions of a shard have come to their end by its own server's clock, the longest ended first.
--- returns {"due", now_ms, {id, expires_at_ms, ...}} | {"unreadable", why}
+-- Find expired sessions of a shard, the longest expired first.
+-- returns {"found", now_ms, {id, expires_at_ms, ...}} | {"unreadable", error}
 local keys = {
     expiry = KEYS[1],   -- the shard's ids by expiresAt
 }
 local args = {
-    number = ARGV[1],   -- the most to tell
+    limit = ARGV[1],   -- the most ids to return
 }
 
-local now_ms = clock()
-local due = redis.pcall('ZRANGE', keys.expiry, '-inf', whole(now_ms), 'BYSCORE', 'LIMIT', 0, args.number, 'WITHSCORES')
-if due.err then return {'unreadable', due.err} end
-return {'due', now_ms, due}
+local now_ms = server_time_ms()
+local found = redis.pcall('ZRANGE', keys.expiry, '-inf', whole(now_ms), 'BYSCORE', 'LIMIT', 0, args.limit, 'WITHSCORES')
+if found.err then return {'unreadable', found.err} end
+return {'found', now_ms, found}

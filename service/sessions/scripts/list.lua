@@ -1,28 +1,29 @@
--- List what an index holds after a place in its own order: by score and, where scores are equal, by the bytes of the id.
+-- List the entries of an index behind a position, ordered by score and then by the bytes of the id.
 -- returns {"entries", {id, score, ...}}
 local keys = {
-    ids = KEYS[1],   -- an index or a lookup: ids by an instant
+    ids = KEYS[1],   -- the index: ids by a time
 }
 local args = {
-    score  = ARGV[1],   -- the place; there need be no entry at it any more
-    id     = ARGV[2],
-    number = ARGV[3],   -- the most to list
+    score = ARGV[1],   -- the position, where there need not be an entry any more
+    id    = ARGV[2],
+    limit = ARGV[3],   -- the most entries to return
 }
 
--- Lua's own comparison follows the locale of the server, and Redis orders by bytes.
-local function follows(one, other)
-    for place = 1, math.max(#one, #other) do
-        local a, b = one:byte(place) or -1, other:byte(place) or -1
+-- Lua compares strings by the server's locale, but Redis orders ids by their bytes.
+local function is_behind(id, other)
+    for position = 1, math.max(#id, #other) do
+        local a, b = id:byte(position) or -1, other:byte(position) or -1
         if a ~= b then return a > b end
     end
     return false
 end
 
+-- Binary search for the first entry behind the position, among the entries with the same score.
 local first = redis.call('ZCOUNT', keys.ids, '-inf', '(' .. args.score)
-local beyond = redis.call('ZCOUNT', keys.ids, '-inf', args.score)
-while first < beyond do   -- among the entries of that score, halve the range until its first is the one looked for
-    local middle = math.floor((first + beyond) / 2)
+local last = redis.call('ZCOUNT', keys.ids, '-inf', args.score)
+while first < last do
+    local middle = math.floor((first + last) / 2)
     local id = redis.call('ZRANGE', keys.ids, whole(middle), whole(middle))[1]
-    if follows(id, args.id) then beyond = middle else first = middle + 1 end
+    if is_behind(id, args.id) then last = middle else first = middle + 1 end
 end
-return {'entries', redis.call('ZRANGE', keys.ids, whole(first), whole(first + args.number - 1), 'WITHSCORES')}
+return {'entries', redis.call('ZRANGE', keys.ids, whole(first), whole(first + args.limit - 1), 'WITHSCORES')}

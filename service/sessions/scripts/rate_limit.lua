@@ -11,7 +11,7 @@ local args = {
     bar_interval_us = ARGV[4],
 }
 
-local now_us = clock() * 1000
+local now_us = server_time_ms() * 1000
 
 local function put(key, full_at)
     redis.call('SET', key, whole(full_at), 'PXAT', whole(math.ceil(full_at / 1000)))

@@ -1,13 +1,13 @@
--- Take the id of a session that does not live out of a owner_index, unless a creation of it may still be on its way.
--- returns {"delisted"} | {"young"} | {"missing"}
-local keys = KEYS   -- where there are caps what lies beside the lookup; last the lookup: ids by the time of their creation
+-- Remove the id of a session that is not live from an owner index, unless it may still be under creation.
+-- returns {"removed"} | {"too_recent"} | {"missing"}
+local keys = KEYS   -- with caps, the ids by known expiry and by known activity; always last, the owner index
 local args = {
-    id     = ARGV[1],
-    age_ms = ARGV[2],   -- how long ago it was listed at least; 0: the session is known to have lived
+    id         = ARGV[1],
+    min_age_ms = ARGV[2],   -- how long ago the id was added at least; 0: the session is known to have existed
 }
 
-local listed_at = redis.call('ZSCORE', keys[#keys], args.id)
-if not listed_at then return {'missing'} end
-if tonumber(args.age_ms) > 0 and listed_at + args.age_ms > clock() then return {'young'} end
+local added_at_ms = redis.call('ZSCORE', keys[#keys], args.id)
+if not added_at_ms then return {'missing'} end
+if tonumber(args.min_age_ms) > 0 and added_at_ms + args.min_age_ms > server_time_ms() then return {'too_recent'} end
 for _, key in ipairs(keys) do redis.call('ZREM', key, args.id) end
-return {'delisted'}
+return {'removed'}

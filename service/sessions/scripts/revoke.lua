@@ -1,30 +1,32 @@
--- End a live session if it is of the given agent and user; of one that is not there yet, leave a mark against its creation.
--- returns {"revoked", agent_id, user_id} | {"other"} (it lives, and is of others) | {"marked"}
+-- Delete a live session of the given agent and user, or leave a marker that refuses the creation of a missing one.
+-- returns {"revoked", agent_id, user_id} | {"other_owner"} | {"marked"}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
-    session   = KEYS[1],   -- hash of the session
-    tombstone = KEYS[2],   -- hash that outlives it, to say 410; or the mark
-    expiry    = KEYS[3],   -- its shard's ids by expiresAt
-    warning   = KEYS[4],   -- its shard's ids by the start of their warning
-    created   = KEYS[5],   -- its shard's ids by createdAt
+    session   = KEYS[1],   -- session hash
+    tombstone = KEYS[2],   -- outlives the session, for 410
+    expiry    = KEYS[3],   -- the shard's ids by expiresAt
+    warning   = KEYS[4],   -- the shard's ids by the start of their warning
+    created   = KEYS[5],   -- the shard's ids by createdAt
 }
 local args = {
-    id           = ARGV[1],
-    agent_id     = ARGV[2],   -- empty: any agent's
-    user_id      = ARGV[3],   -- empty: any user's
-    marker_lifetime_ms = ARGV[4],   -- 0: leave no mark
+    id                 = ARGV[1],
+    agent_id           = ARGV[2],   -- empty: any agent
+    user_id            = ARGV[3],   -- empty: any user
+    marker_lifetime_ms = ARGV[4],   -- 0: leave no marker
 }
 
-local function others(wanted, actual) return wanted ~= '' and wanted ~= actual end
+local function differs(expected, actual) return expected ~= '' and expected ~= actual end
 
-local now_ms = clock()
-local session, ended = living(keys, now_ms)
+local now_ms = server_time_ms()
+local session, reply = read_live_session(keys, now_ms)
 if session then
-    if others(args.agent_id, session[agentId]) or others(args.user_id, session[userId]) then return {'other'} end
-    erase(keys, args)
+    if differs(args.agent_id, session[agentId]) or differs(args.user_id, session[userId]) then
+        return {'other_owner'}
+    end
+    delete_session(keys, args)
     return {'revoked', session[agentId], session[userId]}
 end
-if ended[1] ~= 'missing' or args.marker_lifetime_ms == '0' then return ended end
+if reply[1] ~= 'missing' or args.marker_lifetime_ms == '0' then return reply end
 
 redis.call('HSET', keys.tombstone, 'revokedAt', whole(now_ms))
 redis.call('PEXPIREAT', keys.tombstone, whole(now_ms + args.marker_lifetime_ms))

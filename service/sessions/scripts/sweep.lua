@@ -1,25 +1,24 @@
--- Take a session that has ended out of its shard, and leave of its tombstone what a 410 needs.
--- returns {"swept", reason} | {"counted"} (as lost, when it was found so) | {"forgotten"} (its tombstone was gone too)
---       | {"missing"} (swept already) | {"living"} (it has not ended; the index is set right)
+-- Remove an expired session from its shard's indexes, and keep of its tombstone only what a 410 needs.
+-- returns {"swept", reason} | {"swept_lost"} (counted when it was marked) | {"swept_unknown"} (without a tombstone)
+--       | {"missing"} (swept already) | {"live"} (the index is corrected)
 local keys = {
-    session   = KEYS[1],   -- hash of the session; gone, unless someone kept it past its end
-    tombstone = KEYS[2],   -- hash that outlives it, to say 410
-    expiry    = KEYS[3],   -- its shard's ids by expiresAt
-    warning   = KEYS[4],   -- its shard's ids by the start of their warning
-    created   = KEYS[5],   -- its shard's ids by createdAt
+    session   = KEYS[1],   -- session hash
+    tombstone = KEYS[2],   -- outlives the session, for 410
+    expiry    = KEYS[3],   -- the shard's ids by expiresAt
+    warning   = KEYS[4],   -- the shard's ids by the start of their warning
+    created   = KEYS[5],   -- the shard's ids by createdAt
 }
 local args = {
     id           = ARGV[1],
-    retention_ms = ARGV[2],   -- for a tombstone that someone took its TTL from
+    retention_ms = ARGV[2],   -- for a tombstone that lost its TTL
 }
 
-local now_ms = clock()
 local score = redis.call('ZSCORE', keys.expiry, args.id)
 if not score then return {'missing'} end
-local session = living(keys, now_ms)
+local session = read_live_session(keys, server_time_ms())
 if session then
     redis.call('ZADD', keys.expiry, session[expiresAt], args.id)
-    return {'living'}
+    return {'live'}
 end
 
 local expires_at, reason, lost_at = unpack(redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'lostAt'))
@@ -31,6 +30,6 @@ end
 redis.call('ZREM', keys.created, args.id)
 redis.call('ZREM', keys.warning, args.id)
 redis.call('ZREM', keys.expiry, args.id)
-if not reason then return {'forgotten'} end
-if lost_at then return {'counted'} end
+if not reason then return {'swept_unknown'} end
+if lost_at then return {'swept_lost'} end
 return {'swept', reason}

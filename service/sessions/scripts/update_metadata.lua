@@ -1,19 +1,19 @@
--- Replace a live session's metadata, if nothing has changed the session since the revision it was merged over.
--- returns {"live", now_ms, session} | {"changed_meanwhile", now_ms, session}
+-- Replace a live session's metadata, unless the session changed after the caller read it.
+-- returns {"live", now_ms, session} | {"changed", now_ms, session}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
-    session   = KEYS[1],   -- hash of the session
-    tombstone = KEYS[2],   -- hash that outlives it, to say 410
+    session   = KEYS[1],   -- session hash
+    tombstone = KEYS[2],   -- outlives the session, for 410
 }
 local args = {
-    revision = ARGV[1],   -- that of the metadata which was merged over
-    metadata = ARGV[2],   -- JSON, never opened here
+    revision = ARGV[1],   -- the revision that the caller read
+    metadata = ARGV[2],   -- JSON, never parsed here
 }
 
-local now_ms = clock()
-local session, ended = living(keys, now_ms)
-if ended then return ended end
-if session[revision] ~= args.revision then return {'changed_meanwhile', now_ms, session} end
+local now_ms = server_time_ms()
+local session, reply = read_live_session(keys, now_ms)
+if not session then return reply end
+if session[revision] ~= args.revision then return {'changed', now_ms, session} end
 
 session[revision] = whole(session[revision] + 1)
 session[metadata] = args.metadata
