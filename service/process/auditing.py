@@ -39,8 +39,8 @@ def _opened(settings: Settings) -> AuditFile:
 
 def _lines_into(file: AuditFile, metrics: Metrics) -> LogWriter:
     lines = LogWriter(file, name="the audit log")
-    lines.before_writing, lines.when_refused = file.follow, file.tell
-    lines.when_dropped = metrics.log_lines_dropped.labels("audit").inc
+    lines.before_write, lines.on_error = file.follow, file.tell
+    lines.on_dropped = metrics.log_lines_dropped.labels("audit").inc
     return lines
 
 

@@ -100,7 +100,7 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     settings = settings.model_copy(update={"session_max_connections": room_for(settings.session_max_connections)})
     clients = connect_clients(url, settings, metrics, SCRIPTS)
     if event_log.writer is not None:
-        event_log.writer.when_dropped = metrics.log_lines_dropped.labels("stderr").inc
+        event_log.writer.on_dropped = metrics.log_lines_dropped.labels("stderr").inc
     around = as_it_is
     if settings.session_tracing:
         tracing = _tracing(event_log.secret)

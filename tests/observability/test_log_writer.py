@@ -1,4 +1,4 @@
-"""Lines on their way out: held for a moment, in their order, from any thread, and never waited for."""
+"""Lines from any thread are written in order and in batches, and never delay the caller."""
 
 import errno
 import os
@@ -13,124 +13,124 @@ from unittest.mock import Mock
 
 import pytest
 
-from service.observability.log_writer import LogWriter, _pieces
+from service.observability.log_writer import LogWriter, _batches
 
 LONG = "x" * 1000
-"""Some hundred of them fill a pipe."""
+"""About a hundred of these lines fill a pipe."""
 
 
 class Pipe(NamedTuple):
-    """Lines that leave through a pipe, and its end to read from."""
+    """A writer to a pipe, and the end of the pipe to read from."""
 
-    lines: LogWriter
+    writer: LogWriter
     end: int
 
     def read(self) -> bytes:
-        """What is there, as soon as something is."""
+        """Wait for data and return it."""
         return os.read(self.end, 1_000_000)
 
-    def read_to_the_end(self) -> bytes:
-        """What is there once everything has been written."""
-        self.lines.close()
+    def read_all(self) -> bytes:
+        """Close the writer and return the rest of its lines."""
+        self.writer.close()
         return self.read()
 
-    def read_what_is_there(self) -> bytes:
-        is_there, _, _ = select.select([self.end], [], [], 0.01)
-        return self.read() if is_there else b""
+    def read_available(self) -> bytes:
+        readable, _, _ = select.select([self.end], [], [], 0.01)
+        return self.read() if readable else b""
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
     end, beginning = os.pipe()
     with open(beginning, "w") as stream:
-        lines = LogWriter(stream)
-        yield Pipe(lines, end)
+        writer = LogWriter(stream)
+        yield Pipe(writer, end)
         os.close(end)
-        lines.close()
+        writer.close()
 
 
-def test_a_line_leaves_in_its_moment(pipe: Pipe) -> None:
-    pipe.lines.write("alone")
+def test_a_line_is_written_after_a_short_delay(pipe: Pipe) -> None:
+    pipe.writer.write("alone")
 
     assert pipe.read() == b"alone\n"
 
 
 @pytest.fixture
-def held_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.observability.log_writer._HELD_SECONDS", 600)
+def long_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.observability.log_writer._MAX_DELAY_SECONDS", 600)
 
 
-@pytest.mark.usefixtures("held_long")
-def test_lines_of_one_moment_leave_together(pipe: Pipe) -> None:
+@pytest.mark.usefixtures("long_delay")
+def test_lines_within_the_delay_are_written_together(pipe: Pipe) -> None:
     for number in range(3):
-        pipe.lines.write(str(number))
+        pipe.writer.write(str(number))
 
-    assert pipe.read_to_the_end() == b"0\n1\n2\n"
+    assert pipe.read_all() == b"0\n1\n2\n"
 
 
-@pytest.mark.usefixtures("held_long")
-def test_what_does_not_wait_takes_along_what_does(pipe: Pipe) -> None:
-    pipe.lines.write("before")
+@pytest.mark.usefixtures("long_delay")
+def test_an_urgent_line_is_written_now_with_the_lines_before_it(pipe: Pipe) -> None:
+    pipe.writer.write("before")
 
-    pipe.lines.write_at_once("urgent")
+    pipe.writer.write_now("urgent")
 
     assert pipe.read() == b"before\nurgent\n"
 
 
-@pytest.mark.usefixtures("held_long")
+@pytest.mark.usefixtures("long_delay")
 @pytest.mark.parametrize("level", [30, 40, 50], ids=["warning", "error", "critical"])
-def test_from_warnings_on_nothing_waits(pipe: Pipe, level: int) -> None:
-    pipe.lines.at(level)("urgent")
+def test_warnings_and_errors_are_written_now(pipe: Pipe, level: int) -> None:
+    pipe.writer.at(level)("urgent")
 
     assert pipe.read() == b"urgent\n"
 
 
-@pytest.mark.usefixtures("held_long")
-def test_what_is_less_than_a_warning_waits(pipe: Pipe) -> None:
-    pipe.lines.at(20)("patient")
-    pipe.lines.at(10)("more so")
+@pytest.mark.usefixtures("long_delay")
+def test_lines_below_warnings_are_delayed(pipe: Pipe) -> None:
+    pipe.writer.at(20)("patient")
+    pipe.writer.at(10)("more patient")
 
-    assert pipe.read_what_is_there() == b""
+    assert pipe.read_available() == b""
 
 
-def test_what_several_threads_write_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.observability.log_writer._HELD_SECONDS", 0)
+def test_lines_of_several_threads_are_all_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.observability.log_writer._MAX_DELAY_SECONDS", 0)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(0.000001)
     numbers = [str(number) for number in range(20_000)]
 
     with (tmp_path / "log").open("w") as stream, ThreadPoolExecutor(4) as threads:
-        lines = LogWriter(stream)
-        for _ in threads.map(lines.write, numbers):
+        writer = LogWriter(stream)
+        for _ in threads.map(writer.write, numbers):
             pass
-        lines.close()
+        writer.close()
     sys.setswitchinterval(interval)
 
     assert sorted((tmp_path / "log").read_text().split()) == sorted(numbers)
 
 
-def test_nobody_waits_for_a_reader_who_does_not_read_and_what_was_dropped_is_told(
+def test_lines_are_dropped_and_counted_if_the_reader_does_not_read(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.observability.log_writer._MOST_HELD", 100)
+    monkeypatch.setattr("service.observability.log_writer._MAX_QUEUED_LINES", 100)
     for _ in range(1000):
-        pipe.lines.write_at_once(LONG)
+        pipe.writer.write_now(LONG)
 
     taken = b""
     while not caplog.messages:
-        taken += pipe.read_what_is_there()
-    pipe.lines.write("the end")
-    taken += pipe.read_to_the_end()
+        taken += pipe.read_available()
+    pipe.writer.write("the end")
+    taken += pipe.read_all()
 
     dropped = 1000 - taken.count(LONG.encode())
-    assert caplog.messages == [f"{dropped} lines of the log were dropped: a reader was too slow, or a disk full"]
+    assert caplog.messages == [f"{dropped} lines of the log were dropped: the reader was too slow or the disk full"]
 
 
-def test_where_writes_may_not_block_every_line_is_whole_and_there(pipe: Pipe) -> None:
-    os.set_blocking(pipe.lines._file, False)
+def test_a_non_blocking_file_receives_every_line_whole(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer._file, False)
     lines = [f"{number} {LONG}" for number in range(1000)]
     for line in lines:
-        pipe.lines.write(line)
+        pipe.writer.write(line)
 
     taken = b""
     while taken.count(b"\n") < len(lines):
@@ -139,49 +139,56 @@ def test_where_writes_may_not_block_every_line_is_whole_and_there(pipe: Pipe) ->
     assert taken.decode().splitlines() == lines
 
 
-def test_a_line_that_a_full_disk_tore_is_ended_before_the_next(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Mock(side_effect=[len("torn"), OSError(errno.ENOSPC, ""), len("\nnext\n")])
+def test_the_next_line_starts_on_a_new_line_if_a_full_disk_cut_the_last(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Mock(side_effect=[len("part"), OSError(errno.ENOSPC, ""), len("\nnext\n")])
     monkeypatch.setattr("service.observability.log_writer.os", SimpleNamespace(write=write))
 
-    pipe.lines.write_at_once("torn line")
-    while not pipe.lines._dropped:
+    pipe.writer.write_now("part line")
+    while not pipe.writer._dropped:
         pass
-    pipe.lines.write_at_once("next")
-    pipe.lines.close()
+    pipe.writer.write_now("next")
+    pipe.writer.close()
 
-    assert [bytes(call.args[1]) for call in write.call_args_list] == [b"torn line\n", b" line\n", b"\nnext\n"]
+    assert [bytes(call.args[1]) for call in write.call_args_list] == [b"part line\n", b" line\n", b"\nnext\n"]
 
 
-def test_a_reader_who_does_not_read_does_not_hold_up_the_end(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.observability.log_writer._END_SECONDS", 0.05)
+def test_close_does_not_wait_for_a_reader_that_does_not_read(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.observability.log_writer._CLOSE_TIMEOUT_SECONDS", 0.05)
     for _ in range(1000):
-        pipe.lines.write(LONG)
+        pipe.writer.write(LONG)
 
-    pipe.lines.close()
+    pipe.writer.close()
 
-    assert pipe.lines._thread.is_alive()
+    assert pipe.writer._thread.is_alive()
 
 
-def test_a_reader_who_has_gone_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+def test_lines_for_a_closed_pipe_are_dropped(tmp_path: Path) -> None:
     end, beginning = os.pipe()
     os.close(end)
 
     with open(beginning, "w") as stream:
-        lines = LogWriter(stream)
-        lines.write_at_once("lost")
-        lines.close()
+        writer = LogWriter(stream)
+        writer.write_now("lost")
+        writer.close()
 
-    assert not lines._thread.is_alive()
-    assert lines._dropped == 1
-
-
-def test_what_is_no_text_is_written_all_the_same(pipe: Pipe) -> None:
-    pipe.lines.write_at_once("half a pair: \ud800, and a word: grüße")
-
-    assert pipe.read().decode() == "half a pair: \\ud800, and a word: grüße\n"
+    assert not writer._thread.is_alive()
+    assert writer._dropped == 1
 
 
-def test_where_others_write_too_lines_leave_in_pieces_that_stay_whole() -> None:
+def test_characters_without_utf_8_encoding_are_escaped(pipe: Pipe) -> None:
+    pipe.writer.write_now("a lone surrogate: \ud800, and a word: grüße")
+
+    assert pipe.read().decode() == "a lone surrogate: \\ud800, and a word: grüße\n"
+
+
+def test_batches_for_a_shared_file_contain_whole_lines() -> None:
     lines = [b"one\n", b"two\n", b"three\n", b"much too long\n", b"six\n"]
 
-    assert [b"".join(piece) for piece in _pieces(lines, 8)] == [b"one\ntwo\n", b"three\n", b"much too long\n", b"six\n"]
+    assert [b"".join(batch) for batch in _batches(lines, 8)] == [
+        b"one\ntwo\n",
+        b"three\n",
+        b"much too long\n",
+        b"six\n",
+    ]
