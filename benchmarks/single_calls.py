@@ -28,7 +28,7 @@ async def serve() -> None:
         RedisClients(calls, calls, calls, calls, watch, calls.aclose),
         AccessLog(metrics, open_event_log(sys.stderr, "json", "info")),
     )
-    runner = Runner(app, "schema")
+    runner = Runner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()
     await asyncio.Event().wait()

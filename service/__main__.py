@@ -7,7 +7,7 @@ import sys
 import uvloop
 
 from service.auth.api_keys import new_key
-from service.auth.factory import require_authentication
+from service.auth.authenticator import require_authentication
 from service.cli import arguments
 from service.errors import StartupError
 from service.observability.event_log import open_event_log

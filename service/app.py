@@ -1,18 +1,15 @@
 """Wiring: what the application is made of, and in which order it is taken down."""
 
-from collections.abc import AsyncIterator, Iterable
-from typing import cast
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from service.api import health_routes, openapi, session_routes
 from service.api.access_log import AccessLog
-from service.api.app_keys import ACCESS_LOG, CLIENT_ADDRESSES, HEALTH, LISTING, POLICIES, REVOKER, SETTINGS, STORE
-from service.api.audit_context import audited
-from service.api.client_address import ClientAddresses
+from service.api.app_keys import ACCESS_LOG, HEALTH, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
+from service.api.middleware import MIDDLEWARE, ApplicationMiddleware, build_middleware
 from service.api.security_headers import add_security_headers
-from service.auth.authenticator import with_authentication
-from service.auth.factory import authenticator_for
+from service.auth.authenticator import build_authenticator
 from service.maintenance.health import Health
 from service.maintenance.health_reasons import HealthReasons
 from service.maintenance.index_removal import ROUND_SECONDS as DELIST_SECONDS
@@ -27,8 +24,7 @@ from service.maintenance.startup_checks import ROUND_SECONDS as UPKEEP_SECONDS
 from service.maintenance.startup_checks import StartupChecks
 from service.maintenance.sweeper import Sweeper
 from service.observability.audit import Audit
-from service.rate_limit.factory import rate_limiter_for
-from service.rate_limit.limiter import beside_limits, limited
+from service.rate_limit.limiter import build_rate_limiter
 from service.redis_client.factory import RedisClients
 from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
@@ -43,11 +39,15 @@ RECONCILE_TIMEOUT_SECONDS = 60
 
 
 def create_app(
-    settings: Settings, clients: RedisClients, watch: AccessLog, audit: Audit | None = None
+    settings: Settings,
+    clients: RedisClients,
+    watch: AccessLog,
+    audit: Audit | None = None,
+    tracing: ApplicationMiddleware | None = None,
 ) -> web.Application:
-    """The service over the given clients, which it closes when it is cleaned up. `watch` is for its runner to keep.
+    """Build the application. Its cleanup closes the clients.
 
-    Raises StartupError where the keys of callers cannot be read.
+    Raises StartupError if the API key file cannot be loaded.
     """
     keys = build_keys(settings)
     timeout_seconds = settings.session_store_timeout_seconds
@@ -94,24 +94,23 @@ def create_app(
         await losses.aclose()
         await clients.aclose()
 
+    rate_limiter = build_rate_limiter(settings, clients.no_wait, keys, metrics)
+    authenticator = build_authenticator(settings)
+    middleware = build_middleware(settings, watch, tracing, layout, rate_limiter, authenticator, audit)
+
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
-    app[CLIENT_ADDRESSES] = addresses = ClientAddresses(settings.trusted_networks)
     app[HEALTH] = health
     app[ACCESS_LOG] = watch
+    app[MIDDLEWARE] = middleware
     app[POLICIES] = policies
     app[STORE] = build_session_store(settings, clients.main, events, watch.log.secret)
     app[LISTING] = SessionListing(clients.bulk, keys, session_counts, delisting.met)
-    app[REVOKER] = BulkRevocation(clients.bulk, keys, events)
+    app[REVOCATION] = BulkRevocation(clients.bulk, keys, events)
     app.cleanup_ctx.append(store_in_use)
     app.on_response_prepare.append(add_security_headers)
-    rate_limiter = rate_limiter_for(settings, addresses, clients.no_wait, keys, metrics)
-    authenticator = authenticator_for(settings, None if rate_limiter is None else rate_limiter.admit, audit)
     if authenticator is not None:
         app.on_cleanup.append(lambda _: authenticator.aclose())
-    told = audited(cast(Iterable[web.RouteDef], session_routes.routes), is_on=audit is not None)
-    about_sessions = limited(with_authentication(told, authenticator), rate_limiter)
-    others = [*cast(Iterable[web.RouteDef], health_routes.routes), *openapi.routes(settings)]
-    app.add_routes(beside_limits(with_authentication(others, authenticator), rate_limiter))
-    app.add_routes([web.route(r.method, r.path, layout.before(r.handler), **r.kwargs) for r in about_sessions])
+    routes = [*health_routes.routes, *openapi.routes(settings), *session_routes.routes]
+    app.add_routes([middleware.wrap_route(route) for route in routes])
     return app

@@ -65,8 +65,16 @@ class Unauthorized(ServiceError):
         return bool(self.facts["reason"] == "unknown")
 
     @classmethod
+    def missing(cls, detail: str) -> Self:
+        return cls(detail, reason="missing")
+
+    @classmethod
     def unknown(cls) -> Self:
         return cls("The key or token is not valid for this service.", reason="unknown")
+
+    @classmethod
+    def expired(cls) -> Self:
+        return cls("The token has expired.", reason="expired")
 
 
 class Forbidden(ServiceError):

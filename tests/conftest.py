@@ -17,6 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from schemathesis.pytest.plugin import SchemathesisFunction
 
 from service.api.access_log import AccessLog
+from service.api.middleware import ApplicationMiddleware
 from service.api.runner import Runner
 from service.app import create_app
 from service.observability.event_log import EventLog
@@ -87,16 +88,16 @@ class ServiceServer(TestServer):
         settings: Settings,
         redis: Redis,
         on: Callable[[RedisClient], RedisClient] = lambda redis_client: redis_client,
+        tracing: ApplicationMiddleware | None = None,
     ) -> None:
         metrics = Metrics()
         clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
         watch = AccessLog(metrics, EventLog(SharedSecret()))
         clients = clients._replace(main=on(clients.main), no_wait=on(clients.no_wait), bulk=on(clients.bulk))
-        super().__init__(create_app(settings, clients, watch))
-        self._settings = settings
+        super().__init__(create_app(settings, clients, watch, tracing=tracing))
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, self._settings.session_error_format, **options)
+        return Runner(self.app, **options)
 
 
 def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:

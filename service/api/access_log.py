@@ -13,7 +13,7 @@ from multidict import istr
 from prometheus_client import Histogram
 
 from service.api.json_response import JsonResponse
-from service.api.middleware import PROBES, Handle
+from service.api.routes import PROBE_PATHS, Handler
 from service.observability.event_log import EventLog, WriteEvent
 from service.observability.log import REQUEST_ID
 from service.observability.metrics import Metrics
@@ -44,8 +44,8 @@ class AccessLog:
         self._prefix = secrets.token_hex(8)
         self._numbers = count(1)
 
-    def over(self, handle: Handle) -> Handle:
-        """The same, under watch. `handle` finds a route for every request; it raises nothing, but may be cancelled."""
+    def middleware(self, handler: Handler) -> Handler:
+        """The same, under watch. `handler` finds a route for every request; it raises nothing, but may be cancelled."""
 
         replies_or_none = self._answered
 
@@ -56,7 +56,7 @@ class AccessLog:
                 request_id = self._new_id()
             REQUEST_ID.set(request_id)
             try:
-                response = await handle(request)
+                response = await handler(request)
             except asyncio.CancelledError:
                 replies_or_none(request, request_id, started, CUT_OFF, None)
                 raise
@@ -86,7 +86,7 @@ class AccessLog:
     def _new_kind(self, named: "_Named") -> "_Kind":
         method, resource, status, code = named
         route = resource if isinstance(resource, str) else resource.canonical
-        is_usual = route in PROBES and status < HTTPStatus.BAD_REQUEST
+        is_usual = route in PROBE_PATHS and status < HTTPStatus.BAD_REQUEST
         level: LogLevel = "warning" if status >= CUT_OFF else "debug" if is_usual else "info"
         refused = {"code": code} if code else {}
         write = self.log.bind(level, "request", method=method, route=route, status=status, **refused)

@@ -1,10 +1,11 @@
-"""What handlers find in the application, by typed key."""
+"""Typed keys of the services in an application and of the values in a request."""
 
 from aiohttp import web
 
 from service.api.access_log import AccessLog
-from service.api.client_address import ClientAddresses
+from service.auth.scopes import Caller
 from service.maintenance.health import Health
+from service.rate_limit.limit import RateLimitStatus
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
@@ -13,9 +14,14 @@ from service.settings import Settings
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", SessionStore)
-ACCESS_LOG = web.AppKey("watch", AccessLog)
+LISTING = web.AppKey("listing", SessionListing)
+REVOCATION = web.AppKey("revocation", BulkRevocation)
 POLICIES = web.AppKey("policies", Policies)
 HEALTH = web.AppKey("health", Health)
-LISTING = web.AppKey("directory", SessionListing)
-REVOKER = web.AppKey("revocation", BulkRevocation)
-CLIENT_ADDRESSES = web.AppKey("addresses", ClientAddresses)
+ACCESS_LOG = web.AppKey("access_log", AccessLog)
+
+CALLER = web.RequestKey("caller", Caller)
+"""Set by authentication. Absent if authentication is off."""
+
+RATE_LIMIT_STATUS = web.RequestKey("rate_limit_status", RateLimitStatus)
+"""Set by rate limiting. Absent if rate limits are off."""

@@ -1,53 +1,57 @@
-"""Pages of other sites: browsers let those of the named origins call the service and read its answers, and no others.
+"""Cross-origin requests (CORS) from the origins in the settings.
 
-Nothing here is asked of a caller's key: browsers ask before they send one. Cookies are none of the service's, so no
-answer allows credentials.
+A preflight request has no key, so it needs no authentication. The service uses no cookies and allows no credentials.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from aiohttp import web
 
-from service.api.middleware import Handle
+from service.api.request_headers import API_KEY_HEADER
+from service.api.routes import Handler
 
-ANY = "*"
+ANY_ORIGIN = "*"
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
-    "Authorization, Content-Type, Idempotency-Key, If-Match, X-API-KEY, X-Request-ID, traceparent, tracestate"
+    f"Authorization, Content-Type, Idempotency-Key, If-Match, {API_KEY_HEADER}, X-Request-ID, traceparent, tracestate"
 )
-_EXPOSED = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+_EXPOSED_HEADERS = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 _MAX_AGE_SECONDS = "600"
 
 
-def shared(handle: Handle, origins: Collection[str]) -> Handle:
-    """The same for pages of these origins, where there are any. `handle` raises no refusal, but answers with it."""
-    if not origins:
+def cors(origins: Collection[str]) -> Callable[[Handler], Handler]:
+    """Return middleware that lets pages of these origins call the service. Its handler must raise no exceptions."""
+    is_any_allowed = ANY_ORIGIN in origins
+
+    def wrap(handler: Handler) -> Handler:
+        if not origins:
+            return handler
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            origin = request.headers.get("Origin")
+            response = await handler(request)
+            is_allowed = origin is not None and (is_any_allowed or origin in origins)
+            if is_allowed and _is_preflight(request) and response.status == 405:
+                response = _preflight_response()
+            if not is_any_allowed:
+                response.headers["Vary"] = "Origin"
+            if is_allowed:
+                response.headers["Access-Control-Allow-Origin"] = ANY_ORIGIN if is_any_allowed else str(origin)
+                response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+            return response
+
         return handle
-    any_origin = ANY in origins
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        response = await handle(request)
-        is_allowed = origin is not None and (any_origin or origin in origins)
-        if is_allowed and _asks_beforehand(request) and response.status == 405:
-            response = _go_ahead()
-        if not any_origin:
-            response.headers["Vary"] = "Origin"
-        if is_allowed:
-            response.headers["Access-Control-Allow-Origin"] = ANY if any_origin else str(origin)
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
-        return response
-
-    return answer
+    return wrap
 
 
-def _asks_beforehand(request: web.Request) -> bool:
+def _is_preflight(request: web.Request) -> bool:
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
 
 
-def _go_ahead() -> web.Response:
-    """To a page that asks what it may send to a path that there is: the same everywhere, for all calls."""
+def _preflight_response() -> web.Response:
+    """Return the same answer for every path that exists."""
     return web.Response(
         status=204,
         headers={

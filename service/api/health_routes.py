@@ -9,21 +9,22 @@ from prometheus_client.exposition import choose_encoder
 
 from service.api.app_keys import ACCESS_LOG, HEALTH
 from service.api.responses import json_response
+from service.api.routes import RouteTable
 from service.api.session_routes import SESSIONS
-from service.auth.scopes import ADMIN, COUNT, OPEN
+from service.auth.scopes import ADMIN, COUNT, PUBLIC
 from service.errors import StoreUnavailable
 from service.maintenance.health import Counts, Health
 from service.maintenance.health_reasons import Reason, reason_of
 
-routes = web.RouteTableDef()
+routes = RouteTable(serve_sessions=False)
 
 
-@routes.get("/livez", needs=OPEN)
+@routes.get("/livez", permission=PUBLIC)
 async def livez(_: web.Request) -> web.StreamResponse:
     return json_response({"status": "alive"})
 
 
-@routes.get("/readyz", needs=OPEN)
+@routes.get("/readyz", permission=PUBLIC)
 async def readyz(request: web.Request) -> web.StreamResponse:
     obstacle = await request.app[HEALTH].why_not_ready()
     if obstacle is None:
@@ -31,7 +32,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     return json_response({"status": "not ready", "reason": obstacle}, status=503, headers=StoreUnavailable.headers)
 
 
-@routes.get(SESSIONS + "/health", needs=COUNT)
+@routes.get(SESSIONS + "/health", permission=COUNT)
 async def health(request: web.Request) -> web.StreamResponse:
     health = request.app[HEALTH]
     try:
@@ -41,7 +42,7 @@ async def health(request: web.Request) -> web.StreamResponse:
     return json_response(_report(health, "degraded" if reasons else "healthy", counts, reasons))
 
 
-@routes.get("/metrics", needs=ADMIN)
+@routes.get("/metrics", permission=ADMIN)
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
     metrics = request.app[ACCESS_LOG].metrics

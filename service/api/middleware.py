@@ -1,18 +1,23 @@
-"""What goes around every request: whatever is raised in answering it becomes a response here.
-
-It wraps the whole application and is no aiohttp middleware: those cost more, and do not see what aiohttp refuses itself
-before it has found a handler.
-"""
+"""The middleware around handlers, in one ordered list."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import NamedTuple
 
-from aiohttp import ClientConnectionResetError, HttpVersion10, HttpVersion11, web
-from aiohttp.web_urldispatcher import MatchInfoError
+from aiohttp import ClientConnectionResetError, web
 
+from service.api.access_log import AccessLog
+from service.api.app_keys import CALLER, RATE_LIMIT_STATUS
+from service.api.client_address import ClientAddresses
+from service.api.cors import cors
+from service.api.request_headers import credential_of
 from service.api.responses import error_response
+from service.api.routes import Handler, Route, path_template_of
+from service.api.server import require_http_1
+from service.auth.authenticator import Authenticator
 from service.errors import (
+    Forbidden,
     InternalError,
     MalformedRequest,
     MethodNotAllowed,
@@ -20,73 +25,270 @@ from service.errors import (
     PayloadTooLarge,
     RouteNotFound,
     ServiceError,
+    SessionNotFound,
+    Unauthorized,
 )
-from service.rate_limit.status import RATE_LIMIT_STATUS
-from service.settings import MAX_BODY_BYTES
+from service.maintenance.schema_version import SchemaVersion
+from service.observability.audit import ORIGIN, Audit, Origin
+from service.rate_limit.limit import RateLimitStatus
+from service.rate_limit.limiter import RateLimiter
+from service.settings import MAX_BODY_BYTES, Settings
 
-Handle = Callable[[Any], Awaitable[web.StreamResponse]]
-
-PROBES = frozenset(("/livez", "/readyz", "/metrics"))
-"""What machines ask every few seconds: worth no line of the log and no trace."""
+ApplicationMiddleware = Callable[[Handler], Handler]
+RouteMiddleware = Callable[[Handler, Route], Handler]
 
 _EXPECTATION_FAILED = OtherHTTPError(417, "Expectation Failed")
-_LEFT = MalformedRequest("The client left before it was told to go on.")
+_DISCONNECTED = MalformedRequest("The client disconnected before it received 100 Continue.")
 
 _log = logging.getLogger(__name__)
 
 
-def errors_middleware(handle: Handle, error_format: str) -> Handle:
-    """Map every refusal to its body; anything else is logged and answered 500, empty-handed."""
+class Middleware(NamedTuple):
+    """All middleware of an application, outermost first.
 
-    async def answer(request: Any) -> web.StreamResponse:
-        try:
-            if request._version is not HttpVersion11:
-                _require_spoken(request)
-            return await handle(request)
-        except ServiceError as refusal:
-            return _response(request, refusal)
-        except web.HTTPException as error:
-            return _response(request, _refusal_of(request, error))
-        except ClientConnectionResetError:
-            return error_response(_LEFT, error_format)  # to nobody, but in the log
-        except Exception:
-            if not request.headers.get("Expect", "").isascii():
-                return error_response(_EXPECTATION_FAILED, error_format)  # aiohttp, before it asked a handler
-            _log.exception("a request failed")  # its line, which has the same request_id, says which
-            return _response(request, InternalError())
+    Middleware that is off, or that a route does not need, returns the handler itself.
+    """
 
-    def _response(request: Any, refusal: ServiceError) -> web.StreamResponse:
-        response = error_response(refusal, error_format)
-        told = request.get(RATE_LIMIT_STATUS)
-        if told is not None:
-            response.headers.update(told.fields())
+    for_application: tuple[ApplicationMiddleware, ...]
+    """Handles every request, also requests without a route."""
+    for_routes: tuple[RouteMiddleware, ...]
+    """Handles requests that match a route."""
+
+    def wrap_application(self, handler: Handler) -> Handler:
+        for middleware in reversed(self.for_application):
+            handler = middleware(handler)
+        return handler
+
+    def wrap_route(self, route: Route) -> web.RouteDef:
+        handler = route.handler
+        for middleware in reversed(self.for_routes):
+            handler = middleware(handler, route)
+        return web.route(route.method, route.path, handler)
+
+
+MIDDLEWARE = web.AppKey("middleware", Middleware)
+
+
+def build_middleware(
+    settings: Settings,
+    access_log: AccessLog,
+    tracing: ApplicationMiddleware | None,
+    schema_version: SchemaVersion,
+    rate_limiter: RateLimiter | None,
+    authenticator: Authenticator | None,
+    audit: Audit | None,
+) -> Middleware:
+    addresses = ClientAddresses(settings.trusted_networks)
+    return Middleware(
+        for_application=(
+            access_log.middleware,
+            *([] if tracing is None else [tracing]),
+            cors(settings.cors_origins),
+            handle_errors(settings.session_error_format),
+        ),
+        for_routes=(
+            require_schema_version(schema_version),
+            limit_addresses(rate_limiter, addresses),
+            authenticate(authenticator, addresses, audit),
+            limit_callers(rate_limiter),
+            record_origin(audit, addresses),
+        ),
+    )
+
+
+def handle_errors(error_format: str) -> ApplicationMiddleware:
+    """Turn exceptions into error responses. Log unexpected exceptions and answer 500.
+
+    This is no aiohttp middleware: those do not see the errors that aiohttp raises before it finds a handler.
+    """
+
+    def wrap(handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                require_http_1(request)
+                return await handler(request)
+            except ServiceError as error:
+                return respond(request, error)
+            except web.HTTPException as error:
+                return respond(request, _service_error(request, error))
+            except ClientConnectionResetError:
+                return error_response(_DISCONNECTED, error_format)  # only logged
+            except Exception:
+                if not request.headers.get("Expect", "").isascii():
+                    return error_response(_EXPECTATION_FAILED, error_format)  # aiohttp failed to parse it
+                _log.exception("a request failed")
+                return respond(request, InternalError())
+
+        return handle
+
+    def respond(request: web.Request, error: ServiceError) -> web.StreamResponse:
+        response = error_response(error, error_format)
+        status = request.get(RATE_LIMIT_STATUS)
+        if status is not None:
+            response.headers.update(status.headers())
         return response
 
-    return answer
+    return wrap
 
 
-def route_of(request: web.Request) -> str | None:
-    """The template of the route that a request took; None where there was none."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else None
+def require_schema_version(schema_version: SchemaVersion) -> RouteMiddleware:
+    """Answer 503 unless this version can read the data in Redis."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if not route.serves_sessions:
+            return handler
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not schema_version.is_supported:
+                await schema_version.require_supported()
+            return await handler(request)
+
+        return handle
+
+    return wrap
 
 
-def _require_spoken(request: Any) -> None:
-    """Raises MalformedRequest for HTTP/0.9 and HTTP/2.0, which aiohttp's parser lets pass as if they were HTTP/1."""
-    major, minor = request._version
-    if (major, minor) not in (HttpVersion10, HttpVersion11):
-        request._version = HttpVersion10  # of the answer
-        request._match_info = MatchInfoError(web.HTTPBadRequest())  # no route is looked for any more
-        raise MalformedRequest(f"HTTP/{major}.{minor} is not spoken here; HTTP/1.1 is.")
+def limit_addresses(limiter: RateLimiter | None, addresses: ClientAddresses) -> RouteMiddleware:
+    """Count requests by client address, and failed lookups by address and caller."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if limiter is None:
+            return handler
+        return limit_requests(limiter, handler, route) if route.serves_sessions else limit_lookups(limiter, handler)
+
+    def limit_requests(limiter: RateLimiter, handler: Handler, route: Route) -> Handler:
+        names_session = route.names_session
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            status = request[RATE_LIMIT_STATUS] = RateLimitStatus()
+            address = addresses.address_of(request)
+            await limiter.count_request(address, status, names_session=names_session)
+            try:
+                response = await handler(request)
+            except (SessionNotFound, Unauthorized) as error:
+                if _is_failed_lookup(error):
+                    await limiter.count_failed_lookup(address, request.get(CALLER), status)
+                raise
+            response.headers.update(status.headers())
+            return response
+
+        return handle
+
+    def limit_lookups(limiter: RateLimiter, handler: Handler) -> Handler:
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except Unauthorized as error:
+                status = request[RATE_LIMIT_STATUS] = RateLimitStatus()
+                if _is_failed_lookup(error):
+                    await limiter.count_failed_lookup(addresses.address_of(request), None, status)
+                raise
+
+        return handle
+
+    return wrap
 
 
-def _refusal_of(request: web.BaseRequest, error: web.HTTPException) -> ServiceError:
+def authenticate(
+    authenticator: Authenticator | None, addresses: ClientAddresses, audit: Audit | None
+) -> RouteMiddleware:
+    """Find the caller and require the permission of the route. Audit requests without permission."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        permission = route.permission
+        if authenticator is None or permission is None:
+            return handler
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                credential = credential_of(request)
+                caller = authenticator.find_caller(credential) or await authenticator.verify(credential)
+                request[CALLER] = caller
+                permission.require(caller)
+                return await handler(request)
+            except (Unauthorized, Forbidden) as error:
+                if audit is not None:
+                    _audit_rejection(audit, addresses, request, error)
+                raise
+
+        return handle
+
+    return wrap
+
+
+def limit_callers(limiter: RateLimiter | None) -> RouteMiddleware:
+    """Count requests by caller."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if limiter is None or not limiter.limits_callers or not route.serves_sessions:
+            return handler
+        names_session = route.names_session
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            await limiter.count_caller_request(request[CALLER], request[RATE_LIMIT_STATUS], names_session=names_session)
+            return await handler(request)
+
+        return handle
+
+    return wrap
+
+
+def record_origin(audit: Audit | None, addresses: ClientAddresses) -> RouteMiddleware:
+    """Let the audit find the caller and the address of a request."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if audit is None or not route.is_audited:
+            return handler
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            ORIGIN.set(partial(_origin_of, request, addresses))
+            return await handler(request)
+
+        return handle
+
+    return wrap
+
+
+def _service_error(request: web.BaseRequest, error: web.HTTPException) -> ServiceError:
     match error:
         case web.HTTPNotFound():
-            return RouteNotFound(f"There is nothing at {request.rel_url.path}.")
+            return RouteNotFound(f"No route matches {request.rel_url.path}.")
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(error.method, ", ".join(sorted(error.allowed_methods)))
         case web.HTTPRequestEntityTooLarge():
             return PayloadTooLarge(MAX_BODY_BYTES)
         case _:
             return OtherHTTPError(error.status, error.reason)
+
+
+def _is_failed_lookup(error: SessionNotFound | Unauthorized) -> bool:
+    return not isinstance(error, Unauthorized) or error.is_failed_lookup
+
+
+def _audit_rejection(
+    audit: Audit, addresses: ClientAddresses, request: web.Request, error: Unauthorized | Forbidden
+) -> None:
+    audit.tell(
+        "access",
+        outcome="refused",
+        origin=partial(_origin_of, request, addresses),
+        session=request.match_info.get("session_id"),
+        method=request.method,
+        route=path_template_of(request),
+        status=error.status,
+        **error.facts,
+    )
+
+
+def _origin_of(request: web.Request, addresses: ClientAddresses) -> Origin:
+    address = addresses.address_of(request)
+    caller = request.get(CALLER)
+    if caller is None:
+        return Origin("anonymous", address=address)
+    return Origin(caller.kind, caller.name, address)

@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 import yaml
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from service.api.cors import ANY
+from service.api.cors import ANY_ORIGIN
 from service.api.openapi_auth import fill_in_access
 from service.api.openapi_caps import fill_in_caps
 from service.api.openapi_rate_limits import fill_in_limits
-from service.auth.scopes import OPEN
+from service.api.routes import Handler, Route
+from service.auth.scopes import PUBLIC
 from service.settings import Settings
 from service.settings.sessions import Bounds
 
@@ -44,17 +44,17 @@ _SWAGGER_FILES = {
 }
 
 
-def routes(settings: Settings) -> list[web.RouteDef]:
+def routes(settings: Settings) -> list[Route]:
     """The document, the page, and the files that the page asks for."""
     page_headers = _REVALIDATED | {"Content-Security-Policy": _PAGE_POLICY}
     return [
-        web.get(
-            "/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED), needs=OPEN
+        Route(
+            "GET", "/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED), PUBLIC
         ),
-        web.get("/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers), needs=OPEN),
-        web.get("/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED), needs=OPEN),
+        Route("GET", "/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers), PUBLIC),
+        Route("GET", "/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED), PUBLIC),
         *[
-            web.get(f"/docs/{name}", _sending(_swagger_folder() / name, content_type), needs=OPEN)
+            Route("GET", f"/docs/{name}", _sending(_swagger_folder() / name, content_type), PUBLIC)
             for name, content_type in _SWAGGER_FILES.items()
         ],
     ]
@@ -159,7 +159,7 @@ def _fill_in_request_ids(filled: Document) -> None:
 def _fill_in_origins(info: Document, origins: Collection[str]) -> None:
     """Where pages of other sites may call."""
     if origins:
-        whose = "any site" if ANY in origins else ", ".join(sorted(origins))
+        whose = "any site" if ANY_ORIGIN in origins else ", ".join(sorted(origins))
         info["description"] += (
             f"\n**Other sites.** Pages of {whose} may call, with their keys and without credentials of the browser's: "
             "`OPTIONS` on every path answers `204` to what a browser asks beforehand (CORS).\n"

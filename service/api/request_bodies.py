@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from service.api.content_encoding import opened
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
+from service.identifiers import parse_uuid
 from service.sessions.metadata import Patch, storable
 from service.settings import Settings
 from service.settings.sessions import Bounds
@@ -22,7 +23,6 @@ MAX_FAULTS_SAID = 20
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 _SAID_OF = {
@@ -30,12 +30,6 @@ _SAID_OF = {
     "extra_forbidden": "is not a member of a timeout configuration",
     "model_type": "must be an object",
 }
-
-
-def _uuid(value: object) -> str:
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
-        raise ValueError("must be a UUID in its 36 characters")
-    return value.lower()
 
 
 def _boolean(value: object) -> bool:
@@ -74,7 +68,7 @@ class _BeyondSixtyFourBits(float):
     """An integer that JSON can write and this service cannot keep exactly."""
 
 
-Uuid = Annotated[str, BeforeValidator(_uuid)]
+Uuid = Annotated[str, BeforeValidator(parse_uuid)]
 Minutes = Annotated[int | float | None, BeforeValidator(_minutes)]
 Boolean = Annotated[bool | None, BeforeValidator(_boolean)]
 Metadata = Annotated[bytes, BeforeValidator(storable)]
@@ -134,7 +128,7 @@ async def read_merge_patch(request: web.Request) -> Patch:
 def agent_id_of(request: web.Request) -> str:
     """The agent that the path names. Raises InvalidRequest."""
     try:
-        return _uuid(request.match_info["agent_id"])
+        return parse_uuid(request.match_info["agent_id"])
     except ValueError as fault:
         raise InvalidRequest({"agentId": str(fault)}) from None
 

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access_log import AccessLog
 from service.api.connection import ClientConnection
 from service.api.responses import error_response
-from service.errors import TooManyConnections
+from service.errors import MalformedRequest, TooManyConnections
 
 LONGEST_INTERVAL_SECONDS = 1
 """Between two looks at the connections; where clients have little time, a tenth of that."""
@@ -21,6 +22,17 @@ _MOST_FAREWELLS = 256
 _ROOM_AGAIN = 0.9
 
 _log = logging.getLogger(__name__)
+
+
+def require_http_1(request: Any) -> None:
+    """Raises MalformedRequest for HTTP/0.9 and HTTP/2.0, which aiohttp's parser accepts as if they were HTTP/1.1."""
+    if request._version is HttpVersion11:
+        return
+    major, minor = request._version
+    if (major, minor) not in (HttpVersion10, HttpVersion11):
+        request._version = HttpVersion10  # of the response
+        request._match_info = MatchInfoError(web.HTTPBadRequest())  # the access log reads it without a route
+        raise MalformedRequest(f"The service supports HTTP/1.1, not HTTP/{major}.{minor}.")
 
 
 class Server(web.Server):

@@ -1,17 +1,15 @@
-"""The Sessions API: routes, what they need of a caller, whether the audit tells of them, and handlers.
-
-Each handler reads the request, calls the store and replies.
-"""
+"""The routes and handlers of the Sessions API. Each handler reads the request, calls the store and responds."""
 
 from aiohttp import web
 
 from service.api import responses
-from service.api.app_keys import LISTING, POLICIES, REVOKER, SETTINGS, STORE
-from service.api.idempotency_key import creation_key_of
-from service.api.preconditions import revisions_of
+from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
 from service.api.queries import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, agent_id_of, read_body, read_merge_patch
-from service.auth.scopes import ADMIN, END_ALL, LIST, READ, WRITE, require_own, user_of
+from service.api.request_headers import expected_revisions_of, idempotency_key_of
+from service.api.routes import RouteTable
+from service.auth.scopes import ADMIN, LIST, READ, REVOKE, WRITE
+from service.errors import Forbidden
 from service.sessions import cursors
 from service.sessions.session import NewSession
 
@@ -19,82 +17,82 @@ SESSIONS = "/api/messaging/sessions"
 SESSION = SESSIONS + "/{session_id:(?!health$)[^/]+}"
 AGENT_TIMEOUT = "/api/messaging/agents/{agent_id}/timeout"
 
-routes = web.RouteTableDef()
+routes = RouteTable(serve_sessions=True)
 
 
-@routes.get(SESSION, needs=READ)
+@routes.get(SESSION, permission=READ)
 async def get(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].get(_session_id_of(request), user_of(request))
+    session = await request.app[STORE].get(_session_id_of(request), _user_id_of(request))
     return responses.session_response(session)
 
 
-@routes.post(SESSION + "/heartbeat", needs=WRITE)
+@routes.post(SESSION + "/heartbeat", permission=WRITE)
 async def heartbeat(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].heartbeat(_session_id_of(request), user_of(request))
+    session = await request.app[STORE].heartbeat(_session_id_of(request), _user_id_of(request))
     return responses.session_response(session)
 
 
-@routes.post(SESSION + "/renew", needs=WRITE)
+@routes.post(SESSION + "/renew", permission=WRITE)
 async def renew(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].renew(_session_id_of(request), user_of(request))
+    session = await request.app[STORE].renew(_session_id_of(request), _user_id_of(request))
     return responses.session_response(session)
 
 
-@routes.post(SESSIONS, needs=WRITE, audited=True)
+@routes.post(SESSIONS, permission=WRITE, is_audited=True)
 async def create(request: web.Request) -> web.StreamResponse:
     asked = await read_body(request, CreateSessionBody, request.app[SETTINGS])
-    require_own(request, asked.user_id)
-    key = creation_key_of(request)
+    _require_own(request, asked.user_id)
+    key = idempotency_key_of(request)
     new_session = NewSession(asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata)
     created = await request.app[STORE].create(new_session, key)
     return responses.created_response(created, f"{SESSIONS}/{created.session.id}")
 
 
-@routes.get(SESSIONS, needs=LIST)
+@routes.get(SESSIONS, permission=LIST)
 async def page(request: web.Request) -> web.StreamResponse:
-    asked = read_query(request, ListingQuery, user_of(request))
-    require_own(request, asked.user_id)
+    asked = read_query(request, ListingQuery, _user_id_of(request))
+    _require_own(request, asked.user_id)
     page = await request.app[LISTING].page(asked.wanted, asked.limit, asked.cursor)
-    page = page if user_of(request) is None else page.alone()
+    page = page if _user_id_of(request) is None else page.alone()
     return responses.page_response(page, cursors.written(page.wanted, page.next) if page.next else None)
 
 
-@routes.delete(SESSIONS, needs=END_ALL, audited=True)
+@routes.delete(SESSIONS, permission=REVOKE, is_audited=True)
 async def revoke(request: web.Request) -> web.StreamResponse:
     asked = read_query(request, RevocationQuery)
-    require_own(request, asked.user_id)
-    revoked = await request.app[REVOKER].revoke(asked.whose, asked.cursor)
+    _require_own(request, asked.user_id)
+    revoked = await request.app[REVOCATION].revoke(asked.whose, asked.cursor)
     return responses.revoked_response(
         revoked, cursors.written_of_rest(asked.whose, revoked.rest) if revoked.rest else None
     )
 
 
-@routes.patch(SESSION + "/timeout", needs=WRITE)
+@routes.patch(SESSION + "/timeout", permission=WRITE)
 async def update_timeout(request: web.Request) -> web.StreamResponse:
     changes = await read_body(request, TimeoutBody, request.app[SETTINGS])
     session = await request.app[STORE].update_timeout(
-        _session_id_of(request), changes.changes(), revisions_of(request), user_of(request)
+        _session_id_of(request), changes.changes(), expected_revisions_of(request), _user_id_of(request)
     )
     return responses.session_response(session)
 
 
-@routes.patch(SESSION + "/metadata", needs=WRITE)
+@routes.patch(SESSION + "/metadata", permission=WRITE)
 async def update_metadata(request: web.Request) -> web.StreamResponse:
     patch = await read_merge_patch(request)
     session = await request.app[STORE].update_metadata(
-        _session_id_of(request), patch, revisions_of(request), user_of(request)
+        _session_id_of(request), patch, expected_revisions_of(request), _user_id_of(request)
     )
     return responses.session_response(session)
 
 
-@routes.delete(SESSION, needs=WRITE, audited=True)
+@routes.delete(SESSION, permission=WRITE, is_audited=True)
 async def delete(request: web.Request) -> web.StreamResponse:
     session_id = _session_id_of(request)
-    await request.app[STORE].delete(session_id, user_of(request))
+    await request.app[STORE].delete(session_id, _user_id_of(request))
     return responses.deleted_response(session_id)
 
 
-@routes.put(AGENT_TIMEOUT, needs=ADMIN, audited=True)
+@routes.put(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def put_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     timeout = await read_body(request, TimeoutBody, request.app[SETTINGS])
@@ -102,14 +100,14 @@ async def put_policy(request: web.Request) -> web.StreamResponse:
     return responses.policy_response(agent_id, policy)
 
 
-@routes.get(AGENT_TIMEOUT, needs=ADMIN)
+@routes.get(AGENT_TIMEOUT, permission=ADMIN)
 async def get_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     policy = await request.app[POLICIES].get(agent_id)
     return responses.policy_response(agent_id, policy)
 
 
-@routes.delete(AGENT_TIMEOUT, needs=ADMIN, audited=True)
+@routes.delete(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def delete_policy(request: web.Request) -> web.StreamResponse:
     agent_id = agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)
@@ -118,3 +116,16 @@ async def delete_policy(request: web.Request) -> web.StreamResponse:
 
 def _session_id_of(request: web.Request) -> str:
     return request.match_info["session_id"]
+
+
+def _user_id_of(request: web.Request) -> str | None:
+    """Return the user whose sessions the caller has access to, or None for access to all sessions."""
+    caller = request.get(CALLER)
+    return None if caller is None else caller.user_id
+
+
+def _require_own(request: web.Request, user_id: str | None) -> None:
+    """Raises Forbidden if the caller is a user other than `user_id`."""
+    own_id = _user_id_of(request)
+    if own_id is not None and own_id != user_id:
+        raise Forbidden("The userId must be the user of the token.")

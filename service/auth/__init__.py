@@ -1,1 +1,1 @@
-"""Who may do what: keys and tokens that callers give, the scopes these have, and what each route asks for."""
+"""Authentication of callers by API keys and tokens, and the permissions that routes require."""

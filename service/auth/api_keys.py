@@ -1,84 +1,103 @@
-"""Named keys, of which only hashes are known here.
+"""API keys of callers. Only SHA-256 digests of keys are stored.
 
-A key is random, of 128 bits or more, so one round of SHA-256 hides it: slow hashes are for what people think up. Keys
-are looked up by their hash. How long that takes tells nothing of use: whoever guesses cannot choose what a guess hashes
-to, and the table's own hash of that is keyed by a secret of the process.
+One round of SHA-256 is enough, because a key has 256 random bits. A lookup by digest leaks no timing information: a
+caller cannot choose the digest of a guessed key.
 """
 
 import hashlib
-import re
+import logging
+import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, cast
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
-from service.auth.scopes import SCOPES, Caller, Scope, including
+from service.auth.scopes import Caller
+from service.settings.api_keys import Scope, parse_api_keys
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+CHECK_INTERVAL_SECONDS = 1
+"""A key file is checked for changes at most this often."""
+
+KEY_PREFIX = "ssk_"
+"""Lets scanners for leaked secrets recognize keys."""
+
+_log = logging.getLogger(__name__)
+
+_FileState = tuple[int, int, int]
+"""Modification time, size and inode of a file."""
 
 
 class NewKey(NamedTuple):
-    """A key, for whoever is to use it, and its entry, for the settings."""
+    """A key, and its entry for SESSION_API_KEYS."""
 
     key: str
     entry: str
 
 
-class ApiKeys:
-    """Keys that stay as they are."""
-
-    def __init__(self, callers: Mapping[bytes, Caller]) -> None:
-        self._callers = callers
-
-    def caller(self, key: str) -> Caller | None:
-        """Whose key it is; None where it is nobody's."""
-        return self._callers.get(_digest_of(key))
-
-
 def new_key(name: str, scopes: Iterable[Scope]) -> NewKey:
-    """A key of 256 random bits. It begins with what scanners for leaked secrets can be told to look for."""
-    key = "ssk_" + secrets.token_urlsafe(32)
-    return NewKey(key, f"{name}:{','.join(scopes)}:sha256:{_digest_of(key).hex()}")
+    """Create a key of 256 random bits."""
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    return NewKey(key, f"{name}:{','.join(scopes)}:sha256:{_digest(key).hex()}")
 
 
-def is_name(word: str) -> bool:
-    return _NAME.fullmatch(word) is not None
+class ApiKeys:
+    """A fixed set of keys."""
+
+    def __init__(self, entries: str) -> None:
+        """Raises ValueError for wrong entries."""
+        self._callers = {entry.digest: Caller(entry.name, entry.scopes) for entry in parse_api_keys(entries)}
+
+    def find_caller(self, key: str) -> Caller | None:
+        return self._callers.get(_digest(key))
 
 
-def read_entries(text: str) -> dict[bytes, Caller]:
-    """Who has which key, by its digest. Raises ValueError that names the entry at fault, and repeats nothing secret."""
-    callers = dict[bytes, Caller]()
-    names = set[str]()
-    for number, entry in enumerate(_entries(text), 1):
-        digest, caller = _read(number, entry)
-        if caller.name in names or digest in callers:
-            raise ValueError(f"entry {number} ({caller.name}): its name or its hash is that of an entry before it")
-        callers[digest] = caller
-        names.add(caller.name)
-    if not callers:
-        raise ValueError("holds no key")
-    return callers
+class ApiKeyFile:
+    """The keys of a file. A changed file is loaded again; if it is invalid, the previous keys stay valid."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError for an unreadable file and ValueError for wrong entries."""
+        self._path = path
+        self._checked_at = time.monotonic()
+        self._state: _FileState | None = self._current_state()
+        self._keys = self._load()
+
+    def find_caller(self, key: str) -> Caller | None:
+        now = time.monotonic()
+        if now - self._checked_at >= CHECK_INTERVAL_SECONDS:
+            self._checked_at = now
+            self._reload_if_changed()
+        return self._keys.find_caller(key)
+
+    def _reload_if_changed(self) -> None:
+        state = self._current_state()  # before the read, so that a later write is noticed next time
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._keys = self._load()
+        except (OSError, ValueError) as error:
+            _log.error("SESSION_API_KEYS_FILE: the previous keys stay valid: %s", describe_file_error(error))
+        else:
+            _log.info("SESSION_API_KEYS_FILE: loaded changed keys")
+
+    def _current_state(self) -> _FileState | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _load(self) -> ApiKeys:
+        return ApiKeys(self._path.read_text())
 
 
-def _entries(text: str) -> Iterator[str]:
-    """They stand between blanks or on lines; what follows a # is a comment."""
-    for line in text.splitlines():
-        yield from line.partition("#")[0].split()
+def describe_file_error(error: OSError | ValueError) -> str:
+    """Describe why a key file could not be loaded, without any of its contents."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is not text"
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
-def _read(number: int, entry: str) -> tuple[bytes, Caller]:
-    parts = entry.split(":")
-    if len(parts) != 4 or not is_name(parts[0]):
-        raise ValueError(f"entry {number}: must be name:scopes:sha256:digest, as `python -m service key` writes it")
-    name, scopes, kind, digest = parts
-    if not set(scopes.split(",")) <= set(SCOPES):
-        raise ValueError(
-            f"entry {number} ({name}): its scopes must be of {', '.join(SCOPES)}, with commas between them"
-        )
-    if kind != "sha256" or not _DIGEST.fullmatch(digest):
-        raise ValueError(f"entry {number} ({name}): its hash must be sha256: and 64 hex digits, not the key itself")
-    return bytes.fromhex(digest), Caller(name, including(cast(list[Scope], scopes.split(","))))
-
-
-def _digest_of(key: str) -> bytes:
+def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

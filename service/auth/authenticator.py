@@ -1,108 +1,93 @@
-"""Authenticate callers and check their permissions before a route's handler runs."""
+"""Authentication by API key or token, as configured by the settings."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Protocol
+from ipaddress import ip_address
+from typing import Protocol
 
-from aiohttp import web
-
-from service.api.audit_context import origin_of
-from service.api.middleware import Handle, route_of
-from service.auth.scopes import CALLER, Caller, Permission
-from service.errors import Forbidden, Unauthorized
-from service.observability.audit import Audit
-
-if TYPE_CHECKING:
-    from service.auth.tokens import Tokens
-
-Admit = Callable[[web.Request, Caller], Awaitable[None]]
-
-_BEARER = "bearer"
+from service.auth.api_keys import ApiKeyFile, ApiKeys, describe_file_error
+from service.auth.scopes import Caller
+from service.errors import StartupError, Unauthorized
+from service.settings import Settings
 
 
 class KeyRing(Protocol):
-    def caller(self, key: str) -> Caller | None: ...
+    def find_caller(self, key: str) -> Caller | None: ...
+
+
+class TokenVerifier(Protocol):
+    def find_caller(self, token: str) -> Caller | None: ...
+
+    async def verify(self, token: str) -> Caller: ...
+
+    async def aclose(self) -> None: ...
 
 
 class Authenticator:
-    """Lets in those who have a key, where there are keys, or bear a token, where there are tokens.
+    """Finds the caller that presents an API key or a token."""
 
-    Who is known has to be admitted too, where that is asked for: before any session is looked at.
-    """
-
-    def __init__(
-        self,
-        keys: KeyRing | None,
-        tokens: "Tokens | None",
-        admit: Admit | None = None,
-        audit: Audit | None = None,
-    ) -> None:
+    def __init__(self, keys: KeyRing | None, tokens: TokenVerifier | None) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._admit = admit
-        self._audit = audit
 
-    def before(self, handle: Handle, need: Permission) -> Handle:
-        """Return the handler behind authentication and the permission that it needs."""
+    def find_caller(self, credential: str) -> Caller | None:
+        """Return the caller with this API key or recently verified token. Does not wait."""
+        caller = None if self._keys is None else self._keys.find_caller(credential)
+        return self._tokens.find_caller(credential) if caller is None and self._tokens is not None else caller
 
-        @wraps(handle)
-        async def let_in(request: web.Request) -> web.StreamResponse:
-            try:
-                presented = _presented(request)
-                caller = self._caller_by_key(presented) or await self._caller_by_token(presented)
-                request[CALLER] = caller
-                need.require_met_by(caller)
-                if self._admit is not None:
-                    await self._admit(request, caller)
-                return await handle(request)
-            except (Unauthorized, Forbidden) as refusal:
-                self._tell(request, refusal)
-                raise
-
-        return let_in
+    async def verify(self, credential: str) -> Caller:
+        """Return the caller with this token. Raises Unauthorized and IssuerUnavailable."""
+        if self._tokens is None:
+            raise Unauthorized.unknown()
+        return await self._tokens.verify(credential)
 
     async def aclose(self) -> None:
         if self._tokens is not None:
             await self._tokens.aclose()
 
-    def _tell(self, request: web.Request, refusal: Unauthorized | Forbidden) -> None:
-        if self._audit is not None:
-            self._audit.tell(
-                "access",
-                outcome="refused",
-                origin=partial(origin_of, request),
-                session=request.match_info.get("session_id"),
-                method=request.method,
-                route=route_of(request),
-                status=refusal.status,
-                **refusal.facts,
-            )
 
-    def _caller_by_key(self, presented: str) -> Caller | None:
-        return None if self._keys is None else self._keys.caller(presented)
-
-    async def _caller_by_token(self, presented: str) -> Caller:
-        if self._tokens is None:
-            raise Unauthorized.unknown()
-        return await self._tokens.caller(presented)
+def build_authenticator(settings: Settings) -> Authenticator | None:
+    """Return None if authentication is off. Raises StartupError if the key file cannot be loaded."""
+    if not settings.requires_authentication:
+        return None
+    return Authenticator(_key_ring(settings), _token_verifier(settings))
 
 
-def with_authentication(routes: Iterable[web.RouteDef], authenticator: Authenticator | None) -> Iterator[web.RouteDef]:
-    """The routes behind the guard, if there is one. Each says what it `needs`: KeyError where one does not."""
-    for route in routes:
-        need: Permission | None = route.kwargs["needs"]
-        handle = route.handler if authenticator is None or need is None else authenticator.before(route.handler, need)
-        options = {name: value for name, value in route.kwargs.items() if name != "needs"}
-        yield web.route(route.method, route.path, handle, **options)
+def require_authentication(settings: Settings) -> None:
+    """Raises StartupError if other hosts could use the service without authentication."""
+    if not (settings.requires_authentication or settings.session_allow_anonymous or _is_loopback(settings.host)):
+        raise StartupError(
+            f"HOST={settings.host}: requires authentication, because other hosts can connect; set SESSION_API_KEYS or "
+            "SESSION_JWT_ISSUER, or SESSION_ALLOW_ANONYMOUS=true to allow every request"
+        )
 
 
-def _presented(request: web.Request) -> str:
-    """The key or token that came with a request. Raises Unauthorized."""
-    headers = request.headers
-    key = headers.get("X-API-KEY")
-    if key is not None:
-        return key
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != _BEARER:
-        raise Unauthorized("Give a key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing")
-    return token.strip()
+def _key_ring(settings: Settings) -> KeyRing | None:
+    if settings.session_api_keys is not None:
+        return ApiKeys(settings.session_api_keys.get_secret_value())
+    path = settings.session_api_keys_file
+    if path is None:
+        return None
+    try:
+        return ApiKeyFile(path)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"SESSION_API_KEYS_FILE={path}: {describe_file_error(error)}") from None
+
+
+def _token_verifier(settings: Settings) -> TokenVerifier | None:
+    if settings.session_jwt_issuer is None:
+        return None
+    from service.auth.jwks import JwksKeys  # loads cryptography: 9 MiB that API keys do not need
+    from service.auth.tokens import HmacKey, Tokens
+
+    assert settings.session_jwt_audience is not None
+    secret = settings.session_jwt_secret
+    keys = JwksKeys(settings.session_jwt_jwks_url or "") if secret is None else HmacKey(secret.get_secret_value())
+    return Tokens(settings.session_jwt_issuer, settings.session_jwt_audience, keys)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,75 +1,49 @@
-"""Who calls, what they may do, and what a route asks of them."""
+"""Callers, their scopes, and the permissions that routes require."""
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
-
-from aiohttp import web
+from typing import Literal, NamedTuple
 
 from service.errors import Forbidden
-
-Scope = Literal["read", "write", "admin"]
-
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""From the least: each includes those before it."""
+from service.settings.api_keys import Scope
 
 
 class Caller(NamedTuple):
-    """Who is let in. With a `user_id` it sees and changes that user's sessions alone, else everyone's."""
+    """An authenticated caller. A caller with a `user_id` has access only to the sessions of this user."""
 
     name: str
     scopes: frozenset[Scope]
     user_id: str | None = None
-    by: Literal["key", "token"] = "key"
-    """What shows it: names of keys and subjects of tokens may be alike."""
+    method: Literal["key", "token"] = "key"
+    """How the caller authenticated. A key and a token may have the same name."""
 
     @property
     def kind(self) -> Literal["key", "token", "user"]:
-        return self.by if self.user_id is None else "user"
+        return self.method if self.user_id is None else "user"
 
 
 class Permission(NamedTuple):
-    """The scope that a route asks of those who see everyone's sessions, and of a user; None: it is not for users."""
+    """The scopes that a route requires."""
 
     scope: Scope
-    of_users: Scope | None
+    """Required from callers with access to all sessions."""
+    user_scope: Scope | None
+    """Required from users. None: users have no access."""
 
-    def require_met_by(self, caller: Caller) -> None:
-        """Raises Forbidden."""
-        scope = self.scope if caller.user_id is None else self.of_users
+    def require(self, caller: Caller) -> None:
+        """Raises Forbidden unless the caller has the scope."""
+        scope = self.scope if caller.user_id is None else self.user_scope
         if scope is None:
-            raise Forbidden("This tells of everyone's sessions, or is about them; the token is of one user.")
+            raise Forbidden("This request concerns the sessions of all users; a user's token does not permit it.")
         if scope not in caller.scopes:
-            raise Forbidden(f"This needs the scope {scope!r}, which the key or token has not.", scope=scope)
+            raise Forbidden(f"This request requires the scope {scope!r}.", scope=scope)
 
 
 READ = Permission("read", "read")
 WRITE = Permission("write", "write")
 ADMIN = Permission("admin", None)
-LIST = Permission("admin", "read")
-"""Users list their own."""
-END_ALL = Permission("admin", "write")
-"""Users end their own."""
 COUNT = Permission("read", None)
-OPEN = None
-"""Everybody may: it shows no data, or is what orchestrators ask."""
-
-CALLER = web.RequestKey("caller", Caller)
-"""Where a request has who called; nowhere, where nobody is asked who they are."""
-
-
-def including(scopes: Iterable[Scope]) -> frozenset[Scope]:
-    """These scopes, and those that they include."""
-    return frozenset(included for scope in scopes for included in SCOPES[: SCOPES.index(scope) + 1])
-
-
-def user_of(request: web.Request) -> str | None:
-    """The user whose sessions are all that the caller may see; None where these are everyone's."""
-    caller = request.get(CALLER)
-    return None if caller is None else caller.user_id
-
-
-def require_own(request: web.Request, user_id: str | None) -> None:
-    """Raises Forbidden where the caller is a user, and not this one."""
-    own = user_of(request)
-    if own is not None and own != user_id:
-        raise Forbidden("The userId must be given, and be the user that the token is of.")
+LIST = Permission("admin", "read")
+"""Users list their own sessions."""
+REVOKE = Permission("admin", "write")
+"""Users revoke their own sessions."""
+PUBLIC = None
+"""Requires no authentication: probes and documentation."""

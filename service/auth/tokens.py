@@ -1,44 +1,50 @@
-"""Tokens that an issuer has signed (JWTs): who bears one, and what that one may do.
+"""Verification of tokens (JWTs) that an issuer signs.
 
-Imported only where tokens are configured: what checks their signatures takes 9 MiB.
-The issuer's clock decided when a token ends, so the machine's clock judges it, not Redis's.
+The modules that verify signatures take 9 MiB, so this module is imported only if tokens are configured. Expiry is
+checked against the local clock, because the issuer's clock set it.
 """
 
+import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jwt
-from pydantic import TypeAdapter, ValidationError
 
-from service.api.request_bodies import Uuid
-from service.auth.scopes import SCOPES, Caller, Scope, including
-from service.auth.token_cache import TokenCache
+from service.auth.scopes import Caller
 from service.errors import Unauthorized
+from service.identifiers import parse_uuid
+from service.settings.api_keys import SCOPES, Scope, expand_scopes
 
 LEEWAY_SECONDS = 10
-"""How far the issuer's clock may be from this one."""
+"""Accepted difference between the issuer's clock and the local clock."""
 
-_USERS_OWN: frozenset[Scope] = frozenset(("read", "write"))
-_UUID = TypeAdapter[str](Uuid)
+CACHE_SECONDS = 60
+"""A verified token is not verified again for this time, even if the issuer has withdrawn its key."""
+
+CACHE_SIZE = 10_000
+
+_USER_SCOPES: frozenset[Scope] = frozenset(("read", "write"))
 
 _log = logging.getLogger(__name__)
 
 
 class SigningKeys(Protocol):
-    """What tokens are signed with, and by which algorithms: never by one that a token chooses."""
+    """The keys and algorithms that sign tokens. A token does not choose its algorithm."""
 
     @property
     def algorithms(self) -> tuple[str, ...]: ...
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK | bytes: ...
+    async def key(self, key_id: str | None) -> jwt.PyJWK | bytes:
+        """Raises Unauthorized for an unknown key id, and IssuerUnavailable."""
 
     async def aclose(self) -> None: ...
 
 
 class HmacKey:
-    """A secret that the issuer shares with the service."""
+    """A secret shared with the issuer."""
 
     algorithms = ("HS256",)
 
@@ -49,39 +55,64 @@ class HmacKey:
         return self._secret
 
     async def aclose(self) -> None:
-        """There is nothing to let go of."""
+        pass
+
+
+class TokenCache:
+    """Callers of recently verified tokens, by the digest of the token."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, _CachedCaller] = OrderedDict()
+
+    def find_caller(self, token: str) -> Caller | None:
+        entry = self._entries.get(_digest(token))
+        return entry.caller if entry is not None and time.monotonic() < entry.valid_until else None
+
+    def add(self, token: str, caller: Caller, remaining_seconds: float) -> None:
+        """Cache the caller for `CACHE_SECONDS`, or until the token expires."""
+        digest = _digest(token)
+        self._entries[digest] = _CachedCaller(caller, time.monotonic() + min(remaining_seconds, CACHE_SECONDS))
+        self._entries.move_to_end(digest)
+        if len(self._entries) > CACHE_SIZE:
+            self._entries.popitem(last=False)
+
+
+class _CachedCaller(NamedTuple):
+    caller: Caller
+    valid_until: float
+    """On the monotonic clock, in seconds."""
 
 
 class Tokens:
-    """The tokens of one issuer for one audience."""
+    """Verifies the tokens of one issuer for one audience."""
 
     def __init__(self, issuer: str, audience: str, keys: SigningKeys) -> None:
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
-        self._remembered = TokenCache()
+        self._cache = TokenCache()
 
-    async def caller(self, token: str) -> Caller:
-        """Who bears it. Raises Unauthorized, and IssuerUnavailable."""
-        return self._remembered.caller(token) or await self._judged(token)
+    def find_caller(self, token: str) -> Caller | None:
+        """Return the caller of a recently verified token."""
+        return self._cache.find_caller(token)
+
+    async def verify(self, token: str) -> Caller:
+        """Verify the token and return its caller. Raises Unauthorized and IssuerUnavailable."""
+        try:
+            claims = await self._verified_claims(token)
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized.expired() from None
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            _log.debug("rejected a token: %s", type(error).__name__)
+            raise Unauthorized.unknown() from None
+        caller = caller_of(claims)
+        self._cache.add(token, caller, float(claims["exp"]) + LEEWAY_SECONDS - time.time())
+        return caller
 
     async def aclose(self) -> None:
         await self._keys.aclose()
 
-    async def _judged(self, token: str) -> Caller:
-        try:
-            claims = await self._claims(token)
-        except jwt.ExpiredSignatureError:
-            raise Unauthorized("The token has expired.", reason="expired") from None
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            _log.debug("a token was refused: %s", type(error).__name__)
-            raise Unauthorized.unknown() from None
-        caller = caller_of(claims)
-        self._remembered.remember(token, caller, float(claims["exp"]) + LEEWAY_SECONDS - time.time())
-        return caller
-
-    async def _claims(self, token: str) -> Mapping[str, Any]:
-        """What it says, once its signature has shown who says it."""
+    async def _verified_claims(self, token: str) -> Mapping[str, Any]:
         header = jwt.get_unverified_header(token)
         if header.get("alg") not in self._keys.algorithms:
             raise jwt.InvalidAlgorithmError
@@ -97,19 +128,27 @@ class Tokens:
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
-    """A `sub` that is a user's id is that user, whom a `scope` narrows; another one may do what its `scope` names."""
+    """Return the caller that the claims name.
+
+    A `sub` that is a UUID is a user, with the scopes `read` and `write`; a `scope` claim can only narrow them. Any
+    other `sub` is a service with the scopes of its `scope` claim.
+    """
     subject = claims["sub"]
-    named = _scopes_of(claims)
+    scopes = _scopes_of(claims)
     try:
-        user_id = _UUID.validate_python(subject)
-    except ValidationError:
-        return Caller(subject, named or frozenset(), by="token")
-    return Caller(user_id, _USERS_OWN if named is None else named & _USERS_OWN, user_id, by="token")
+        user_id = parse_uuid(subject)
+    except ValueError:
+        return Caller(subject, scopes or frozenset(), method="token")
+    return Caller(user_id, _USER_SCOPES if scopes is None else scopes & _USER_SCOPES, user_id, method="token")
 
 
 def _scopes_of(claims: Mapping[str, Any]) -> frozenset[Scope] | None:
-    """Those of this service that it names; None where it has no `scope` at all."""
+    """Return the known scopes of the `scope` claim, or None without this claim."""
     if "scope" not in claims:
         return None
-    named = set(str(claims["scope"]).split())
-    return including(scope for scope in SCOPES if scope in named)
+    words = set(str(claims["scope"]).split())
+    return expand_scopes(scope for scope in SCOPES if scope in words)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()

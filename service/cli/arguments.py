@@ -4,15 +4,12 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
-
 from service.api.queries import MAX_LIMIT
-from service.api.request_bodies import Uuid
-from service.auth.api_keys import is_name
-from service.auth.scopes import SCOPES, Scope
+from service.identifiers import parse_uuid
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
 from service.settings import MAX_WORKERS
+from service.settings.api_keys import SCOPES, Scope, is_key_name
 
 DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
@@ -171,7 +168,7 @@ def _add_key(parser: ArgumentParser) -> None:
 
 
 def _key_name(word: str) -> str:
-    if not is_name(word):
+    if not is_key_name(word):
         raise ArgumentTypeError("must be up to 64 letters, digits and ._-")
     return word
 
@@ -197,9 +194,9 @@ def _require_one_kind(given: Namespace) -> None:
 
 def _uuid(word: str) -> str:
     try:
-        return TypeAdapter[str](Uuid).validate_python(word)
-    except ValidationError:
-        raise ArgumentTypeError("must be a UUID in its 36 characters") from None
+        return parse_uuid(word)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def _limit(word: str) -> int:

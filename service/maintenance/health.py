@@ -59,7 +59,7 @@ class Health:
 
     async def counts(self) -> Counts:
         """Of the sessions that live, at most a second old. Raises StoreUnavailable, also for the layout."""
-        await self._look(self._layout.heed_what_was_found())
+        await self._look(self._layout.require_supported())
         return await self._look(self._counts.found())
 
     async def degradation(self) -> list[Reason]:

@@ -4,11 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from functools import wraps
 
-from aiohttp import web
-
-from service.api.middleware import Handle
 from service.errors import StoreUnavailable
 from service.maintenance.secret_loader import SecretLoader
 from service.redis_client.client import RedisClient
@@ -54,8 +50,16 @@ class SchemaVersion:
         await self.look_only()
         self._require_known()
 
-    async def heed_what_was_found(self) -> None:
-        """The same by what was last found. Whoever comes before the first look shares one with those who do so too."""
+    @property
+    def is_supported(self) -> bool:
+        """Whether the last check found a version that this replica supports. False before the first check."""
+        return self.was_found and self.trouble is None
+
+    async def require_supported(self) -> None:
+        """Raises UnknownSchemaVersion unless the last check found a supported version.
+
+        Concurrent calls before the first check share one. Raises StoreUnavailable if it fails.
+        """
         if not self.was_found:
             await self._first_look()
         self._require_known()
@@ -73,17 +77,6 @@ class SchemaVersion:
                 if self.trouble is not None or not self.was_found:
                     raise
             await round_()
-
-        return heeding
-
-    def before(self, handle: Handle) -> Handle:
-        """The handler, where nothing was amiss; else StoreUnavailable."""
-
-        @wraps(handle)
-        async def heeding(request: web.Request) -> web.StreamResponse:
-            if self.trouble is not None or not self.was_found:
-                await self.heed_what_was_found()
-            return await handle(request)
 
         return heeding
 

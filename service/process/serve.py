@@ -13,7 +13,7 @@ from aiohttp import web
 
 from service.api.access_log import AccessLog
 from service.api.app_keys import HEALTH
-from service.api.runner import Runner, as_it_is
+from service.api.runner import Runner
 from service.app import create_app
 from service.errors import StartupError
 from service.observability.audit import Origin
@@ -31,7 +31,7 @@ from service.settings import Settings, unknown_variables
 from service.shared_secret import SharedSecret
 
 if TYPE_CHECKING:
-    from service.observability.tracing import Tracing
+    from service.api.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -101,18 +101,17 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
     clients = connect_clients(url, settings, metrics, SCRIPTS)
     if event_log.writer is not None:
         event_log.writer.on_dropped = metrics.log_lines_dropped.labels("stderr").inc
-    around = as_it_is
+    tracing = None
     if settings.session_tracing:
         tracing = _tracing(event_log.secret)
         stack.push_async_callback(tracing.aclose)
-        main, no_wait, bulk = (tracing.on(client) for client in (clients.main, clients.no_wait, clients.bulk))
+        main, no_wait, bulk = (tracing.trace(client) for client in (clients.main, clients.no_wait, clients.bulk))
         clients = clients._replace(main=main, no_wait=no_wait, bulk=bulk)
-        around = tracing.over
     audit = stack.enter_context(auditing(settings, event_log, metrics, Origin("service")))
     runner = Runner(
-        create_app(settings, clients, AccessLog(metrics, event_log), audit),
-        settings.session_error_format,
-        around,
+        create_app(
+            settings, clients, AccessLog(metrics, event_log), audit, None if tracing is None else tracing.middleware
+        ),
         shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
     )
     stack.push_async_callback(runner.cleanup)
@@ -123,12 +122,13 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
 
 def _tracing(secret: SharedSecret) -> "Tracing":
     try:
-        from service.observability.tracing import otlp_tracing
+        from service.api.tracing import Tracing
+        from service.observability.tracing import otlp_provider
     except ImportError:
         raise StartupError(
             "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
         ) from None
-    return otlp_tracing(secret)
+    return Tracing(otlp_provider(), secret)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

@@ -1,9 +1,8 @@
-"""The buckets in Redis: one script takes from them, so that they hold over any number of replicas."""
+"""Token buckets in Redis, shared by all replicas."""
 
 from service.errors import RateLimited, StoreUnavailable
 from service.rate_limit.circuit_breaker import CircuitBreaker
-from service.rate_limit.limit import Limit, LimitState
-from service.rate_limit.status import RateLimitStatus
+from service.rate_limit.limit import Limit, LimitState, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.redis_client.scripts import Command
@@ -12,55 +11,58 @@ from service.sessions.keys import BucketKeys
 
 
 class Buckets:
-    """Where Redis does not count, all are let through uncounted: whatever they ask of it then fails by itself."""
+    """Takes requests from buckets. If Redis is unavailable, requests are not limited."""
 
     def __init__(self, redis: RedisClient) -> None:
-        """No change on the lane may wait for replicas: what is lost in a failover is a few requests' counts."""
+        """Use a client that does not wait for replicas. A failover may lose the counts of a few requests."""
         self._redis = redis
-        self._uncounted = CircuitBreaker(by_slot=not redis.supports_multi_slot)
+        self._circuit_breaker = CircuitBreaker(by_slot=not redis.supports_multi_slot)
 
-    async def take(self, keys: BucketKeys, limit: Limit | None, bar: Limit | None, told: RateLimitStatus) -> None:
-        """Take one of what is limited, and tell how that stands.
+    async def take(
+        self, keys: BucketKeys, limit: Limit | None, blocked_by: Limit | None, status: RateLimitStatus
+    ) -> None:
+        """Take one request of `limit` and add the state of the limit to `status`.
 
-        Raises RateLimited where none is left of it, or of what bars the way. What is refused takes nothing.
+        Raises RateLimited, and takes nothing, if nothing remains of `limit` or of `blocked_by`.
         """
-        if (limit is None and bar is None) or not self._uncounted.is_worth_a_try(keys.bucket):
+        if (limit is None and blocked_by is None) or not self._circuit_breaker.allows(keys.bucket):
             return
         try:
-            (answer,) = await self._redis.execute(_command(keys, limit, bar))
+            (reply,) = await self._redis.execute(_command(keys, limit, blocked_by))
         except (StoreUnavailable, ScriptError) as error:
-            self._uncounted.failed(keys.bucket, error)
+            self._circuit_breaker.record_failure(keys.bucket, error)
             return
-        self._uncounted.went_well(keys.bucket)
-        match answer:
-            case [b"taken", left, full_in_us] if limit is not None:
+        self._circuit_breaker.record_success(keys.bucket)
+        match reply:
+            case [b"taken", remaining, full_in_us] if limit is not None:
                 next_in_us = full_in_us - (limit.quota - 1) * limit.interval_us
-                told.add(LimitState(limit, left, _in_seconds(full_in_us if left else next_in_us)))
+                status.add(LimitState(limit, remaining, _seconds(full_in_us if remaining else next_in_us)))
             case [b"open"]:
                 pass
             case [b"empty", next_in_us] if limit is not None:
-                raise _refusal(limit, next_in_us, told)
-            case [b"barred", next_in_us] if bar is not None:
-                raise _refusal(bar, next_in_us, told)
+                raise _rate_limited(limit, next_in_us, status)
+            case [b"barred", next_in_us] if blocked_by is not None:
+                raise _rate_limited(blocked_by, next_in_us, status)
             case _:
-                raise UnexpectedReply(repr(answer[:1]))
+                raise UnexpectedReply(repr(reply[:1]))
 
 
-def _command(keys: BucketKeys, limit: Limit | None, bar: Limit | None) -> Command:
+def _command(keys: BucketKeys, limit: Limit | None, blocked_by: Limit | None) -> Command:
     return scripts.RATE_LIMIT.command(
         keys,
         quota=0 if limit is None else limit.quota,
         interval_us=0 if limit is None else limit.interval_us,
-        bar_quota=0 if bar is None else bar.quota,
-        bar_interval_us=0 if bar is None else bar.interval_us,
+        bar_quota=0 if blocked_by is None else blocked_by.quota,
+        bar_interval_us=0 if blocked_by is None else blocked_by.interval_us,
     )
 
 
-def _refusal(limit: Limit, next_in_us: int, told: RateLimitStatus) -> RateLimited:
-    seconds = _in_seconds(next_in_us)
-    told.add(LimitState(limit, 0, seconds))
+def _rate_limited(limit: Limit, next_in_us: int, status: RateLimitStatus) -> RateLimited:
+    seconds = _seconds(next_in_us)
+    status.add(LimitState(limit, 0, seconds))
     return RateLimited(limit.name, seconds)
 
 
-def _in_seconds(microseconds: int) -> int:
+def _seconds(microseconds: int) -> int:
+    """Round up to whole seconds."""
     return -(-microseconds // 1_000_000)

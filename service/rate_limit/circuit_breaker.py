@@ -1,4 +1,4 @@
-"""Requests that are let through uncounted, for Redis does not count them: told once an episode, and not waited for."""
+"""A circuit breaker: while Redis does not count, most requests pass without waiting for it."""
 
 import time
 from collections.abc import Callable
@@ -8,41 +8,42 @@ from service.redis_client.cluster_routing import slot_of
 from service.redis_client.errors import ScriptError
 from service.redis_client.monitor import QUIET_SECONDS, Incident
 
-PAUSE_SECONDS = 1
-"""While a server does not count, one request tries it in so long; the others pass by at once."""
+RETRY_SECONDS = 1
+"""While the circuit is open, one request in this time tries Redis."""
 
 
 class CircuitBreaker:
-    """By what servers may differ in: by slots in a Cluster, where one of several may be away, else all as one."""
+    """Has one circuit for each slot of a Cluster, where one of several servers may fail, else a single one."""
 
     def __init__(self, *, by_slot: bool) -> None:
-        self._place_of: Callable[[str], int] = slot_of if by_slot else lambda _: 0
-        self._lasts = False
-        self._next_try: dict[int, float] = {}
-        self._trouble = Incident(
-            "requests are let through uncounted, for the session store does not count them",
-            "requests are counted again",
+        self._circuit_of: Callable[[str], int] = slot_of if by_slot else lambda _: 0
+        self._is_any_open = False
+        self._retry_at: dict[int, float] = {}
+        self._incident = Incident(
+            "rate limits are not enforced, because the session store does not count requests",
+            "rate limits are enforced again",
         )
 
-    def is_worth_a_try(self, key: str) -> bool:
-        if not self._lasts:
+    def allows(self, key: str) -> bool:
+        """Return whether a request may try Redis."""
+        if not self._is_any_open:
             return True
-        place, now = self._place_of(key), time.monotonic()
-        if now < self._next_try.get(place, 0):
+        circuit, now = self._circuit_of(key), time.monotonic()
+        if now < self._retry_at.get(circuit, 0):
             return False
-        if place in self._next_try:
-            self._next_try[place] = now + PAUSE_SECONDS
+        if circuit in self._retry_at:
+            self._retry_at[circuit] = now + RETRY_SECONDS
         return True
 
-    def failed(self, key: str, error: StoreUnavailable | ScriptError) -> None:
-        self._lasts = True
-        self._next_try[self._place_of(key)] = time.monotonic() + PAUSE_SECONDS
-        self._trouble.record_failure(error)
+    def record_failure(self, key: str, error: StoreUnavailable | ScriptError) -> None:
+        self._is_any_open = True
+        self._retry_at[self._circuit_of(key)] = time.monotonic() + RETRY_SECONDS
+        self._incident.record_failure(error)
 
-    def went_well(self, key: str) -> None:
-        if self._lasts:
-            self._next_try.pop(self._place_of(key), None)
-            if not self._trouble.occurred_within(QUIET_SECONDS):
-                self._lasts = False
-                self._next_try.clear()
-                self._trouble.record_success()
+    def record_success(self, key: str) -> None:
+        if self._is_any_open:
+            self._retry_at.pop(self._circuit_of(key), None)
+            if not self._incident.occurred_within(QUIET_SECONDS):
+                self._is_any_open = False
+                self._retry_at.clear()
+                self._incident.record_success()

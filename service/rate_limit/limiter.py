@@ -1,125 +1,107 @@
-"""The door before each route: who has asked too much, or guessed too often, has to wait before it."""
+"""The rate limiter: counts requests and failed lookups by address and by caller."""
 
-from collections.abc import Iterable, Iterator
-from functools import wraps
+import hashlib
+import re
+from functools import lru_cache
+from ipaddress import IPv6Network, ip_address
 
-from aiohttp import web
 from prometheus_client import Counter
 
-from service.api.client_address import ClientAddresses
-from service.api.middleware import Handle
-from service.auth.scopes import CALLER, Caller
-from service.errors import RateLimited, ServiceError, SessionNotFound, Unauthorized
+from service.auth.scopes import Caller
+from service.errors import RateLimited, StartupError
+from service.observability.metrics import Metrics
 from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Allowance, Limit
-from service.rate_limit.status import RATE_LIMIT_STATUS, RateLimitStatus
-from service.rate_limit.subjects import subject_of_address, subject_of_caller
+from service.rate_limit.limit import Allowance, Limit, RateLimitStatus, allowance
+from service.redis_client.client import RedisClient
 from service.sessions.keys import BucketKeys, Keys
+from service.settings import Settings
+
+_SAFE_NAME = re.compile(r"[\w.@|:/+=-]{1,64}", re.ASCII)
+_CACHE_SIZE = 4096
+_IPV6_PREFIX_BITS = 64
+"""One client can use every address of such a network, so the network is counted as a whole."""
 
 
 class RateLimiter:
-    """Counts requests by the address they come from and, once it is known, by their caller; and guesses among them.
+    """Enforces the limits of addresses and callers. All methods raise RateLimited.
 
-    A guess is a session's id that is unknown, or a key or token that nobody has. Where none are left, whatever names a
-    session waits without being looked at. So no more misses are ever told than are allowed; but what comes at once is
-    looked at before the first miss is counted, and a hit among that is told.
+    A failed lookup is an unknown session id, API key or token. When no failed lookups remain, the limiter rejects
+    every request for a session, whether the session exists or not. Concurrent requests may pass before the first
+    failed lookup is counted, but no more failures are reported than the limit allows.
     """
 
     def __init__(
-        self,
-        addresses: ClientAddresses,
-        keys: Keys,
-        buckets: Buckets,
-        of_address: Allowance,
-        of_caller: Allowance,
-        limited: Counter,
+        self, keys: Keys, buckets: Buckets, address_limits: Allowance, caller_limits: Allowance, rejected: Counter
     ) -> None:
-        self._addresses = addresses
         self._keys = keys
         self._buckets = buckets
-        self._of_address = of_address
-        self._of_caller = of_caller
-        self._limited = limited
+        self._address_limits = address_limits
+        self._caller_limits = caller_limits
+        self._rejected = rejected
 
-    def before(self, handle: Handle, *, names_a_session: bool) -> Handle:
-        """The handler, for what comes from addresses that may ask."""
-        requests, failed_lookups = self._of_address
-        bar = failed_lookups if names_a_session else None
+    @property
+    def limits_callers(self) -> bool:
+        return bool(self._caller_limits)
 
-        @wraps(handle)
-        async def let_in(request: web.Request) -> web.StreamResponse:
-            told = request[RATE_LIMIT_STATUS] = RateLimitStatus()
-            await self._take(self._requests_from(request), requests, bar, told)
-            try:
-                response = await handle(request)
-            except (SessionNotFound, Unauthorized) as refusal:
-                await self._count_guess(request, refusal, told)
-                raise
-            response.headers.update(told.fields())
-            return response
+    async def count_request(self, address: str, status: RateLimitStatus, *, names_session: bool) -> None:
+        """Count a request of an address. `names_session`: the path contains a session id."""
+        requests, failed_lookups = self._address_limits
+        keys = self._keys.requests("address", subject_of_address(address))
+        await self._take(keys, requests, failed_lookups if names_session else None, status)
 
-        return let_in
+    async def count_caller_request(self, caller: Caller, status: RateLimitStatus, *, names_session: bool) -> None:
+        """Count a request of an authenticated caller."""
+        requests, failed_lookups = self._caller_limits
+        keys = self._keys.requests("caller", subject_of_caller(caller))
+        await self._take(keys, requests, failed_lookups if names_session else None, status)
 
-    def beside(self, handle: Handle) -> Handle:
-        """A handler that is not limited, but for the keys that may be guessed at it."""
-
-        @wraps(handle)
-        async def look(request: web.Request) -> web.StreamResponse:
-            try:
-                return await handle(request)
-            except Unauthorized as refusal:
-                told = request[RATE_LIMIT_STATUS] = RateLimitStatus()
-                await self._count_guess(request, refusal, told)
-                raise
-
-        return look
-
-    async def admit(self, request: web.Request, caller: Caller) -> None:
-        """Count the request by its caller, who is known by now. Raises RateLimited."""
-        told = request.get(RATE_LIMIT_STATUS)
-        if told is not None:  # else it is at a route that is not limited
-            requests, failed_lookups = self._of_caller
-            bar = failed_lookups if "session_id" in request.match_info else None
-            await self._take(self._keys.requests("caller", subject_of_caller(caller)), requests, bar, told)
-
-    async def _count_guess(self, request: web.Request, refusal: ServiceError, told: RateLimitStatus) -> None:
-        """Raises RateLimited in the place of the refusal where one more may not be told."""
-        if isinstance(refusal, Unauthorized) and not refusal.is_failed_lookup:
-            return
-        subject = subject_of_address(self._addresses.of(request))
-        await self._take(self._keys.failed_lookups("address", subject), self._of_address.failed_lookups, None, told)
-        caller = request.get(CALLER)
+    async def count_failed_lookup(self, address: str, caller: Caller | None, status: RateLimitStatus) -> None:
+        """Count a failed lookup. If the limit is exceeded, its result must not be reported."""
+        keys = self._keys.failed_lookups("address", subject_of_address(address))
+        await self._take(keys, self._address_limits.failed_lookups, None, status)
         if caller is not None:
-            failed_lookups = self._keys.failed_lookups("caller", subject_of_caller(caller))
-            await self._take(failed_lookups, self._of_caller.failed_lookups, None, told)
+            keys = self._keys.failed_lookups("caller", subject_of_caller(caller))
+            await self._take(keys, self._caller_limits.failed_lookups, None, status)
 
-    async def _take(self, keys: BucketKeys, limit: Limit | None, bar: Limit | None, told: RateLimitStatus) -> None:
+    async def _take(
+        self, keys: BucketKeys, limit: Limit | None, blocked_by: Limit | None, status: RateLimitStatus
+    ) -> None:
         try:
-            await self._buckets.take(keys, limit, bar, told)
-        except RateLimited as refusal:
-            self._limited.labels(refusal.limit).inc()
-            raise refusal from None
-
-    def _requests_from(self, request: web.Request) -> BucketKeys:
-        return self._keys.requests("address", subject_of_address(self._addresses.of(request)))
+            await self._buckets.take(keys, limit, blocked_by, status)
+        except RateLimited as error:
+            self._rejected.labels(error.limit).inc()
+            raise
 
 
-def limited(routes: Iterable[web.RouteDef], rate_limiter: RateLimiter | None) -> Iterator[web.RouteDef]:
-    """The routes behind the door, if there is one."""
-    for route in routes:
-        names_a_session = "{session_id" in route.path
-        yield (
-            route
-            if rate_limiter is None
-            else _with(route, rate_limiter.before(route.handler, names_a_session=names_a_session))
-        )
+def build_rate_limiter(settings: Settings, redis: RedisClient, keys: Keys, metrics: Metrics) -> RateLimiter | None:
+    """Return None if nothing is limited. Use a client that does not wait for replicas.
+
+    Raises StartupError if callers are limited without authentication.
+    """
+    address_limits = allowance("address", settings.rate_per_address, settings.guesses_per_address)
+    caller_limits = allowance("caller", settings.rate_per_caller, settings.guesses_per_caller)
+    if caller_limits and not settings.requires_authentication:
+        name = "SESSION_RATE_PER_CALLER" if caller_limits.requests else "SESSION_GUESSES_PER_CALLER"
+        raise StartupError(f"{name}: requires authentication; set SESSION_API_KEYS or SESSION_JWT_ISSUER")
+    if not (address_limits or caller_limits):
+        return None
+    return RateLimiter(keys, Buckets(redis), address_limits, caller_limits, metrics.requests_limited)
 
 
-def beside_limits(routes: Iterable[web.RouteDef], rate_limiter: RateLimiter | None) -> Iterator[web.RouteDef]:
-    """Routes that are not limited."""
-    for route in routes:
-        yield route if rate_limiter is None else _with(route, rate_limiter.beside(route.handler))
+@lru_cache(_CACHE_SIZE)
+def subject_of_address(address: str) -> str:
+    """Return an IPv4 address itself, and the /64 network of an IPv6 address. Other text is returned as it is."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(IPv6Network((int(parsed), _IPV6_PREFIX_BITS), strict=False))
 
 
-def _with(route: web.RouteDef, handle: Handle) -> web.RouteDef:
-    return web.route(route.method, route.path, handle, **route.kwargs)
+@lru_cache(_CACHE_SIZE)
+def subject_of_caller(caller: Caller) -> str:
+    """Return `method:name`. Long names and names with special characters are replaced by a hash."""
+    name = caller.name
+    if not _SAFE_NAME.fullmatch(name):
+        name = "#" + hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{caller.method}:{name}"

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from service.auth.api_keys import read_entries
+from service.settings.api_keys import parse_api_keys
 
 _LEAST_SECRET_BYTES = 32
 _SAFE_URL = re.compile(r"https://.|http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
@@ -34,7 +34,7 @@ class AccessSettings(BaseSettings):
     @classmethod
     def _keys_are_entries(cls, keys: SecretStr | None) -> SecretStr | None:
         if keys is not None:
-            read_entries(keys.get_secret_value())
+            parse_api_keys(keys.get_secret_value())
         return keys
 
     @field_validator("session_jwt_secret")

@@ -3,7 +3,7 @@
 from pydantic import field_validator
 from pydantic_settings import BaseSettings
 
-from service.api.client_address import Network, read_networks
+from service.settings.networks import Network, parse_networks
 from service.settings.rates import OFF, Rate, read_rate
 
 
@@ -34,7 +34,7 @@ class LimitSettings(BaseSettings):
 
     @property
     def trusted_networks(self) -> list[Network]:
-        return read_networks(self.trusted_proxies)
+        return parse_networks(self.trusted_proxies)
 
     @field_validator(
         "session_rate_per_address",
@@ -51,7 +51,7 @@ class LimitSettings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies_are_networks(cls, proxies: str) -> str:
-        read_networks(proxies)
+        parse_networks(proxies)
         return proxies
 
 

@@ -1,25 +1,21 @@
-"""Who asked and from where is at hand where the audit tells of it, and costs nothing where it does not."""
-
-from collections.abc import Iterable
-from typing import cast
+"""Tests of the audit middleware."""
 
 import pytest
-from aiohttp import web
 
-from service.api import session_routes
-from service.api.audit_context import audited
+from service.api.client_address import ClientAddresses
+from service.api.middleware import record_origin
+from service.api.session_routes import routes
+from service.observability.audit import Audit, Origin
+from service.shared_secret import SharedSecret
 
-RATE_LIMIT_STATUS = {"create", "delete", "revoke", "put_policy", "delete_policy"}
-ROUTES = list(cast(Iterable[web.RouteDef], session_routes.routes))
+AUDITED = {"create", "delete", "revoke", "put_policy", "delete_policy"}
+AUDIT = Audit(SharedSecret(), str, lambda _: None, Origin("service"))
 
 
-@pytest.mark.parametrize(("is_on", "wrapped"), [(True, RATE_LIMIT_STATUS), (False, set())])
-def test_only_what_the_audit_tells_of_is_wrapped(is_on: bool, wrapped: set[str]) -> None:
-    routes = list(audited(ROUTES, is_on=is_on))
+@pytest.mark.parametrize(("audit", "wrapped"), [(AUDIT, AUDITED), (None, set())], ids=["on", "off"])
+def test_only_audited_routes_are_wrapped(audit: Audit | None, wrapped: set[str]) -> None:
+    middleware = record_origin(audit, ClientAddresses([]))
 
-    differing = {
-        before.handler.__name__
-        for before, after in zip(ROUTES, routes, strict=True)
-        if after.handler is not before.handler
-    }
-    assert differing == wrapped
+    changed = [route for route in routes if middleware(route.handler, route) is not route.handler]
+
+    assert {getattr(route.handler, "__name__", "") for route in changed} == wrapped

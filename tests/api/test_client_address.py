@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, UnixConnector, web
@@ -11,9 +11,9 @@ from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
-from service.api.app_keys import CLIENT_ADDRESSES
-from service.api.client_address import UNKNOWN, ClientAddresses, read_networks
+from service.api.client_address import UNKNOWN_ADDRESS, ClientAddresses
 from service.settings import Settings
+from service.settings.networks import parse_networks
 from tests.conftest import HttpClient, ServiceServer
 from tests.test_walkthrough import SESSIONS
 
@@ -30,12 +30,12 @@ def came(peer: str | None, *forwarded: str) -> Any:
 
 @pytest.mark.parametrize("forwarded", [(), ("198.51.100.1",), ("nonsense",)], ids=range(3))
 def test_who_is_not_trusted_is_the_client_whatever_it_says(forwarded: tuple[str, ...]) -> None:
-    assert BEHIND_PROXIES.of(came(CLIENT, *forwarded)) == CLIENT
+    assert BEHIND_PROXIES.address_of(came(CLIENT, *forwarded)) == CLIENT
 
 
 @pytest.mark.parametrize("peer", [CLIENT, "127.0.0.1", PROXY])
 def test_by_default_nobody_is_trusted(peer: str) -> None:
-    assert ClientAddresses(Settings().trusted_networks).of(came(peer, "198.51.100.1")) == peer
+    assert ClientAddresses(Settings().trusted_networks).address_of(came(peer, "198.51.100.1")) == peer
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_by_default_nobody_is_trusted(peer: str) -> None:
     ids=range(8),
 )
 def test_the_last_address_that_is_no_trusted_proxy_is_the_client(forwarded: tuple[str, ...]) -> None:
-    assert BEHIND_PROXIES.of(came(PROXY, *forwarded)) == CLIENT
+    assert BEHIND_PROXIES.address_of(came(PROXY, *forwarded)) == CLIENT
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_the_last_address_that_is_no_trusted_proxy_is_the_client(forwarded: tupl
     ids=range(8),
 )
 def test_what_is_no_address_ends_the_search_at_the_proxy_behind_it(forwarded: str, address: str) -> None:
-    assert BEHIND_PROXIES.of(came(PROXY, forwarded)) == address
+    assert BEHIND_PROXIES.address_of(came(PROXY, forwarded)) == address
 
 
 def test_where_all_are_trusted_it_is_the_first() -> None:
-    assert BEHIND_PROXIES.of(came(PROXY, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
+    assert BEHIND_PROXIES.address_of(came(PROXY, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ def test_where_all_are_trusted_it_is_the_first() -> None:
     ],
 )
 def test_an_address_is_written_in_one_way(word: str, address: str) -> None:
-    assert BEHIND_PROXIES.of(came(PROXY, word)) == address
-    assert BEHIND_PROXIES.of(came(word)) == address
+    assert BEHIND_PROXIES.address_of(came(PROXY, word)) == address
+    assert BEHIND_PROXIES.address_of(came(word)) == address
 
 
 @pytest.mark.parametrize("peer", [None, "", "/run/service.sock", "\x00abstract"], ids=range(4))
 def test_a_peer_without_an_address_is_trusted_with_nothing(peer: str | None) -> None:
-    assert BEHIND_PROXIES.of(came(peer, CLIENT)) == UNKNOWN
+    assert BEHIND_PROXIES.address_of(came(peer, CLIENT)) == UNKNOWN_ADDRESS
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/8 ::1", "10.0.0.0/8,::1", " 10.0.0.0/8 ,  ::1, "], ids=range(3))
 def test_proxies_stand_between_blanks_and_commas(text: str) -> None:
-    assert read_networks(text) == [ip_network("10.0.0.0/8"), ip_network("::1")]
+    assert parse_networks(text) == [ip_network("10.0.0.0/8"), ip_network("::1")]
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,12 @@ def test_proxies_stand_between_blanks_and_commas(text: str) -> None:
 async def test_the_service_trusts_whom_it_was_told(
     fake_redis: Redis, aiohttp_client: AiohttpClient, trusted: str, address: str
 ) -> None:
-    server = ServiceServer(Settings(trusted_proxies=trusted), fake_redis)
-    seen: list[str] = []
+    settings = Settings(trusted_proxies=trusted, session_rate_per_address="9/hour")
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, fake_redis))
 
-    async def see(request: web.Request) -> web.Response:
-        seen.append(request.app[CLIENT_ADDRESSES].of(request))
-        return web.Response()
+    await client.get(SESSIONS, headers={"X-Forwarded-For": CLIENT})
 
-    cast(Any, server.app).router.add_get("/seen", see)
-    client: HttpClient = await aiohttp_client(server)
-    await client.get("/seen", headers={"X-Forwarded-For": CLIENT})
-
-    assert seen == [address]
+    assert await fake_redis.keys("*address*") == [f"sessions:address:{{{address}}}:requests".encode()]
 
 
 async def test_what_comes_by_a_unix_socket_is_answered(fake_redis: Redis, data_dir: Path) -> None:

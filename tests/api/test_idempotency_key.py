@@ -8,7 +8,7 @@ from aiohttp import ClientResponse
 from multidict import CIMultiDict
 from redis.asyncio import Redis
 
-from service.api.idempotency_key import creation_key_of
+from service.api.request_headers import idempotency_key_of
 from service.errors import InvalidRequest
 from tests.aging import age
 from tests.bad_input.helpers import invalid_fields
@@ -28,7 +28,7 @@ class Asking(dict[object, object]):
 
 
 def read(*lines: str) -> str | None:
-    key = creation_key_of(Asking(*lines))  # type: ignore[arg-type]
+    key = idempotency_key_of(Asking(*lines))  # type: ignore[arg-type]
     return key and key.key
 
 

@@ -3,10 +3,10 @@
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 import orjson
@@ -20,6 +20,7 @@ from service.api import health_routes, session_routes
 from service.api.access_log import AccessLog
 from service.api.openapi import Document, document
 from service.api.responses import error_response
+from service.api.routes import Route
 from service.app import create_app
 from service.errors import (
     AgentNotFound,
@@ -144,11 +145,11 @@ REFUSALS_AT_A_CAP = {
 }
 REFUSALS_OF_A_GUARD = {
     "Unauthorized": Unauthorized(
-        "Give a key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing"
+        "Send an API key in X-API-KEY, or a key or token as Authorization: Bearer.", reason="missing"
     ),
     "UnknownCaller": Unauthorized.unknown(),
     "ExpiredToken": Unauthorized("The token has expired.", reason="expired"),
-    "Forbidden": Forbidden("This needs the scope 'admin', which the key or token has not.", scope="admin"),
+    "Forbidden": Forbidden("This request requires the scope 'admin'.", scope="admin"),
     "IssuerUnavailable": IssuerUnavailable(),
 }
 
@@ -183,9 +184,8 @@ async def client(settings: Settings, fake_redis: Redis, aiohttp_client: AiohttpC
     return await aiohttp_client(ServiceServer(settings, fake_redis))
 
 
-def _guarded_routes() -> list[web.RouteDef]:
-    routes = cast(Iterable[web.RouteDef], [*session_routes.routes, *health_routes.routes])
-    return [route for route in routes if route.kwargs["needs"] is not None]
+def _guarded_routes() -> list[Route]:
+    return [route for route in (*session_routes.routes, *health_routes.routes) if route.permission is not None]
 
 
 every_setting = pytest.mark.parametrize(
@@ -434,12 +434,13 @@ def test_where_callers_are_asked_each_call_says_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("route", _guarded_routes(), ids=lambda route: f"{route.method} {route.path}")
-def test_a_call_needs_what_its_route_needs(route: web.RouteDef) -> None:
+def test_a_call_needs_what_its_route_needs(route: Route) -> None:
     path = re.sub(r":[^}]*\}", "}", route.path).replace("session_id", "sessionId").replace("agent_id", "agentId")
     security = document(GUARDED)["paths"][path][route.method.lower()]["security"]
-    need = route.kwargs["needs"]
+    permission = route.permission
+    assert permission is not None
 
-    assert security == [{"key": [need.scope]}, {"bearer": [need.of_users or need.scope]}]
+    assert security == [{"key": [permission.scope]}, {"bearer": [permission.user_scope or permission.scope]}]
 
 
 def test_where_nothing_is_limited_nothing_is_said_of_limits() -> None:
@@ -453,9 +454,9 @@ def _limited_in(settings: Settings) -> set[str]:
 
 
 def test_where_requests_are_limited_each_call_about_sessions_may_meet_it() -> None:
-    about_sessions = {route.path for route in cast(Iterable[web.RouteDef], session_routes.routes)}
+    about_sessions = {route.path for route in session_routes.routes}
 
-    assert len(_limited_in(LIMITED)) == len(list(session_routes.routes))
+    assert len(_limited_in(LIMITED)) == len(session_routes.routes)
     assert {
         where.split()[1].replace("sessionId", r"session_id:(?!health$)[^/]+") for where in _limited_in(LIMITED)
     } == {path.replace("agent_id", "agentId") for path in about_sessions}

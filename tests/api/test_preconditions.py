@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from service.api.preconditions import revisions_of
+from service.api.request_headers import expected_revisions_of
 from service.errors import InvalidRequest
 from tests.api.test_json_response import answers_to
 from tests.bad_input.helpers import invalid_fields
@@ -29,7 +29,7 @@ class Asking:
 
 
 def read(*lines: str) -> object:
-    return revisions_of(Asking(*lines))  # type: ignore[arg-type]
+    return expected_revisions_of(Asking(*lines))  # type: ignore[arg-type]
 
 
 async def test_a_new_session_is_at_its_first_revision(client: HttpClient) -> None:

@@ -7,8 +7,8 @@ import jwt
 import pytest
 
 from service.auth.api_keys import new_key
-from service.auth.scopes import SCOPES, Scope
 from service.settings import Settings
+from service.settings.api_keys import SCOPES, Scope
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "sessions"

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.auth import api_key_file
-from service.auth.api_key_file import ApiKeyFile
-from service.auth.api_keys import new_key
+from service.auth import api_keys
+from service.auth.api_keys import ApiKeyFile, new_key
 
 OLD = new_key("old", ["read"])
 NEW = new_key("new", ["read"])
@@ -19,7 +18,7 @@ NEW = new_key("new", ["read"])
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a file with the old key, looked at whenever someone asks."""
-    monkeypatch.setattr(api_key_file, "LOOK_EVERY_SECONDS", 0)
+    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 0)
     path = tmp_path / "keys"
     path.write_text(OLD.entry)
     return path
@@ -32,7 +31,7 @@ def replace_by(path: Path, text: str) -> None:
 
 
 def knows(keys: ApiKeyFile) -> list[str]:
-    return [key.entry.partition(":")[0] for key in (OLD, NEW) if keys.caller(key.key) is not None]
+    return [key.entry.partition(":")[0] for key in (OLD, NEW) if keys.find_caller(key.key) is not None]
 
 
 def test_its_keys_are_known(path: Path) -> None:
@@ -60,7 +59,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(path: Path, tmp_path: Path) -> 
 
 
 def test_it_is_looked_at_once_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_key_file, "LOOK_EVERY_SECONDS", 1)
+    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 1)
     keys = ApiKeyFile(path)
     replace_by(path, NEW.entry)
     now = time.monotonic()
@@ -98,7 +97,7 @@ def test_a_broken_file_leaves_the_old_keys_in_force_and_is_told_once(
 
     assert [knows(keys) for _ in range(3)] == [["old"]] * 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert caplog.messages[0].startswith("SESSION_API_KEYS_FILE: the keys it held stay in force: ")
+    assert caplog.messages[0].startswith("SESSION_API_KEYS_FILE: the previous keys stay valid: ")
     assert NEW.key not in caplog.text
 
 

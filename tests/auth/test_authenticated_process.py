@@ -73,12 +73,12 @@ def test_workers_ask_for_keys_too(redis_server: RedisServer, start_replica: Star
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"HOST": "0.0.0.0"}, "HOST=0.0.0.0: whoever reaches it could do everything"),
-        ({"SESSION_API_KEYS": f"web:read:sha256:{WRONG}"}, "SESSION_API_KEYS: entry 1 (web): its hash must be"),
+        ({"HOST": "0.0.0.0"}, "HOST=0.0.0.0: requires authentication"),
+        ({"SESSION_API_KEYS": f"web:read:sha256:{WRONG}"}, "SESSION_API_KEYS: entry 1 (web): must end in sha256"),
         ({"SESSION_API_KEYS_FILE": "/nowhere"}, "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
-        ({"SESSION_API_KEYS_FILE": "/dev/null"}, "SESSION_API_KEYS_FILE=/dev/null: holds no key"),
-        ({"SESSION_RATE_PER_CALLER": "9/day"}, "SESSION_RATE_PER_CALLER: limits callers, who are known only where"),
-        ({"SESSION_GUESSES_PER_CALLER": "9/day"}, "SESSION_GUESSES_PER_CALLER: limits callers, who are known only"),
+        ({"SESSION_API_KEYS_FILE": "/dev/null"}, "SESSION_API_KEYS_FILE=/dev/null: must hold at least one entry"),
+        ({"SESSION_RATE_PER_CALLER": "9/day"}, "SESSION_RATE_PER_CALLER: requires authentication; set"),
+        ({"SESSION_GUESSES_PER_CALLER": "9/day"}, "SESSION_GUESSES_PER_CALLER: requires authentication; set"),
     ],
     ids=range(6),
 )

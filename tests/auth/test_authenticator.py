@@ -1,17 +1,14 @@
 """Who is let in where: by keys, over every route that there is."""
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
-from service.api import health_routes, session_routes
-from service.auth.authenticator import Authenticator, with_authentication
-from service.auth.scopes import SCOPES, Permission, Scope
+from service.auth.authenticator import Authenticator
 from service.settings import Settings
+from service.settings.api_keys import SCOPES, Scope
 from tests.auth.conftest import KEYS, having
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.test_walkthrough import SESSIONS
@@ -77,20 +74,6 @@ async def test_a_key_opens_what_its_scope_opens_and_no_more(client: HttpClient, 
 
     let_in = [scope for scope in SCOPES if statuses[scope] not in (401, 403)]
     assert let_in == list(SCOPES[SCOPES.index(cast(Scope, NEEDED[method, path])) :])
-
-
-def test_every_route_says_what_it_needs() -> None:
-    routes = cast(Iterable[web.RouteDef], [*session_routes.routes, *health_routes.routes])
-
-    assert [route.path for route in routes if not isinstance(route.kwargs["needs"], Permission | None)] == []
-
-
-def test_a_route_that_does_not_say_what_it_needs_stops_the_start() -> None:
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response()
-
-    with pytest.raises(KeyError, match="needs"):
-        list(with_authentication([web.get("/forgotten", handle)], None))
 
 
 async def test_a_session_is_opened_with_a_key_and_used_with_it(client: HttpClient) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.auth.factory import require_authentication
+from service.auth.authenticator import require_authentication
 from service.errors import StartupError
 from service.settings import Settings
 from tests.auth.conftest import ENTRIES
@@ -17,7 +17,7 @@ def test_this_machine_may_do_everything(host: str) -> None:
 
 @pytest.mark.parametrize("host", EXPOSED)
 def test_others_may_not(host: str) -> None:
-    with pytest.raises(StartupError, match=f"^HOST={host}: .*SESSION_ALLOW_ANONYMOUS=true where that is meant$"):
+    with pytest.raises(StartupError, match=f"^HOST={host}: requires authentication.*SESSION_ALLOW_ANONYMOUS=true"):
         require_authentication(Settings(host=host))
 
 

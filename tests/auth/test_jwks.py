@@ -67,7 +67,7 @@ async def keys(server: TestServer) -> AsyncIterator[JwksKeys]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause between fetches."""
-    monkeypatch.setattr(jwks, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(jwks, "RETRY_SECONDS", 0)
 
 
 async def test_a_key_is_found_by_its_id_and_kept(keys: JwksKeys, issuer: Issuer) -> None:
@@ -146,7 +146,7 @@ async def test_an_issuer_that_comes_back_is_heard(
     issuer.status = 200
 
     assert (await keys.key("0")).key_id == "0"
-    assert caplog.messages[-1] == "SESSION_JWT_JWKS_URL: the keys of tokens can be had again"
+    assert caplog.messages[-1] == "SESSION_JWT_JWKS_URL: fetched the issuer's keys again"
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ async def error_for_reply(keys: JwksKeys, key_id: str) -> ServiceError:
 
 async def fetched(keys: JwksKeys) -> None:
     """Whatever fetch is under way, it is over after this."""
-    assert keys._fetching is not None
-    await keys._fetching
+    assert keys._fetch_task is not None
+    await keys._fetch_task
 
 
 def test_no_algorithm_is_one_that_a_public_key_could_sign_with() -> None:

@@ -10,12 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.auth import token_cache
+from service.auth import tokens as tokens_module
 from service.auth.jwks import ALGORITHMS
-from service.auth.scopes import Caller, Scope
-from service.auth.token_cache import GOOD_FOR_SECONDS, TokenCache
-from service.auth.tokens import LEEWAY_SECONDS, HmacKey, Tokens
+from service.auth.scopes import Caller
+from service.auth.tokens import CACHE_SECONDS, LEEWAY_SECONDS, HmacKey, TokenCache, Tokens
 from service.errors import Unauthorized
+from service.settings.api_keys import Scope
 from tests.auth.conftest import AUDIENCE, ISSUER, SECRET, claims_of, token_of
 from tests.conftest import USER
 
@@ -53,13 +53,13 @@ def published() -> Tokens:
 
 
 async def test_a_user_reads_and_writes(tokens: Tokens) -> None:
-    caller = await tokens.caller(token_of(USER))
+    caller = await tokens.verify(token_of(USER))
 
-    assert caller == Caller(USER, frozenset({"read", "write"}), USER, by="token")
+    assert caller == Caller(USER, frozenset({"read", "write"}), USER, method="token")
 
 
 async def test_a_user_may_be_named_in_capitals(tokens: Tokens) -> None:
-    assert (await tokens.caller(token_of(USER.upper()))).user_id == USER
+    assert (await tokens.verify(token_of(USER.upper()))).user_id == USER
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ async def test_a_user_may_be_named_in_capitals(tokens: Tokens) -> None:
     ],
 )
 async def test_a_scope_narrows_a_user_and_never_widens(tokens: Tokens, scope: object, had: set[Scope]) -> None:
-    caller = await tokens.caller(token_of(USER, scope=scope))
+    caller = await tokens.verify(token_of(USER, scope=scope))
 
-    assert caller == Caller(USER, frozenset(had), USER, by="token")
+    assert caller == Caller(USER, frozenset(had), USER, method="token")
 
 
 @pytest.mark.parametrize(("scope", "had"), [("admin", {"read", "write", "admin"}), ("read", {"read"}), (None, set())])
 async def test_who_is_no_user_may_do_what_the_scope_names(tokens: Tokens, scope: str | None, had: set[Scope]) -> None:
-    caller = await tokens.caller(token_of("reports", scope=scope))
+    caller = await tokens.verify(token_of("reports", scope=scope))
 
-    assert caller == Caller("reports", frozenset(had), by="token")
+    assert caller == Caller("reports", frozenset(had), method="token")
 
 
 async def test_a_token_may_be_signed_with_a_private_key(published: Tokens) -> None:
-    caller = await published.caller(jwt.encode(claims_of(USER), PRIVATE, "RS256"))
+    caller = await published.verify(jwt.encode(claims_of(USER), PRIVATE, "RS256"))
 
     assert caller.user_id == USER
 
@@ -119,7 +119,7 @@ async def test_a_token_must_be_of_the_issuer_for_this_audience_of_someone_and_wi
 
 
 async def test_one_audience_among_several_will_do(tokens: Tokens) -> None:
-    assert (await tokens.caller(token_of(USER, aud=["another", AUDIENCE]))).user_id == USER
+    assert (await tokens.verify(token_of(USER, aud=["another", AUDIENCE]))).user_id == USER
 
 
 async def test_a_token_that_has_expired_is_told_so(tokens: Tokens) -> None:
@@ -129,7 +129,7 @@ async def test_a_token_that_has_expired_is_told_so(tokens: Tokens) -> None:
 
 
 async def test_the_clocks_may_differ_by_a_little(tokens: Tokens) -> None:
-    assert await tokens.caller(token_of(USER, exp=time.time() - LEEWAY_SECONDS / 2))
+    assert await tokens.verify(token_of(USER, exp=time.time() - LEEWAY_SECONDS / 2))
 
 
 async def test_nothing_is_told_of_an_expired_token_that_is_not_the_issuers(tokens: Tokens) -> None:
@@ -216,27 +216,24 @@ async def test_a_token_that_was_good_is_not_judged_again_at_once(counting: Count
     tokens = Tokens(ISSUER, AUDIENCE, counting)
     token, other = token_of(USER), token_of("reports", scope="read")
 
-    callers = [await tokens.caller(borne) for borne in (token, other, token, other)]
+    callers = [tokens.find_caller(borne) or await tokens.verify(borne) for borne in (token, other, token, other)]
 
     assert [caller.name for caller in callers] == [USER, "reports"] * 2
     assert counting.judged == 2
 
 
-@pytest.mark.parametrize(("left_seconds", "after_seconds"), [(3600, GOOD_FOR_SECONDS), (5, 5 + LEEWAY_SECONDS)])
+@pytest.mark.parametrize(("left_seconds", "after_seconds"), [(3600, CACHE_SECONDS), (5, 5 + LEEWAY_SECONDS)])
 async def test_it_is_judged_again_after_a_minute_or_where_it_may_have_expired(
-    counting: Counting, monkeypatch: pytest.MonkeyPatch, left_seconds: float, after_seconds: float
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch, left_seconds: float, after_seconds: float
 ) -> None:
-    tokens = Tokens(ISSUER, AUDIENCE, counting)
     token, now = token_of(USER, exp=time.time() + left_seconds), time.monotonic()
-    await tokens.caller(token)
+    await tokens.verify(token)
 
     monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds - 1)
-    await tokens.caller(token)
-    assert counting.judged == 1
+    assert tokens.find_caller(token) is not None
 
     monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds + 1)
-    await tokens.caller(token)
-    assert counting.judged == 2
+    assert tokens.find_caller(token) is None
 
 
 async def test_what_was_refused_is_judged_every_time(counting: Counting) -> None:
@@ -250,18 +247,18 @@ async def test_what_was_refused_is_judged_every_time(counting: Counting) -> None
 
 
 def test_only_so_many_are_remembered_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(tokens_module, "CACHE_SIZE", 2)
     found = TokenCache()
     caller = Caller(USER, frozenset(), USER)
 
-    found.remember("first", caller, 60)
-    found.remember("second", caller, 60)
-    found.remember("third", caller, 60)
+    found.add("first", caller, 60)
+    found.add("second", caller, 60)
+    found.add("third", caller, 60)
 
-    assert [found.caller(token) for token in ("first", "second", "third")] == [None, caller, caller]
+    assert [found.find_caller(token) for token in ("first", "second", "third")] == [None, caller, caller]
 
 
 async def error_for_reply(tokens: Tokens, token: str) -> Unauthorized:
     with pytest.raises(Unauthorized) as refusal:
-        await tokens.caller(token)
+        await tokens.verify(token)
     return refusal.value

@@ -46,7 +46,7 @@ async def test_agent_and_user_ids_must_be_uuids_of_36_characters(
 ) -> None:
     fields = await invalid_fields(await create_with(service, **{member: value}))
 
-    assert fields == {member: "must be a UUID in its 36 characters"}
+    assert fields == {member: "must be a UUID in the 36-character form"}
 
 
 async def test_agent_and_user_ids_become_lower_case(service: HttpClient) -> None:

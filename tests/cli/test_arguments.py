@@ -11,7 +11,7 @@ UNKNOWN = "00000000-0000-4000-8000-00000000000c"
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("inspect --user nobody", "argument --user: must be a UUID in its 36 characters"),
+        ("inspect --user nobody", "argument --user: must be a UUID in the 36-character form"),
         ("inspect --limit 0", "argument --limit: must be a whole number from 1 to 1000"),
         ("inspect --limit 1001", "argument --limit: must be a whole number from 1 to 1000"),
         (f"inspect --watch {UNKNOWN}", "argument --watch: must be a number of seconds from 0.1 to 3600"),

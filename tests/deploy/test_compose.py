@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.responses import error_response
 from service.api.security_headers import SECURITY_HEADERS
-from service.auth.factory import require_authentication
+from service.auth.authenticator import require_authentication
 from service.errors import ServiceError, StartupError
 from service.settings import MAX_METADATA_BYTES, Settings
 from tests.conftest import AGENT, USER, HttpClient

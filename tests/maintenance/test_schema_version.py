@@ -123,8 +123,8 @@ async def test_those_who_come_before_the_first_look_share_one(
     await redis_client.query(("PING",))
     await forget_commands(real_redis)
 
-    await asyncio.gather(*(layout.heed_what_was_found() for _ in range(20)))
-    await layout.heed_what_was_found()
+    await asyncio.gather(*(layout.require_supported() for _ in range(20)))
+    await layout.require_supported()
 
     seen = await commands_seen(real_redis)
     assert (seen["get"], seen["set"]) == (3, 1)  # of the layout once, and of the secret that was not there

@@ -16,8 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
-from service.api.runner import Runner
-from service.observability.tracing import Tracing
+from service.api.tracing import Tracing
 from service.redis_client.factory import redis_py_client
 from service.settings import Settings
 from service.shared_secret import SharedSecret
@@ -51,11 +50,7 @@ async def tracing(exporter: InMemorySpanExporter, secret: SharedSecret) -> Async
 
 class TracedServer(ServiceServer):
     def __init__(self, redis: Redis, tracing: Tracing) -> None:
-        super().__init__(Settings(), redis, tracing.on)
-        self._tracing = tracing
-
-    async def _make_runner(self, **options: object) -> Runner:
-        return Runner(self.app, "schema", self._tracing.over, **options)
+        super().__init__(Settings(), redis, tracing.trace, tracing.middleware)
 
 
 @pytest.fixture

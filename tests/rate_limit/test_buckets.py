@@ -9,8 +9,7 @@ from redis.asyncio import Redis
 
 from service.errors import RateLimited
 from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit
-from service.rate_limit.status import RateLimitStatus
+from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import ClientFactory
 from service.sessions.keys import BucketKeys, Keys
@@ -47,7 +46,7 @@ async def told_of(buckets: Buckets, limit: Limit = TEN) -> str:
     told = RateLimitStatus()
     with suppress(RateLimited):
         await buckets.take(REQUESTS, limit, None, told)
-    return told.fields()["RateLimit"]
+    return told.headers()["RateLimit"]
 
 
 async def take_all(buckets: Buckets, keys: BucketKeys = REQUESTS, limit: Limit = TEN) -> None:

@@ -9,8 +9,7 @@ import pytest
 from service.errors import StoreUnavailable
 from service.rate_limit import circuit_breaker
 from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit
-from service.rate_limit.status import RateLimitStatus
+from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
@@ -53,7 +52,7 @@ async def take(buckets: Buckets, times: int = 1, keys: Any = HERE) -> list[dict[
     answers = [RateLimitStatus() for _ in range(times)]
     for told in answers:
         await buckets.take(keys, LIMIT, None, told)
-    return [dict(told.fields()) for told in answers]
+    return [dict(told.headers()) for told in answers]
 
 
 async def test_what_is_not_counted_is_let_through_and_tells_nothing(buckets: Buckets) -> None:
@@ -69,7 +68,7 @@ async def test_one_tries_and_the_others_pass_by(buckets: Buckets, redis_client: 
 async def test_a_while_later_the_next_one_tries(
     buckets: Buckets, redis_client: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(circuit_breaker, "RETRY_SECONDS", 0)
     await take(buckets, 3)
     redis_client.away.clear()
 
@@ -83,14 +82,14 @@ async def test_trouble_is_told_once_and_its_end_once(
     buckets: Buckets, redis_client: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(circuit_breaker, "RETRY_SECONDS", 0)
     monkeypatch.setattr(circuit_breaker, "QUIET_SECONDS", 0)
     await take(buckets, 5)
     redis_client.away.clear()
     await take(buckets, 5)
 
     said = [record.getMessage().partition(",")[0].partition(":")[0] for record in caplog.records]
-    assert said == ["requests are let through uncounted", "requests are counted again"]
+    assert said == ["rate limits are not enforced", "rate limits are enforced again"]
 
 
 async def test_where_one_server_of_a_cluster_is_away_the_others_count(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,8 +19,7 @@ from service.maintenance.startup_checks import StartupChecks
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit
-from service.rate_limit.status import RateLimitStatus
+from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor

@@ -94,7 +94,7 @@ async def test_an_agent_is_a_uuid(client: HttpClient, method: str, agent_id: str
 
     fields = await invalid_fields(await client.request(method, POLICY.replace(AGENT, agent_id), json=body))
 
-    assert fields == {"agentId": "must be a UUID in its 36 characters"}
+    assert fields == {"agentId": "must be a UUID in the 36-character form"}
 
 
 async def test_every_bad_member_is_named_at_once(client: HttpClient) -> None:

@@ -746,17 +746,17 @@ NEITHER = dict.fromkeys(("agentId", "userId"), "is required, or the other of age
     [
         ({}, NEITHER),
         ({"userid": USER}, {**NEITHER, "userid": "is not a parameter of this call"}),
-        ({"userId": ""}, {"userId": "must be a UUID in its 36 characters"}),
+        ({"userId": ""}, {"userId": "must be a UUID in the 36-character form"}),
         ({"userId": USER, "agentID": AGENT}, {"agentID": "is not a parameter of this call"}),
         ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this call"}),
         ({"cursor": "A"}, {**NEITHER, "cursor": "must be the nextCursor of a revocation"}),
         (
             {"userId": "1", "cursor": cursors.written_of_rest(OF_BOTH, A_REST)},
-            {"userId": "must be a UUID in its 36 characters"},
+            {"userId": "must be a UUID in the 36-character form"},
         ),
         ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this call"}),
         ([("userId", USER), ("userId", OTHER_USER)], {"userId": "is given more than once"}),
-        ({"userId": USER, "agentId": "*"}, {"agentId": "must be a UUID in its 36 characters"}),
+        ({"userId": USER, "agentId": "*"}, {"agentId": "must be a UUID in the 36-character form"}),
     ],
 )
 async def test_what_is_not_clear_ends_nothing(

@@ -1,0 +1,65 @@
+"""OpenTelemetry spans of requests. Spans contain a keyed hash of the session id, and no path."""
+
+import asyncio
+
+from aiohttp import web
+from opentelemetry.propagate import extract
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from service.api.routes import PROBE_PATHS, Handler, path_template_of
+from service.observability.log import REQUEST_ID
+from service.redis_client.client import RedisClient
+from service.redis_client.traced import TracedClient
+from service.sessions.scripts import SCRIPTS
+from service.shared_secret import SharedSecret
+
+
+class Tracing:
+    """Records spans of requests and of calls to Redis. Closing it shuts down the provider."""
+
+    def __init__(self, provider: TracerProvider, secret: SharedSecret) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("session-service")
+        self._secret = secret
+
+    def middleware(self, handler: Handler) -> Handler:
+        """Record a span for each request except probes, in the trace of its `traceparent`."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if request.path in PROBE_PATHS:
+                return await handler(request)
+            context = extract(request.headers)
+            with self._tracer.start_as_current_span(request.method, context, SpanKind.SERVER) as span:
+                response = await handler(request)
+                _set_attributes(span, request, response.status, self._secret)
+            return response
+
+        return handle
+
+    def trace(self, client: RedisClient) -> RedisClient:
+        """Return the client with a span for each call."""
+        return TracedClient(client, self._tracer, SCRIPTS)
+
+    async def aclose(self) -> None:
+        """Send the remaining spans."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+
+def _set_attributes(span: Span, request: web.Request, status: int, secret: SharedSecret) -> None:
+    route = path_template_of(request)
+    span.set_attributes(
+        {
+            "http.request.method": request.method,
+            "http.response.status_code": status,
+            "http.request.header.x-request-id": [REQUEST_ID.get("")],
+        }
+    )
+    if route is not None:
+        span.update_name(f"{request.method} {route}")
+        span.set_attribute("http.route", route)
+    if "session_id" in request.match_info:
+        span.set_attribute("session.hash", secret.hashed(request.match_info["session_id"]))
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)
+        span.set_attribute("error.type", str(status))
