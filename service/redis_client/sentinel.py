@@ -17,6 +17,9 @@ _CHANNELS = ("+promoted-slave", "+switch-master")
 _POLL_SECONDS = 1
 """Sentinels are polled as well: a message reaches only the clients that are connected when it is published."""
 
+_CANCEL_SECONDS = 0.05
+"""redis-py may swallow a cancellation: the task is cancelled again after this time."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +58,11 @@ class Sentinels:
 
     async def aclose(self) -> None:
         self._is_closed = True
-        for task in self._subscriptions:
-            task.cancel()
-        if self._subscriptions:
-            await asyncio.wait(self._subscriptions)
+        pending = set(self._subscriptions)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
         for client in self._clients:
             await client.aclose()
 
@@ -67,7 +71,7 @@ class Sentinels:
             self._subscriptions = [asyncio.create_task(self._follow(client)) for client in self._clients]
 
     async def _follow(self, client: Redis) -> None:
-        while not self._is_closed:  # redis-py may swallow the task's cancellation
+        while not self._is_closed:
             with suppress(RedisError, OSError, TimeoutError):
                 self._accept_if_newer(await self._query(client))
                 await self._follow_while_connected(client)

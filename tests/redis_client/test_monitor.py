@@ -1,55 +1,100 @@
-"""Trouble with the store: told once an episode, over every way to it, and remembered."""
+"""Outages are logged when they begin and end, and each failure is counted by its kind."""
 
 import logging
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.observability.metrics import Metrics
-from service.redis_client.errors import CommandRejected
+from service.redis_client.errors import CommandRejected, ServerDemoted, UnderReplicated
 from service.redis_client.monitor import Incident, StoreMonitor
+from tests.counted import counted
 
 OUT_OF_MEMORY = CommandRejected("OOM command not allowed")
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO)
     return caplog
 
 
-def test_an_episode_is_told_once_and_so_is_its_end(told: pytest.LogCaptureFixture) -> None:
-    outage = Incident("it does not answer", "it answers again")
+def test_an_incident_is_logged_once_when_it_begins_and_once_when_it_ends(log: pytest.LogCaptureFixture) -> None:
+    outage = Incident("Redis does not respond", "Redis responds again")
 
     for _ in range(3):
-        outage.record_failure(TimeoutError("for 2 s"))
+        outage.record_failure(TimeoutError("after 2 s"))
     for _ in range(3):
         outage.record_success()
 
-    assert [record.getMessage() for record in told.records] == [
-        "it does not answer: TimeoutError: for 2 s",
-        "it answers again",
+    assert [record.getMessage() for record in log.records] == [
+        "Redis does not respond: TimeoutError: after 2 s",
+        "Redis responds again",
     ]
 
 
-def test_what_is_done_among_refusals_ends_no_episode(told: pytest.LogCaptureFixture) -> None:
-    rejections = Incident("it refuses", "it does what it is asked", quiet_seconds=60)
+def test_successes_between_failures_do_not_end_an_incident_with_a_quiet_period(log: pytest.LogCaptureFixture) -> None:
+    rejections = Incident("Redis rejects commands", "Redis accepts commands again", quiet_seconds=60)
 
     for _ in range(3):
         rejections.record_failure(OUT_OF_MEMORY)
         rejections.record_success()
 
-    assert [record.getMessage() for record in told.records] == ["it refuses: OOM command not allowed"]
+    assert [record.getMessage() for record in log.records] == ["Redis rejects commands: OOM command not allowed"]
 
 
-def test_what_was_seen_is_remembered_for_a_while() -> None:
+def test_an_incident_keeps_the_cause_and_the_time_of_its_last_failure() -> None:
     rejections = StoreMonitor(Metrics()).rejections
-    at_first = rejections.occurred_within(60)
+    occurred_before = rejections.occurred_within(60)
 
     rejections.record_failure(OUT_OF_MEMORY)
 
-    assert (at_first, rejections.occurred_within(60), rejections.occurred_within(0)) == (
-        False,
-        True,
-        False,
-    )
+    assert not occurred_before
+    assert rejections.occurred_within(60)
+    assert not rejections.occurred_within(0)
     assert rejections.cause == "OOM command not allowed"
+
+
+def test_an_incident_distinguishes_missing_replicas_from_other_rejections() -> None:
+    rejections = StoreMonitor(Metrics()).rejections
+
+    rejections.record_failure(UnderReplicated("0 of 1 replicas", []))
+    was_under_replicated = rejections.is_under_replicated
+    rejections.record_failure(OUT_OF_MEMORY)
+
+    assert was_under_replicated
+    assert not rejections.is_under_replicated
+
+
+def test_an_outage_of_one_node_is_separate_from_the_outages_of_others(log: pytest.LogCaptureFixture) -> None:
+    monitor = StoreMonitor(Metrics())
+
+    monitor.for_node("127.0.0.1:7001").outage.record_failure(TimeoutError("after 2 s"))
+    monitor.for_node("127.0.0.1:7002").observe_round_trip(0.001, 1)
+    monitor.for_node("127.0.0.1:7001").observe_round_trip(0.001, 1)
+
+    assert [record.getMessage() for record in log.records] == [
+        "Redis node 127.0.0.1:7001 does not respond: TimeoutError: after 2 s",
+        "Redis node 127.0.0.1:7001 responds again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TimeoutError(), "timeout"),
+        (RedisTimeoutError(), "timeout"),
+        (ConnectionRefusedError(), "connection"),
+        (RedisConnectionError(), "connection"),
+        (CommandRejected("OOM command not allowed"), "refused"),
+        (ServerDemoted("You can't write against a read only replica."), "demoted"),
+        (ValueError("unexpected"), "other"),
+    ],
+)
+def test_failures_are_counted_by_kind(error: Exception, kind: str) -> None:
+    metrics = Metrics()
+
+    StoreMonitor(metrics).outage.record_failure(error)
+
+    assert counted(metrics.store_errors) == {kind: 1}
