@@ -90,7 +90,7 @@ def test_the_error_of_a_list_names_the_invalid_entry(load: Load, networks: str, 
 @pytest.mark.parametrize(
     ("environment", "start"),
     [
-        ({"SESSION_API_KEYS": ""}, "SESSION_API_KEYS: must hold at least one entry"),
+        ({"SESSION_API_KEYS": ""}, "SESSION_API_KEYS must hold at least one entry"),
         (
             {"SESSION_API_KEYS": "web:read:hunter2"},
             "SESSION_API_KEYS: entry 1: must have the form name:scopes:sha256:digest",
