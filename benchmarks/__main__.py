@@ -1,36 +1,38 @@
-"""`make bench`: one table, and the same as JSON in benchmarks/results/. Run it on a machine that does nothing else."""
+"""Measure the service and print the tables of docs/performance.md. Run it on an idle machine."""
 
 import argparse
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from benchmarks import report, runs
+from benchmarks import document, report, runs
 from benchmarks.machine import MissingTool, redis_server, require
 from service.observability import log
 from service.shared_secret import SharedSecret
 
-_RESULTS = Path(__file__).parent / "results"
-
 
 def main() -> None:
-    options = _options()
+    options = parse_options()
     log.configure_logging("json", "error", sys.stderr, SharedSecret())
     try:
         require("wrk", "apt-get install wrk")
         require("taskset", "apt-get install util-linux")
-    except MissingTool as why:
-        sys.exit(f"The benchmark needs one more thing: {why}.")
+    except MissingTool as error:
+        sys.exit(f"The benchmark cannot run: {error}.")
     results = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "rounds": options.rounds,
+        "seconds": options.seconds,
         **_measured(options),
     }
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
-    sys.stdout.write(report.written(results))
+    document.LATEST.parent.mkdir(exist_ok=True)
+    document.LATEST.write_text(json.dumps(results, indent=2) + "\n")
+    sys.stdout.write(report.rendered(results))
+    if options.write:
+        document.update(results)
 
 
 def _measured(options: argparse.Namespace) -> dict[str, object]:
@@ -45,15 +47,18 @@ def _measured(options: argparse.Namespace) -> dict[str, object]:
     return measured
 
 
-def _options() -> argparse.Namespace:
+def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2, help="how long each run lasts")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured; the median counts")
+    parser.add_argument("--seconds", type=float, default=2, help="duration of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; tables show the median")
     parser.add_argument(
-        "--verbs", action="store_true", help="the verbs alone, at 32 connections; half a minute a round"
+        "--verbs", action="store_true", help="measure only requests over 32 connections (half a minute per round)"
     )
-    parser.add_argument("--short", action="store_true", help="without a million sessions and without peers")
-    return parser.parse_args()
+    parser.add_argument("--short", action="store_true", help="skip the stored sessions and the other servers")
+    parser.add_argument(
+        "--write", action="store_true", help="also update docs/performance.md and the figures in other documents"
+    )
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def kinds() -> Iterator[dict[str, dict[str, str]]]:
         yield {
             "one server": {"REDIS_URL": stack.enter_context(redis_server())},
             "Sentinel": {"REDIS_URL": behind_sentinel},
-            "Sentinel, changes wait for a replica": {"REDIS_URL": behind_sentinel, "SESSION_WAIT_REPLICAS": "1"},
+            "Sentinel, SESSION_WAIT_REPLICAS=1": {"REDIS_URL": behind_sentinel, "SESSION_WAIT_REPLICAS": "1"},
             "Cluster": {"REDIS_URL": stack.enter_context(_running(ClusterServers))},
         }
 

@@ -21,8 +21,8 @@ USUAL_CONNECTIONS = 32
 STORED = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
 _CREATE_OTHERWISE: dict[str, dict[str, str]] = {
-    "create, no audit": {"SESSION_AUDIT_LOG": "off"},
-    "create, with caps": {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"},
+    "create, audit log off": {"SESSION_AUDIT_LOG": "off"},
+    "create, caps per user and agent": {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"},
 }
 _ASKED_FOR = 2_000
 _PAGES = 9
@@ -35,10 +35,10 @@ _KEYED, _WITH_KEY = {"SESSION_API_KEYS": _ENTRY}, {"X-API-KEY": _KEY}
 _LIMITED = {"SESSION_RATE_PER_ADDRESS": "1000000/second"}
 _LIMITED_TWICE = {**_KEYED, **_LIMITED, "SESSION_RATE_PER_CALLER": "1000000/second"}
 _READ_OTHERWISE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "get 200, no line in the log": ({"SESSION_LOG_LEVEL": "warning"}, {}),
-    "get 200, with a key": (_KEYED, _WITH_KEY),
-    "get 200, limited by address": (_LIMITED, {}),
-    "get 200, with a key, limited by address and caller": (_LIMITED_TWICE, _WITH_KEY),
+    "get 200, request log off": ({"SESSION_LOG_LEVEL": "warning"}, {}),
+    "get 200, API key": (_KEYED, _WITH_KEY),
+    "get 200, limit per address": (_LIMITED, {}),
+    "get 200, API key, limits per address and caller": (_LIMITED_TWICE, _WITH_KEY),
 }
 """What is read from replicas that are set up otherwise: their settings, and the headers that they need."""
 
@@ -92,17 +92,14 @@ def verbs(plan: Plan, numbers: Sequence[int] = CONNECTIONS) -> list[Row]:
                     row = _costed(plan, other_url, other_pid, _CREATION[1], connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
-                rounds.setdefault(("get 200, a redis-py call each", connections), []).append(row)
+                rounds.setdefault(("get 200, one redis-py call per request", connections), []).append(row)
         resident = resident_mib(pid)
     rows = [{"what": name, "connections": number, **_middle(found)} for (name, number), found in rounds.items()]
-    return [*rows, {"what": "resident memory of the replica, MiB", "resident_mib": resident}]
+    return [*rows, {"what": "replica after the run", "resident_mib": resident}]
 
 
 def memory(plan: Plan) -> list[Row]:
-    return [
-        {"what": f"{number} bytes of metadata", **bytes_per_session(plan.redis_url, number)}
-        for number in METADATA_BYTES
-    ]
+    return [{"metadata_bytes": number, **bytes_per_session(plan.redis_url, number)} for number in METADATA_BYTES]
 
 
 def stored_sessions(plan: Plan) -> list[Row]:
@@ -176,7 +173,7 @@ def _of_many(session_ids: list[str]) -> list[tuple[str, Target, int]]:
 
 def _of_all(url: str) -> list[tuple[str, Target, int]]:
     """The first pages of a walk, one after the other; and the counts of health, which are a second old at most."""
-    return [("list, 100 a page", Target(pages(url, _PAGES)), 1), ("health", Target([f"{SESSIONS}/health"]), 1)]
+    return [("list, 100 per page", Target(pages(url, _PAGES)), 1), ("health", Target([f"{SESSIONS}/health"]), 1)]
 
 
 def _costed(plan: Plan, url: str, pid: int, target: Target, connections: int, alone: Measured) -> Row:

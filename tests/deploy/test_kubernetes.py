@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
-from tests.conftest import AGENT, USER, HttpClient
-from tests.test_walkthrough import SESSIONS
+from tests.conftest import HttpClient
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
 README = (FOLDER / "README.md").read_text()
@@ -25,7 +23,6 @@ POD = MANIFESTS["Deployment"]["spec"]["template"]
 LABELS = {"app.kubernetes.io/name": "session-service"}
 ENVIRONMENT = {variable["name"]: variable.get("value") for variable in CONTAINER["env"]}
 PROBES = {name: CONTAINER[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
-QUERIES = re.findall(r"`((?:sum|max|histogram_quantile)\b[^`]*)`", README)
 
 
 def settings() -> Settings:
@@ -168,16 +165,6 @@ def test_pods_run_as_the_user_of_the_image() -> None:
 
 def test_service_links_do_not_add_session_variables() -> None:
     assert POD["spec"]["enableServiceLinks"] is False
-
-
-async def test_queries_in_the_readme_use_existing_metrics(client: HttpClient) -> None:
-    await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
-
-    served = await (await client.get("/metrics")).text()
-    samples = {sample.name for family in text_string_to_metric_families(served) for sample in family.samples}
-
-    assert len(QUERIES) == 8
-    assert {name for query in QUERIES for name in re.findall(r"\bsessions_\w+", query)} <= samples
 
 
 @pytest.mark.parametrize("url", re.findall(r"`(rediss?(?:\+\w+)?://[^`…]+)`", README))

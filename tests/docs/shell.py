@@ -19,7 +19,7 @@ class Transcript(NamedTuple):
 
 
 def run(scripts: Iterable[str], url: str, folder: Path, **variables: str) -> Transcript:
-    """Run the scripts one after the other in one shell; fail if a command fails.
+    """Run the scripts one after the other in one shell, in `folder`; fail if a command fails.
 
     `requests` holds `METHOD status` for each call of curl.
     """
@@ -27,10 +27,16 @@ def run(scripts: Iterable[str], url: str, folder: Path, **variables: str) -> Tra
         _write_command(folder / name, command)
     log = folder / "requests"
     log.touch()
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "REPLICA_URL": url,
+        "REQUEST_LOG": str(log),
+    }
     completed = subprocess.run(
         ["sh", "-eu", "-c", "\n".join(scripts)],
-        cwd=ROOT,
-        env={"PATH": f"{folder}:{os.environ['PATH']}", "REPLICA_URL": url, "REQUEST_LOG": str(log), **variables},
+        cwd=folder,
+        env=environment | variables,
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_SECONDS,

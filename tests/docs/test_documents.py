@@ -12,12 +12,20 @@ DOCUMENTS = [
     "docs/api.md",
     "docs/authentication.md",
     "docs/configuration.md",
+    "docs/deployment.md",
     "docs/errors.md",
     "docs/glossary.md",
+    "docs/observability.md",
+    "docs/operations.md",
+    "docs/performance.md",
     "docs/rate-limits.md",
+    "docs/redis.md",
+    "docs/reliability.md",
     "docs/sessions.md",
+    "SECURITY.md",
+    "deploy/kubernetes/README.md",
 ]
-TESTED_LANGUAGES = {"console", "json", "python", "sh", "text", "typescript"}
+TESTED_LANGUAGES = {"console", "json", "python", "sh", "text", "typescript", "yaml"}
 COMMANDS = {
     shlex.join(words): words
     for name in DOCUMENTS

@@ -1,4 +1,4 @@
-"""What deploy/OPERATIONS.md tells an operator to type is what Redis understands, and what it names is there."""
+"""Run the commands of the documents for operators, and compare what these documents name with the service."""
 
 import re
 import shlex
@@ -6,121 +6,116 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.cli.arguments import HashIds, Inspect, Revoke, parse
+from service.cli.arguments import Serve, parse
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers
 from tests.conftest import AGENT, USER, HttpClient
+from tests.docs import markdown, shell
+from tests.docs.redis_commands import RedisCommand, redis_lines
 from tests.redis_server import ADMIN, Login, RedisServer, free_port, wait_until
+from tests.replica import Replica
 from tests.sentinel_servers import SentinelServers
 from tests.test_walkthrough import SESSIONS
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-PAGE = (DEPLOY / "OPERATIONS.md").read_text()
-SESSION = "4716d2ea-673d-47d0-b1bd-33202db7411b"
-SOURCE = (DEPLOY.parent / "service" / "maintenance" / "health_reasons.py").read_text()
+PAGES = {
+    name: markdown.document(f"docs/{name}.md")
+    for name in ("deployment", "observability", "operations", "performance", "redis", "reliability")
+}
+RUNBOOK = PAGES["operations"]
+SOURCE = (markdown.ROOT / "service" / "maintenance" / "health_reasons.py").read_text()
+EXAMPLE_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 OLD_LOGIN = Login("default", "PASSWORD")
+LOG = """
+{"event":"request","status":503,"code":"CONTENTION","session":"8f380fbfdef8"}
+{"log":"audit","action":"access","outcome":"refused","address":"203.0.113.7"}
+"""
 
-
-class Line(NamedTuple):
-    """A line of redis-cli: whom it asks, what, and what is looked for in the answer."""
-
-    options: str
-    words: list[str]
-    sought: list[str]
-
-    @classmethod
-    def read(cls, line: str) -> "Line":
-        asked, _, grep = line.partition(" | grep ")
-        found = re.fullmatch(r"redis-cli ((?:-c|-[hp] \S+)?) ?(.+?)(?: +#.*)?", asked)
-        assert found, line
-        pattern = shlex.split(grep, comments=True)[-1:] or [""]
-        return cls(found[1], shlex.split(found[2]), pattern[0].split("|"))
-
-    def run_on(self, url: str) -> Any:
-        """The answer as it came. Raises what the server answers as an error."""
-        with redis.Redis.from_url(url, decode_responses=True) as client:
-            client.response_callbacks.clear()
-            return client.execute_command(*self.words)
-
-    def is_answered_on(self, url: str) -> None:
-        """Everything that is looked for is found."""
-        answer = str(self.run_on(url))
-
-        assert [wanted for wanted in self.sought if not re.search(wanted, answer, re.MULTILINE)] == []
-
-
-def lines_of(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("redis-cli ")]
-
-
-def lines_below(heading: str) -> list[Line]:
-    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return [Line.read(line) for line in lines_of(section)]
-
-
-RUN = sorted({line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in lines_of(block)})
+SH_BLOCKS = [block for page in PAGES.values() for block in markdown.blocks(page, "sh")]
+REDIS_LINES = sorted({line for block in SH_BLOCKS for line in redis_lines(block)})
+CLI_LINES = sorted(
+    {line for block in SH_BLOCKS for line in block.splitlines() if line.startswith("python -m service ")}
+)
+SHELL_BLOCKS = [block for block in SH_BLOCKS if re.search("^(?!python -m service |redis-cli |$)", block, re.MULTILINE)]
 FAILOVER = "redis-cli -p 26379 SENTINEL FAILOVER sessions"
-OF_ONE_SERVER = [line for line in RUN if not re.match("redis-cli -", line)]
-OF_A_SENTINEL = [line for line in RUN if line.startswith("redis-cli -p 26379 ") and line != FAILOVER]
-OF_A_CLUSTER = [line for line in RUN if line.startswith("redis-cli -c ")]
+SERVER_LINES = [line for line in REDIS_LINES if not line.startswith("redis-cli -")]
+SENTINEL_LINES = [line for line in REDIS_LINES if line.startswith("redis-cli -p 26379 ") and line != FAILOVER]
+CLUSTER_LINES = [line for line in REDIS_LINES if line.startswith("redis-cli -c ")]
+
+
+def commands_below(page: str, heading: str) -> list[RedisCommand]:
+    return [RedisCommand.parse(line) for line in redis_lines(markdown.section(page, heading))]
+
+
+def folder_in(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """One of this page's own, with a session: what it says to set is set there."""
+    """A server of its own with a session, because the commands change its configuration."""
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder), append_only=True)
         server.start()
-        server.command("HSET", f"session:{{47}}:{SESSION}", "agentId", AGENT)
-        server.command("HSET", f"session:{{47}}:{SESSION}:tombstone", "reason", "inactivity")
+        server.command("HSET", f"session:{{47}}:{EXAMPLE_ID}", "agentId", AGENT)
+        server.command("HSET", f"session:{{47}}:{EXAMPLE_ID}:tombstone", "reason", "inactivity")
         yield server
         server.stop()
 
 
-def test_every_line_is_run_by_one_of_these_tests() -> None:
-    assert sorted([*OF_ONE_SERVER, *OF_A_SENTINEL, *OF_A_CLUSTER, FAILOVER]) == RUN
-    assert len(RUN) > 30
+def test_a_test_runs_every_redis_command() -> None:
+    assert sorted([*SERVER_LINES, *SENTINEL_LINES, *CLUSTER_LINES, FAILOVER]) == REDIS_LINES
+    assert len(REDIS_LINES) > 30
 
 
-@pytest.mark.parametrize("line", OF_ONE_SERVER)
-def test_a_server_understands(server: RedisServer, line: str) -> None:
-    Line.read(line).is_answered_on(server.admin_url)
+def test_a_block_with_redis_commands_contains_nothing_else() -> None:
+    assert [block for block in SHELL_BLOCKS if redis_lines(block)] == []
 
 
-@pytest.mark.parametrize("line", OF_A_SENTINEL)
-def test_a_sentinel_understands(sentinel_servers: SentinelServers, line: str) -> None:
+@pytest.mark.parametrize("line", CLI_LINES)
+def test_the_command_line_accepts_a_command(line: str) -> None:
+    assert not isinstance(parse(shlex.split(line)[3:]), Serve)
+
+
+@pytest.mark.parametrize("line", SERVER_LINES)
+def test_a_command_succeeds_on_a_server(server: RedisServer, line: str) -> None:
+    RedisCommand.parse(line).check_on(server.admin_url)
+
+
+@pytest.mark.parametrize("line", SENTINEL_LINES)
+def test_a_command_succeeds_on_a_sentinel(sentinel_servers: SentinelServers, line: str) -> None:
     sentinel_servers.wait_until_settled()
 
-    Line.read(line).is_answered_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
+    RedisCommand.parse(line).check_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
 
-def test_the_line_that_has_a_primary_replaced_does(sentinel_servers: SentinelServers) -> None:
+def test_the_failover_command_replaces_the_primary(sentinel_servers: SentinelServers) -> None:
     sentinel_servers.wait_until_settled()
     old = sentinel_servers.primary
 
-    Line.read(FAILOVER).run_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
+    RedisCommand.parse(FAILOVER).run_on(f"redis://{ADMIN}{sentinel_servers.sentinels[0].address}")
 
     assert sentinel_servers.wait_until_replaced(old) is not old
     sentinel_servers.wait_until_following()
     sentinel_servers.wait_until_settled()
 
 
-@pytest.mark.parametrize("line", OF_A_CLUSTER)
-def test_a_cluster_understands(cluster_servers: ClusterServers, line: str) -> None:
-    Line.read(line).is_answered_on(cluster_servers.servers[0].admin_url)
+@pytest.mark.parametrize("line", CLUSTER_LINES)
+def test_a_command_succeeds_on_a_cluster(cluster_servers: ClusterServers, line: str) -> None:
+    RedisCommand.parse(line).check_on(cluster_servers.servers[0].admin_url)
 
 
-def test_the_line_that_moves_slots_whole_moves_them(cluster_servers: ClusterServers) -> None:
-    [line] = [found for found in lines_below("Cluster") if "MIGRATESLOTS" in found.words]
+def test_the_migration_command_moves_slots(cluster_servers: ClusterServers) -> None:
+    [command] = [found for found in commands_below(PAGES["redis"], "Cluster") if "MIGRATESLOTS" in found.words]
     source = cluster_servers.owner_of(0)
     target = next(node for node in cluster_servers.primaries if node is not source)
-    there = line._replace(words=[*line.words[: line.words.index("NODE") + 1], target.id])
+    there = command._replace(words=[*command.words[: command.words.index("NODE") + 1], target.id])
     back = there._replace(words=[*there.words[:-1], source.id])
 
     there.run_on(source.admin_url)
@@ -128,11 +123,11 @@ def test_the_line_that_moves_slots_whole_moves_them(cluster_servers: ClusterServ
     assert cluster_servers.wait_until_served(0) is not None
     wait_until(lambda: cluster_servers.owner_of(0) is target, "the slots have moved")
     back.run_on(target.admin_url)
-    wait_until(lambda: cluster_servers.wait_until_served(0) is source, "and back")
+    wait_until(lambda: cluster_servers.wait_until_served(0) is source, "the slots are back")
 
 
-def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
-    original, restored = room(data_dir, "a"), room(data_dir, "b")
+def test_a_restored_backup_survives_a_restart(data_dir: Path) -> None:
+    original, restored = folder_in(data_dir, "a"), folder_in(data_dir, "b")
     copied = RedisServer(original)
     copied.start()
     copied.command("SET", "kept", "yes")
@@ -141,11 +136,14 @@ def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
     shutil.copy(original / "dump.rdb", restored / "sessions.rdb")
     server = RedisServer(restored, settings={"dbfilename": "sessions.rdb"})
     server.start()
-    [switch] = [line for line in lines_below("Backup and restore") if line.words[:2] == ["CONFIG", "SET"]]
-    [look] = [line for line in lines_below("Backup and restore") if "aof_rewrite_in_progress" in line.sought]
+    commands = commands_below(RUNBOOK, "Backup and restore")
+    [append_only] = [command for command in commands if command.words[:2] == ["CONFIG", "SET"]]
+    [progress] = [command for command in commands if "aof_rewrite_in_progress" in command.patterns]
 
-    switch.run_on(server.admin_url)
-    wait_until(lambda: "aof_rewrite_in_progress:0" in str(look.run_on(server.admin_url)), "the file is written")
+    append_only.run_on(server.admin_url)
+    wait_until(
+        lambda: "aof_rewrite_in_progress:0" in str(progress.run_on(server.admin_url)), "the rewrite has finished"
+    )
     server.stop()
 
     again = RedisServer(restored, append_only=True)
@@ -156,9 +154,9 @@ def test_a_restored_copy_is_kept_from_then_on(data_dir: Path) -> None:
 
 @pytest.fixture
 def old_and_new(data_dir: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
-    behind_a_password = {"requirepass": OLD_LOGIN.password, "repl-diskless-sync-delay": "0"}
-    old = RedisServer(room(data_dir, "o"), port=free_port(), settings=behind_a_password, login=OLD_LOGIN)
-    new = RedisServer(room(data_dir, "n"), port=free_port())
+    with_password = {"requirepass": OLD_LOGIN.password, "repl-diskless-sync-delay": "0"}
+    old = RedisServer(folder_in(data_dir, "o"), port=free_port(), settings=with_password, login=OLD_LOGIN)
+    new = RedisServer(folder_in(data_dir, "n"), port=free_port())
     old.start()
     new.start()
     yield old, new
@@ -166,18 +164,16 @@ def old_and_new(data_dir: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
     new.stop()
 
 
-def test_moving_takes_everything_along_and_loses_nothing_that_is_still_sent(
-    old_and_new: tuple[RedisServer, RedisServer],
-) -> None:
+def test_a_migration_copies_the_data_and_rejects_late_changes(old_and_new: tuple[RedisServer, RedisServer]) -> None:
     old, new = old_and_new
     old.command("SET", "kept", "yes")
-    password, follow, linked, refuse, _, promote = lines_below("Move to another Redis")
+    password, follow, link, reject, _, promote = commands_below(RUNBOOK, "Move to another Redis")
 
     password.run_on(new.admin_url)
     assert follow.words == ["REPLICAOF", "old", "6379"]
     new.command("REPLICAOF", "127.0.0.1", old.port)
-    wait_until(lambda: "master_link_status:up" in str(linked.run_on(new.admin_url)), "it follows")
-    refuse.run_on(old.admin_url)
+    wait_until(lambda: "master_link_status:up" in str(link.run_on(new.admin_url)), "replication has started")
+    reject.run_on(old.admin_url)
     promote.run_on(new.admin_url)
 
     with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
@@ -186,38 +182,49 @@ def test_moving_takes_everything_along_and_loses_nothing_that_is_still_sent(
     assert cast(list[object], new.command("ROLE"))[0] == b"master"
 
 
+@pytest.fixture
+def session_id(replica: Replica, tmp_path: Path) -> str:
+    """The id of a session, whose log lines are in service.log."""
+    _, session = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
+    created: str = session["sessionId"]
+    assert replica.line_with('"session.create"')
+    (tmp_path / "service.log").write_text(replica.banner + LOG)
+    return created
+
+
+@pytest.mark.parametrize("block", SHELL_BLOCKS)
+def test_a_shell_block_succeeds(
+    replica: Replica, redis_server: RedisServer, session_id: str, tmp_path: Path, block: str
+) -> None:
+    script = block.replace(EXAMPLE_ID, session_id)
+
+    transcript = shell.run([script], replica.url, tmp_path, REDIS_URL=redis_server.url)
+
+    assert transcript.output.strip()
+    assert {request.split()[1] for request in transcript.requests} <= {"200"}
+
+
 @pytest.mark.parametrize("code", [*re.findall(r'"([A-Z]+_[A-Z]+)"', SOURCE), "CONTENTION", "AGENT_NOT_FOUND"])
-def test_every_reason_has_a_section(code: str) -> None:
-    assert re.search(rf"^### .*{code}", PAGE, re.MULTILINE)
+def test_the_runbook_has_a_section_for_every_reason(code: str) -> None:
+    assert f"\n### {code}\n" in RUNBOOK
 
 
-def test_the_settings_that_it_names_are_settings() -> None:
-    named = {*re.findall(r"\bSESSION_[A-Z_]+\b", PAGE)}
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_settings_that_a_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"\bSESSION_[A-Z_]+\b", page)) - {"SESSION_LIMIT_REACHED"}
 
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
-async def test_the_metrics_that_it_names_are_served(client: HttpClient) -> None:
+async def test_metrics_that_the_pages_name_exist(client: HttpClient) -> None:
     await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
 
     served = await (await client.get("/metrics")).text()
-    families = {family.name for family in text_string_to_metric_families(served)}
-    named = {name.removesuffix("_total") for name in re.findall(r"`((?:sessions|process)_\w+)", PAGE)}
+    families = list(text_string_to_metric_families(served))
+    existing = {family.name for family in families} | {sample.name for family in families for sample in family.samples}
+    named = {
+        name for page in PAGES.values() for name in re.findall(r"(?<!#)\b(?:sessions|process)_[a-z_]+[a-z]\b", page)
+    }
 
-    assert len(named) >= 5
-    assert named <= families
-
-
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"^python -m service (.+?)(?: +#.*)?$", PAGE, re.MULTILINE))))
-def test_the_terminal_understands(line: str) -> None:
-    assert isinstance(parse(shlex.split(line)), Inspect | Revoke | HashIds)
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)", PAGE))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (DEPLOY / link).exists()
-
-
-def room(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
+    assert len(named) > 20
+    assert named <= existing
