@@ -61,9 +61,13 @@ class SentinelServers:
 
     @property
     def url(self) -> str:
-        """The value of REDIS_URL. It contains the login for the servers."""
-        login = self._logins.service if self._logins else ""
-        return f"redis+sentinel://{login}{','.join(sentinel.address for sentinel in self.sentinels)}/{MASTER}/0"
+        """The value of REDIS_URL."""
+        addresses = ",".join(sentinel.address for sentinel in self.sentinels)
+        if self._logins is None:
+            return f"redis+sentinel://{addresses}/{MASTER}/0"
+        user, password = self._logins.sentinel
+        sentinel_login = f"sentinel_username={user}&sentinel_password={password}"
+        return f"redis+sentinel://{self._logins.service}{addresses}/{MASTER}/0?{sentinel_login}"
 
     @property
     def primary(self) -> RedisServer:

@@ -1,4 +1,4 @@
-"""A lane behind Sentinel through a failover: the new primary is heard of, and the old one is not asked any more."""
+"""The client follows the primary of a Sentinel deployment, with authentication."""
 
 import asyncio
 import tempfile
@@ -8,23 +8,20 @@ from pathlib import Path
 import pytest
 
 from service.errors import StoreUnavailable
-from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
-from service.redis_client.factory import client_factory
-from service.redis_client.monitor import StoreMonitor
 from service.sessions.keys import Keys
-from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.conftest import create_session, store_on
-from tests.sentinel_servers import SentinelServers
+from tests.redis_client.conftest import connected
+from tests.sentinel_servers import Logins, SentinelServers
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[SentinelServers]:
     """Servers that fail over."""
     with tempfile.TemporaryDirectory() as folder:
-        servers = SentinelServers(Path(folder))
+        servers = SentinelServers(Path(folder), logins=Logins())
         servers.start()
         yield servers
         servers.stop()
@@ -32,11 +29,8 @@ def servers() -> Iterator[SentinelServers]:
 
 @pytest.fixture
 async def redis_client(servers: SentinelServers) -> AsyncIterator[RedisClient]:
-    source = client_factory(servers.url, 2, StoreMonitor(Metrics()), SCRIPTS)
-    redis_client = source.new_client()
-    yield redis_client
-    await redis_client.aclose()
-    await source.aclose()
+    async with connected(servers.url) as client:
+        yield client
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
     return store_on(redis_client, settings)
 
 
-async def test_from_a_failover_on_changes_go_to_the_new_primary_though_the_old_one_takes_them_for_seconds(
+async def test_after_a_failover_writes_go_to_the_new_primary_although_the_old_one_still_accepts_them(
     store: SessionStore, servers: SentinelServers
 ) -> None:
     session = await create_session(store)
@@ -56,7 +50,7 @@ async def test_from_a_failover_on_changes_go_to_the_new_primary_though_the_old_o
     assert servers.primary.command("HGET", Keys("").session(session.id), "renewalCount") == b"1"
 
 
-async def test_a_sentinel_that_has_gone_holds_up_nothing(store: SessionStore, servers: SentinelServers) -> None:
+async def test_calls_succeed_while_one_sentinel_is_down(store: SessionStore, servers: SentinelServers) -> None:
     servers.sentinels[0].kill()
 
     session = await create_session(store)
@@ -65,21 +59,29 @@ async def test_a_sentinel_that_has_gone_holds_up_nothing(store: SessionStore, se
     assert (await store.get(session.id)).id == session.id
 
 
-async def test_what_a_sentinel_repeats_of_the_login_is_not_told() -> None:
-    async def parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while asked := await reader.read(1000):
-            writer.write(b"-ERR unknown command, with args beginning with: %b\r\n" % b" ".join(asked.split()))
+@pytest.mark.parametrize("login", [f"{Logins().service}", "sentinel_username=watcher&sentinel_password=of-the-watcher"])
+async def test_connections_without_a_login_for_servers_or_sentinels_are_rejected(
+    servers: SentinelServers, login: str
+) -> None:
+    assert login in servers.url
+
+    async with connected(servers.url.replace(login, "")) as client:
+        with pytest.raises(StoreUnavailable):
+            await client.query(("PING",))
+
+
+async def test_an_error_of_a_sentinel_that_repeats_the_password_is_not_reported() -> None:
+    async def repeat_command(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while received := await reader.read(1000):
+            writer.write(b"-ERR unknown command, with args beginning with: %b\r\n" % b" ".join(received.split()))
         writer.close()
 
-    async with await asyncio.start_server(parrot, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(repeat_command, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"redis+sentinel://127.0.0.1:{port}/main?sentinel_username=u&sentinel_password=hunter2"
-        source = client_factory(url, 1, StoreMonitor(Metrics()), SCRIPTS)
-        redis_client = source.new_client()
-        with pytest.raises(StoreUnavailable) as refusal:
-            await redis_client.query(("PING",))
-        await redis_client.aclose()
-        await source.aclose()
+        async with connected(url) as client:
+            with pytest.raises(StoreUnavailable) as error:
+                await client.query(("PING",))
 
-    assert "does not support the command" in refusal.value.cause
-    assert "hunter2" not in refusal.value.cause
+    assert "does not support the command" in error.value.cause
+    assert "hunter2" not in error.value.cause
