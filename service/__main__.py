@@ -1,4 +1,4 @@
-"""`python -m service`: the service as a process, or a command of its operator's, set up by the environment."""
+"""Entry point of `python -m service`: serves the API, or runs a command."""
 
 import asyncio
 import os
@@ -17,15 +17,15 @@ from service.settings import Settings, load_settings, unknown_variables
 
 
 def main() -> None:
-    asked = arguments.parse(sys.argv[1:])
-    if isinstance(asked, arguments.CreateKey):
-        sys.exit(_make_key(asked))
+    command = arguments.parse(sys.argv[1:])
+    if isinstance(command, arguments.CreateKey):  # without settings: they may be invalid until there is a key
+        sys.exit(_create_key(command))
     try:
         settings = load_settings()
-        if isinstance(asked, arguments.Serve):
-            sys.exit(_serve(settings, asked.workers or settings.session_workers))
+        if isinstance(command, arguments.Serve):
+            sys.exit(_serve(settings, command.workers or settings.session_workers))
         else:
-            sys.exit(_command(asked, settings))
+            sys.exit(_run(command, settings))
     except StartupError as error:
         sys.exit(str(error))
 
@@ -40,24 +40,22 @@ def _serve(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _make_key(asked: arguments.CreateKey) -> int:
-    """It needs no settings: these may be wrong for want of a key."""
-    key, entry = new_key(asked.name, asked.scopes)
+def _create_key(command: arguments.CreateKey) -> int:
+    key, entry = new_key(command.name, command.scopes)
     sys.stdout.write(
-        f"The key, for whoever is to use it. It is shown this once:\n  {key}\n"
-        f"Its entry, for SESSION_API_KEYS or the file of SESSION_API_KEYS_FILE:\n  {entry}\n"
+        f"API key (shown only once):\n  {key}\nEntry for SESSION_API_KEYS or SESSION_API_KEYS_FILE:\n  {entry}\n"
     )
     return 0
 
 
-def _command(asked: arguments.Inspect | arguments.Revoke | arguments.HashIds, settings: Settings) -> int:
-    from service.cli import commands  # only here: serving needs none of it
+def _run(command: arguments.RedisCommand, settings: Settings) -> int:
+    from service.cli import commands  # here, because serving does not need rich
 
-    event_log = open_event_log(sys.stderr, settings.session_log_format, "error")  # of the rest, a command speaks itself
-    here = commands.here()
+    event_log = open_event_log(sys.stderr, settings.session_log_format, "error")
+    terminal = commands.process_terminal()
     for name in unknown_variables(os.environ):
-        here.complain(f"{name} is not a setting of this service")
-    return commands.run(asked, settings, here, event_log)
+        terminal.print_error(f"{name} is not a setting of this service")
+    return commands.run(command, settings, terminal, event_log)
 
 
 if __name__ == "__main__":

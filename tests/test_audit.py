@@ -11,7 +11,7 @@ import pytest
 
 from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, bearing, having
 from tests.auth.test_authenticated_process import asked
-from tests.cli.test_cli_process import typed
+from tests.cli.test_cli_process import run
 from tests.conftest import AGENT, USER, StartReplica
 from tests.hashes import hashed_at
 from tests.redis_server import RedisServer, wait_until
@@ -330,7 +330,7 @@ def test_the_operator_at_a_terminal_is_told(
 ) -> None:
     session_id = opened(replica)
 
-    ended = typed(f"revoke --yes {session_id}", REDIS_URL=redis_server.url, SESSION_AUDIT_LOG=str(audit))
+    ended = run(f"revoke --yes {session_id}", REDIS_URL=redis_server.url, SESSION_AUDIT_LOG=str(audit))
 
     _, line = told(replica, audit)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -345,7 +345,7 @@ def test_the_operator_at_a_terminal_is_told(
 def test_what_cannot_be_told_is_not_ended_from_a_terminal(replica: Replica, redis_server: RedisServer) -> None:
     session_id = opened(replica)
 
-    refused = typed(f"revoke --yes {session_id}", REDIS_URL=redis_server.url, SESSION_AUDIT_LOG="/nowhere/audit")
+    refused = run(f"revoke --yes {session_id}", REDIS_URL=redis_server.url, SESSION_AUDIT_LOG="/nowhere/audit")
 
     assert (refused.returncode, refused.stderr) == (1, "SESSION_AUDIT_LOG=/nowhere/audit: No such file or directory\n")
     assert replica.call("GET", f"{SESSIONS}/{session_id}")[0] == 200

@@ -1,4 +1,4 @@
-"""The command line: `python -m service` and its verbs, read into values."""
+"""Parses the command line of `python -m service`."""
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -14,106 +14,110 @@ from service.settings.api_keys import SCOPES, Scope, is_key_name
 DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
 
-_SETTINGS = "It is set up by the same environment variables as the service: REDIS_URL, SESSION_KEY_PREFIX and so on."
-_NO_SERVICE_NEEDED = f"It talks to Redis directly; no replica need run. {_SETTINGS}"
+_SETTINGS = "It uses the same environment variables as the service, such as REDIS_URL and SESSION_KEY_PREFIX."
+_DIRECT = f"It connects to Redis directly and does not need a running replica. {_SETTINGS}"
 
 
 class Serve(NamedTuple):
-    """Serve until told to stop, by so many workers, or as many as the settings say."""
+    """Serve the API. `workers` takes precedence over SESSION_WORKERS."""
 
     workers: int | None = None
 
 
 class Inspect(NamedTuple):
-    """Look at one session, at those that are wanted, or, where all may be wanted, at everything."""
+    """Show one session, the sessions of an owner, or an overview. Repeats every `watch_seconds`."""
 
     session_id: str | None
-    wanted: SessionFilter
+    session_filter: SessionFilter
     limit: int
-    every_seconds: float | None
+    watch_seconds: float | None
     as_json: bool
 
 
 class Revoke(NamedTuple):
-    """End one session, or all of `whose`; without asking where that is `confirmed`."""
+    """Revoke one session, or all sessions of an owner. Without `is_confirmed`, it prompts first."""
 
     session_id: str | None
-    whose: OwnerFilter
-    confirmed: bool
+    owner_filter: OwnerFilter
+    is_confirmed: bool
 
 
 class HashIds(NamedTuple):
-    """Say what stands for these ids, of sessions, users or agents, in logs and traces."""
+    """Print the hashes that logs and traces contain instead of these ids."""
 
     ids: tuple[str, ...]
 
 
 class CreateKey(NamedTuple):
-    """Make a key of this name, with these scopes."""
+    """Create an API key."""
 
     name: str
     scopes: tuple[Scope, ...]
 
 
-Command_ = Serve | Inspect | Revoke | HashIds | CreateKey
+RedisCommand = Inspect | Revoke | HashIds
+ParsedCommand = Serve | RedisCommand | CreateKey
 
 
-def parse(words: Sequence[str]) -> Command_:
-    """What these words ask for. Where they are wrong it says why and exits with 2, as argparse does."""
+def parse(words: Sequence[str]) -> ParsedCommand:
+    """Parse the command line. Prints an error and exits with code 2 if it is invalid."""
     parser = _parser()
-    given = parser.parse_args(words)
-    if given.workers is not None and given.verb not in (None, "serve"):
-        parser.error("--workers: only what serves has workers")
-    match given.verb:
+    options = parser.parse_args(words)
+    if options.workers is not None and options.verb not in (None, "serve"):
+        parser.error("--workers: only `serve` has this option")
+    match options.verb:
         case "inspect":
-            _require_one_kind(given)
-            return Inspect(given.id, SessionFilter(given.agent, given.user), given.limit, given.watch, given.json)
+            _validate_id_or_owner(options)
+            session_filter = SessionFilter(options.agent, options.user)
+            return Inspect(options.id, session_filter, options.limit, options.watch, options.json)
         case "revoke":
-            _require_one_kind(given)
-            if given.id is None and given.agent is None and given.user is None:
-                given.parser.error("name what is to end: an ID, --user, --agent, or the last two together")
-            return Revoke(given.id, OwnerFilter(given.agent, given.user), given.yes)
+            _validate_id_or_owner(options)
+            if options.id is None and options.agent is None and options.user is None:
+                options.parser.error("an ID, --user or --agent is required")
+            return Revoke(options.id, OwnerFilter(options.agent, options.user), options.yes)
         case "hash":
-            return HashIds(tuple(id_.lower() for id_ in given.ids))
+            return HashIds(tuple(id_.lower() for id_ in options.ids))
         case "key":
-            return CreateKey(given.name, given.scopes)
+            return CreateKey(options.name, options.scopes)
         case _:
-            return Serve(given.workers)
+            return Serve(options.workers)
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m service", description="The session service, and its operator's terminal.", epilog=_SETTINGS
+        prog="python -m service", description="Run the session service, or inspect its sessions.", epilog=_SETTINGS
     )
     _add_workers(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs (serve, unless one is given)")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands (default: serve)")
     serve = verbs.add_parser("serve", help="serve the API until SIGTERM or Ctrl-C", description="Serve the API.")
-    _add_workers(serve, default=SUPPRESS)  # or what stands before the verb would be forgotten
-    _add_inspect(verbs.add_parser("inspect", help="look at sessions", description=_INSPECT, epilog=_NO_SERVICE_NEEDED))
-    _add_revoke(verbs.add_parser("revoke", help="end sessions", description=_REVOKE, epilog=_NO_SERVICE_NEEDED))
-    _add_hash(verbs.add_parser("hash", help="find ids in the log", description=_HASH, epilog=_NO_SERVICE_NEEDED))
-    _add_key(verbs.add_parser("key", help="make a key for callers of the API", description=_KEY))
+    _add_workers(serve, default=SUPPRESS)  # a default would override the option before the verb
+    _add_inspect(verbs.add_parser("inspect", help="show sessions", description=_INSPECT, epilog=_DIRECT))
+    _add_revoke(verbs.add_parser("revoke", help="revoke sessions", description=_REVOKE, epilog=_DIRECT))
+    _add_hash(verbs.add_parser("hash", help="show the hashes of ids in logs", description=_HASH, epilog=_DIRECT))
+    _add_key(verbs.add_parser("key", help="create an API key", description=_KEY))
     return parser
 
 
 _INSPECT = (
-    "Look at sessions: without more, how many there are and the first of them; with an ID, everything about that one; "
-    "with --user or --agent theirs, with both those between the two. Each look comes with the redis-cli line that "
-    "shows the same. Looking changes nothing. Exit code: 0; 1 where the ID is unknown or Redis does not answer."
+    "Show sessions. By default, show their number and the first of them. With an ID, show everything about one "
+    "session. With --user or --agent, show the sessions of a user or an agent; with both, those between the two. "
+    "The output includes redis-cli commands that show the same data. Nothing is changed. "
+    "Exit code: 0 on success; 1 if the ID is unknown or Redis is unavailable."
 )
 _REVOKE = (
-    "End sessions: one by its ID, or all of a user, of an agent, or between the two, those included whose creation is "
-    "under way. They are unknown (404) at once, on every replica. It asks first. Exit code: 0; 1 where nothing was "
-    "ended or Redis does not answer; 2 where it may not ask and --yes is missing."
+    "Revoke one session by its ID, or all sessions of a user, of an agent, or between the two. This includes sessions "
+    "that are being created. All replicas return 404 for them at once. The command prompts for confirmation. "
+    "Exit code: 0 on success; 1 if nothing was revoked or Redis is unavailable; 2 if it cannot prompt and --yes is "
+    "missing."
 )
 _HASH = (
-    "Say what stands for ids of sessions, users and agents in logs and traces: a hash, keyed by a secret that the "
-    "replicas keep in Redis. A line for each: the hash, two blanks, the id. Exit code: 0; 1 where there is no secret "
-    "yet or Redis does not answer."
+    "Show the hashes that logs and traces contain instead of the ids of sessions, users and agents. They are keyed "
+    "with the shared secret in Redis. Each line has a hash, two spaces, and the id. "
+    "Exit code: 0 on success; 1 if there is no shared secret yet or Redis is unavailable."
 )
 _KEY = (
-    "Make a random key and show it, this once, with its entry for SESSION_API_KEYS, which holds its hash alone. "
-    "It needs no settings, and keeps nothing."
+    "Create a random API key. Print the key, and its entry for SESSION_API_KEYS, which contains only a hash. "
+    "The command uses no settings and stores nothing."
 )
 
 
@@ -123,18 +127,18 @@ def _add_workers(parser: ArgumentParser, default: str | None = None) -> None:
         type=_workers,
         default=default,
         metavar="N",
-        help=f"serve by N processes on one port, from 1 to {MAX_WORKERS} (SESSION_WORKERS unless given)",
+        help=f"number of processes that serve the port, between 1 and {MAX_WORKERS} (default: SESSION_WORKERS)",
     )
 
 
 def _add_inspect(parser: ArgumentParser) -> None:
-    _add_whose(parser)
+    _add_id_and_owner(parser)
     parser.add_argument(
         "--limit",
         type=_limit,
         default=DEFAULT_LIMIT,
         metavar="N",
-        help=f"list N sessions at most: {DEFAULT_LIMIT} unless given, up to {MAX_LIMIT}",
+        help=f"list at most N sessions, up to {MAX_LIMIT} (default: {DEFAULT_LIMIT})",
     )
     parser.add_argument(
         "--watch",
@@ -142,29 +146,41 @@ def _add_inspect(parser: ArgumentParser) -> None:
         nargs="?",
         const=DEFAULT_WATCH_SECONDS,
         metavar="SECONDS",
-        help=f"look again every so often ({DEFAULT_WATCH_SECONDS:g} s unless given), until Ctrl-C",
+        help=f"repeat until Ctrl-C (default: every {DEFAULT_WATCH_SECONDS:g} seconds)",
     )
-    parser.add_argument("--json", action="store_true", help="say it in JSON, one document to a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON document per line")
 
 
 def _add_revoke(parser: ArgumentParser) -> None:
-    _add_whose(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on")
+    _add_id_and_owner(parser)
+    parser.add_argument("--yes", action="store_true", help="do not prompt; required without a terminal")
 
 
 def _add_hash(parser: ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID", help="an id of a session, a user or an agent")
+    parser.add_argument("ids", nargs="+", metavar="ID", help="the id of a session, a user or an agent")
 
 
 def _add_key(parser: ArgumentParser) -> None:
-    parser.add_argument("name", type=_key_name, metavar="NAME", help="what the key is called in the settings")
+    parser.add_argument("name", type=_key_name, metavar="NAME", help="name of the key in the settings")
     parser.add_argument(
         "--scopes",
         type=_scopes,
         required=True,
         metavar="SCOPES",
-        help=f"of {', '.join(SCOPES)}, with commas between them; each includes those before it",
+        help=f"comma-separated list of {', '.join(SCOPES)}; each scope includes those before it",
     )
+
+
+def _add_id_and_owner(parser: ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="ID", help="id of one session")
+    parser.add_argument("--user", type=_uuid, metavar="UUID", help="the sessions of this user")
+    parser.add_argument("--agent", type=_uuid, metavar="UUID", help="the sessions of this agent")
+    parser.set_defaults(parser=parser)
+
+
+def _validate_id_or_owner(options: Namespace) -> None:
+    if options.id is not None and (options.agent is not None or options.user is not None):
+        options.parser.error("an ID excludes --user and --agent")
 
 
 def _key_name(word: str) -> str:
@@ -174,22 +190,10 @@ def _key_name(word: str) -> str:
 
 
 def _scopes(word: str) -> tuple[Scope, ...]:
-    named = word.split(",")
-    if not set(named) <= set(SCOPES):
-        raise ArgumentTypeError(f"must be of {', '.join(SCOPES)}, with commas between them")
-    return tuple(scope for scope in SCOPES if scope in named)
-
-
-def _add_whose(parser: ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="ID", help="the id of one session")
-    parser.add_argument("--user", type=_uuid, metavar="UUID", help="the sessions of this user")
-    parser.add_argument("--agent", type=_uuid, metavar="UUID", help="the sessions of this agent")
-    parser.set_defaults(parser=parser)
-
-
-def _require_one_kind(given: Namespace) -> None:
-    if given.id is not None and (given.agent is not None or given.user is not None):
-        given.parser.error("give an ID, or --user and --agent, not both")
+    scopes = word.split(",")
+    if not set(scopes) <= set(SCOPES):
+        raise ArgumentTypeError(f"must be a comma-separated list of {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in scopes)
 
 
 def _uuid(word: str) -> str:
@@ -207,9 +211,9 @@ def _workers(word: str) -> int:
     return _whole_number(word, MAX_WORKERS)
 
 
-def _whole_number(word: str, greatest: int) -> int:
-    if not word.isdecimal() or not 1 <= int(word) <= greatest:
-        raise ArgumentTypeError(f"must be a whole number from 1 to {greatest}")
+def _whole_number(word: str, maximum: int) -> int:
+    if not word.isdecimal() or not 1 <= int(word) <= maximum:
+        raise ArgumentTypeError(f"must be a whole number between 1 and {maximum}")
     return int(word)
 
 
@@ -219,5 +223,5 @@ def _seconds(word: str) -> float:
     except ValueError:
         seconds = 0
     if not 0.1 <= seconds <= 3600:
-        raise ArgumentTypeError("must be a number of seconds from 0.1 to 3600 (an ID goes before --watch)")
+        raise ArgumentTypeError("must be between 0.1 and 3600 seconds (put an ID before --watch)")
     return seconds

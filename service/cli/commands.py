@@ -1,4 +1,4 @@
-"""The operator's terminal: looks at sessions, and ends them, in words and tables or in JSON."""
+"""Runs the commands `inspect`, `revoke` and `hash`."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from service.cli import connection, tables
-from service.cli.arguments import HashIds, Inspect, Revoke
-from service.cli.durations import human
-from service.cli.inspection import Found, Looked
-from service.cli.json_output import document
+from service.cli import connection
+from service.cli.arguments import HashIds, Inspect, RedisCommand, Revoke
+from service.cli.inspection import Report, SessionReport
+from service.cli.json_output import json_document
+from service.cli.tables import printable, report_tables
 from service.errors import ServiceError, StartupError, StoreUnavailable
 from service.maintenance.schema_version import UnknownSchemaVersion
 from service.observability.audit import Audit, Origin
@@ -30,182 +30,181 @@ from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
 from service.settings import Settings
 from service.shared_secret import SharedSecret
+from service.timestamps import format_duration
 
-DONE, NOT_DONE, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, FAILURE, INVALID_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
-_NO_SECRET = "Redis holds no secret to hash ids by: no replica of this release has served over it yet"
-_WIDTH_OF_A_PIPE = 240
+_NO_SECRET = "Redis has no shared secret to hash ids with. A replica creates it when it starts."
+_PIPE_COLUMNS = 240
 
 
 class Terminal(NamedTuple):
-    """Where a command speaks: of what it was asked `out`, of trouble `err`. `ask` is None where nobody can be asked."""
+    """Output, errors, and a function that prompts; it is None if the input is not a terminal."""
 
     out: Console
     err: Console
-    ask: Callable[[str], str] | None
+    prompt: Callable[[str], str] | None
 
-    def complain(self, detail: str) -> None:
-        self.err.print(Text(tables.printable(detail)), soft_wrap=True)
+    def print_error(self, detail: str) -> None:
+        self.err.print(Text(printable(detail)), soft_wrap=True)
 
 
-def here() -> Terminal:
-    """The one that this process runs in. Where the output goes into a pipe or a file, its lines are long."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
+def process_terminal() -> Terminal:
+    """Return the terminal of this process. Output to a pipe or a file has long lines."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
     out = Console(width=width, markup=False, highlight=False, emoji=False)
     err = Console(stderr=True, markup=False, highlight=False, emoji=False)
     return Terminal(out, err, input if sys.stdin.isatty() else None)
 
 
-def run(asked: Inspect | Revoke | HashIds, settings: Settings, terminal: Terminal, event_log: EventLog) -> int:
-    """Do what is asked; the exit code. The audit is told of what was ended, beside the log where it stands there."""
-    if isinstance(asked, Revoke) and not asked.confirmed and terminal.ask is None:
-        terminal.complain("revoke: there is no terminal to ask on, so --yes is needed")
-        return WRONG_ARGUMENTS
+def run(command: RedisCommand, settings: Settings, terminal: Terminal, event_log: EventLog) -> int:
+    """Run a command and return its exit code."""
+    if isinstance(command, Revoke) and not command.is_confirmed and terminal.prompt is None:
+        terminal.print_error("revoke: --yes is required, because there is no terminal to prompt on")
+        return INVALID_ARGUMENTS
     try:
-        with _audit_of(asked, settings, event_log) as audit, asyncio.Runner() as runner:
-            return _Command(runner, settings, terminal, event_log.secret, audit).run(asked)
+        with _audit_log(command, settings, event_log) as audit, asyncio.Runner() as runner:
+            return _CommandRun(runner, settings, terminal, event_log.secret, audit).run(command)
     except KeyboardInterrupt:
-        return DONE if isinstance(asked, Inspect) and asked.every_seconds else INTERRUPTED
+        return SUCCESS if isinstance(command, Inspect) and command.watch_seconds else INTERRUPTED
     except (ServiceError, StartupError, ScriptError) as error:
-        terminal.complain(_told(error))
-        return NOT_DONE
+        terminal.print_error(_message_of(error))
+        return FAILURE
 
 
-class _Command:
-    """One command under way. It is no coroutine itself: it asks a person, and waits for what is."""
+class _CommandRun:
+    """One run of a command. It is synchronous, because it prompts, and runs coroutines on `runner`."""
 
     def __init__(
         self, runner: asyncio.Runner, settings: Settings, terminal: Terminal, secret: SharedSecret, audit: Audit | None
     ) -> None:
-        self._wait_for = runner.run
+        self._await = runner.run
         self._out = terminal.out
         self._terminal = terminal
         self._secret = secret
-        self._access = runner.run(connection.opened(settings, secret, audit))
+        self._backend = runner.run(connection.connect(settings, secret, audit))
 
-    def run(self, asked: Inspect | Revoke | HashIds) -> int:
+    def run(self, command: RedisCommand) -> int:
         try:
-            match asked:
+            match command:
                 case Revoke():
-                    return self._revoke(asked)
-                case Inspect(every_seconds=float(seconds)):
-                    self._watch(asked, seconds)
+                    return self._revoke(command)
+                case Inspect(watch_seconds=float(seconds)):
+                    self._watch(command, seconds)
                 case Inspect():
-                    return self._inspect(asked)
+                    return self._inspect(command)
                 case HashIds():
-                    return self._tell_hashes(asked)
+                    return self._hash(command)
         finally:
-            self._wait_for(self._access.aclose())
+            self._await(self._backend.aclose())
 
-    def _inspect(self, asked: Inspect) -> int:
-        looked = self._look(asked)
-        self._print(asked, looked)
-        return NOT_DONE if isinstance(looked, Found) and looked.state == "unknown" else DONE
+    def _inspect(self, command: Inspect) -> int:
+        report = self._read(command)
+        self._print_report(command, report)
+        return FAILURE if isinstance(report, SessionReport) and report.state == "unknown" else SUCCESS
 
-    def _watch(self, asked: Inspect, every_seconds: float) -> NoReturn:
-        if not self._out.is_terminal or asked.as_json:
-            self._look_again_and_again(asked, every_seconds, partial(self._print, asked), self._terminal.complain)
+    def _watch(self, command: Inspect, seconds: float) -> NoReturn:
+        if not self._out.is_terminal or command.as_json:
+            self._repeat(command, seconds, partial(self._print_report, command), self._terminal.print_error)
         with Live(console=self._out, auto_refresh=False) as live:
             show = partial(live.update, refresh=True)
-            self._look_again_and_again(
-                asked, every_seconds, lambda looked: show(self._whole(looked)), lambda trouble: show(Text(trouble))
+            self._repeat(
+                command, seconds, lambda report: show(self._renderable(report)), lambda error: show(Text(error))
             )
 
-    def _look_again_and_again(
-        self, asked: Inspect, every_seconds: float, show: Callable[[Looked], None], tell: Callable[[str], None]
+    def _repeat(
+        self, command: Inspect, seconds: float, show: Callable[[Report], None], show_error: Callable[[str], None]
     ) -> NoReturn:
-        """Until Ctrl-C, also through an outage of Redis."""
+        """Repeat until Ctrl-C, also while Redis is unavailable."""
         while True:
             try:
-                show(self._look(asked))
+                show(self._read(command))
             except StoreUnavailable as error:
-                tell(_told(error))
-            time.sleep(every_seconds)
+                show_error(_message_of(error))
+            time.sleep(seconds)
 
-    def _look(self, asked: Inspect) -> Looked:
-        self._wait_for(self._access.layout.heed_only())
-        inspection = self._access.inspection
-        if asked.session_id is not None:
-            return self._wait_for(inspection.session(asked.session_id))
-        if asked.wanted == SessionFilter():
-            return self._wait_for(inspection.overview(asked.limit))
-        return self._wait_for(inspection.listing(asked.wanted, asked.limit))
+    def _read(self, command: Inspect) -> Report:
+        self._await(self._backend.schema_version.heed_only())
+        inspection = self._backend.inspection
+        if command.session_id is not None:
+            return self._await(inspection.session(command.session_id))
+        if command.session_filter == SessionFilter():
+            return self._await(inspection.overview(command.limit))
+        return self._await(inspection.listing(command.session_filter, command.limit))
 
-    def _print(self, asked: Inspect, looked: Looked) -> None:
-        if asked.as_json:
-            self._out.out(document(looked, self._access.url), highlight=False)
+    def _print_report(self, command: Inspect, report: Report) -> None:
+        if command.as_json:
+            self._out.out(json_document(report, self._backend.url), highlight=False)
             return
-        self._out.print(tables.looked_at(looked, self._out.width))
+        self._out.print(report_tables(report, self._out.width))
         self._out.print()
-        for line in self._lines(looked):
-            self._out.print(line, soft_wrap=True)  # whole, to be copied
-        if asked.every_seconds is not None:
+        for line in self._redis_cli_lines(report):
+            self._out.print(line, soft_wrap=True)  # unbroken, to be copied
+        if command.watch_seconds is not None:
             self._out.print()
 
-    def _whole(self, looked: Looked) -> RenderableType:
-        return Group(tables.looked_at(looked, self._out.width), "", *self._lines(looked))
+    def _renderable(self, report: Report) -> RenderableType:
+        return Group(report_tables(report, self._out.width), "", *self._redis_cli_lines(report))
 
-    def _lines(self, looked: Looked) -> list[Text]:
-        return [Text(line, "dim", overflow="fold") for line in looked.redis_cli_lines(self._access.url)]
+    def _redis_cli_lines(self, report: Report) -> list[Text]:
+        return [Text(line, "dim", overflow="fold") for line in report.redis_cli_lines(self._backend.url)]
 
-    def _tell_hashes(self, asked: HashIds) -> int:
-        self._wait_for(self._access.layout.heed_only())
+    def _hash(self, command: HashIds) -> int:
+        self._await(self._backend.schema_version.heed_only())
         if not self._secret.is_known:
-            self._terminal.complain(_NO_SECRET)
-            return NOT_DONE
-        for id_ in asked.ids:
-            self._say(f"{self._secret.hashed(id_)}  {tables.printable(id_)}")
-        return DONE
+            self._terminal.print_error(_NO_SECRET)
+            return FAILURE
+        for id_ in command.ids:
+            self._print(f"{self._secret.hashed(id_)}  {printable(id_)}")
+        return SUCCESS
 
-    def _revoke(self, asked: Revoke) -> int:
-        self._wait_for(self._access.layout.heed())
-        self._say(self._about(asked))
-        if not asked.confirmed and not self._is_confirmed():
-            self._say("Nothing was ended.")
-            return NOT_DONE
-        self._wait_for(self._access.layout.heed())  # a person may have taken time to answer
-        if asked.session_id is not None:
-            self._wait_for(self._access.store.delete(asked.session_id))
-            self._say("The session has ended.")
+    def _revoke(self, command: Revoke) -> int:
+        self._await(self._backend.schema_version.heed())
+        self._print(self._description(command))
+        if not command.is_confirmed and not self._confirm():
+            self._print("Nothing was revoked.")
+            return FAILURE
+        self._await(self._backend.schema_version.heed())  # again, because the prompt may have taken long
+        if command.session_id is not None:
+            self._await(self._backend.store.delete(command.session_id))
+            self._print("The session was revoked.")
         else:
-            self._say(f"{_sessions(self._ended(asked.whose))} ended.")
-        return DONE
+            self._print(f"{_sessions(self._revoke_all(command.owner_filter))} revoked.")
+        return SUCCESS
 
-    def _about(self, asked: Revoke) -> str:
-        """What is about to end. Raises what a session's reader is told where there is no such session."""
-        if asked.session_id is not None:
-            session = self._wait_for(self._access.store.get(asked.session_id))
-            whose = OwnerFilter(session.agent_id, session.user_id)
-            return f"A session of {_owners(whose)} that lives and ends in {human(session.time_remaining_ms)}."
-        page = self._wait_for(self._access.directory.page(SessionFilter(*asked.whose), 1))
-        return f"Of {_owners(asked.whose)}: {_sessions(page.total)} listed."
+    def _description(self, command: Revoke) -> str:
+        """Describe what will be revoked. Raises SessionNotFound and SessionExpired for one session."""
+        if command.session_id is not None:
+            session = self._await(self._backend.store.get(command.session_id))
+            owners = _owners(OwnerFilter(session.agent_id, session.user_id))
+            return f"This revokes a session of {owners}, which expires in {format_duration(session.time_remaining_ms)}."
+        page = self._await(self._backend.listing.page(SessionFilter(*command.owner_filter), 1))
+        return f"This revokes {_sessions(page.total)} of {_owners(command.owner_filter)}."
 
-    def _is_confirmed(self) -> bool:
-        assert self._terminal.ask is not None
+    def _confirm(self) -> bool:
+        assert self._terminal.prompt is not None
         try:
-            return self._terminal.ask("Revoke? [y/N] ").strip().lower() in ("y", "yes")
+            return self._terminal.prompt("Revoke? [y/N] ").strip().lower() in ("y", "yes")
         except EOFError:
             return False
 
-    def _ended(self, whose: OwnerFilter) -> int:
-        """End all, call by call; how many were ended."""
-        revoked = self._wait_for(self._access.revocation.revoke(whose))
+    def _revoke_all(self, owner_filter: OwnerFilter) -> int:
+        """Revoke in batches and return the number of revoked sessions."""
+        revoked = self._await(self._backend.revocation.revoke(owner_filter))
         number = revoked.number
         while revoked.rest is not None:
-            self._say(f"{_sessions(number)} ended so far.")
-            revoked = self._wait_for(self._access.revocation.revoke(whose, revoked.rest))
+            self._print(f"{_sessions(number)} revoked so far.")
+            revoked = self._await(self._backend.revocation.revoke(owner_filter, revoked.rest))
             number += revoked.number
         return number
 
-    def _say(self, detail: str) -> None:
-        self._out.print(Text(detail), soft_wrap=True)
+    def _print(self, text: str) -> None:
+        self._out.print(Text(text), soft_wrap=True)
 
 
-def _audit_of(
-    asked: Inspect | Revoke | HashIds, settings: Settings, event_log: EventLog
-) -> AbstractContextManager[Audit | None]:
-    """Looking leaves no line, and needs no file to write it to."""
-    if not isinstance(asked, Revoke):
+def _audit_log(command: RedisCommand, settings: Settings, event_log: EventLog) -> AbstractContextManager[Audit | None]:
+    """Open the audit log for commands that change something."""
+    if not isinstance(command, Revoke):
         return nullcontext()
     return auditing(settings, event_log, Metrics(), Origin("terminal", _login()))
 
@@ -213,26 +212,26 @@ def _audit_of(
 def _login() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container it may have none
+    except KeyError:  # in a container, the user may have no name
         return str(os.getuid())
 
 
-def _owners(whose: OwnerFilter) -> str:
-    named = (("agent", whose.agent_id), ("user", whose.user_id))
-    return " and ".join(f"{kind} {owner}" for kind, owner in named if owner is not None)
+def _owners(owner_filter: OwnerFilter) -> str:
+    owners = (("agent", owner_filter.agent_id), ("user", owner_filter.user_id))
+    return " and ".join(f"{kind} {owner_id}" for kind, owner_id in owners if owner_id is not None)
 
 
 def _sessions(number: int) -> str:
     return "1 session" if number == 1 else f"{number} sessions"
 
 
-def _told(error: ServiceError | StartupError | ScriptError) -> str:
+def _message_of(error: ServiceError | StartupError | ScriptError) -> str:
     match error:
         case UnknownSchemaVersion():
             return error.cause
         case StoreUnavailable():
-            return f"Redis is not available: {error.cause}"
+            return f"Redis is unavailable: {error.cause}"
         case ScriptError():
-            return f"Redis holds what this service did not write: {error}"
+            return f"Redis contains data that the service did not write: {error}"
         case _:
             return str(error)

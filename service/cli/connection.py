@@ -1,4 +1,4 @@
-"""What a command needs to work on the sessions: the service's own rooms over the same ways, without the service."""
+"""Connects a command to Redis, through the same parts that the service uses."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -23,34 +23,40 @@ from service.settings import Settings
 from service.shared_secret import SharedSecret
 
 
-class Access(NamedTuple):
-    """The rooms, the URL of what they look into, and what lets go of it."""
+class Backend(NamedTuple):
+    """The parts of the service that commands use, and the URL of their Redis."""
 
     url: str
     aclose: Callable[[], Coroutine[Any, Any, None]]
-    layout: SchemaVersion
+    schema_version: SchemaVersion
     store: SessionStore
-    directory: SessionListing
+    listing: SessionListing
     revocation: BulkRevocation
     inspection: Inspection
 
 
-async def opened(settings: Settings, secret: SharedSecret, audit: Audit | None) -> Access:
-    """Access by the settings. Raises StartupError where they name no server, or none that runs."""
+async def connect(settings: Settings, secret: SharedSecret, audit: Audit | None) -> Backend:
+    """Build the backend. Raises StartupError if REDIS_URL is invalid, or if it is unset and no embedded server runs."""
     url = await _redis_url(settings)
     metrics = Metrics()
     keys = build_keys(settings)
     clients = connect_clients(url, settings, metrics, SCRIPTS)
-    redis = clients.bulk
+    client = clients.bulk
     events = SessionEvents(metrics, EventLog(secret), audit)
-    policies, session_counts = Policies(redis, keys, events, settings), SessionCounts(redis, keys)
-    directory = SessionListing(redis, keys, session_counts)
-    store = build_session_store(settings, redis, events, secret)
-    inspection = Inspection(redis, keys, store, directory, session_counts, policies, secret)
-    shared_secret = SecretLoader(redis, keys, secret, settings.session_store_timeout_seconds)
-    layout = SchemaVersion(redis, keys, shared_secret)
-    revocation = BulkRevocation(redis, keys, events)
-    return Access(url, clients.aclose, layout, store, directory, revocation, inspection)
+    policies = Policies(client, keys, events, settings)
+    counts = SessionCounts(client, keys)
+    listing = SessionListing(client, keys, counts)
+    store = build_session_store(settings, client, events, secret)
+    secret_loader = SecretLoader(client, keys, secret, settings.session_store_timeout_seconds)
+    return Backend(
+        url=url,
+        aclose=clients.aclose,
+        schema_version=SchemaVersion(client, keys, secret_loader),
+        store=store,
+        listing=listing,
+        revocation=BulkRevocation(client, keys, events),
+        inspection=Inspection(client, keys, store, listing, counts, policies, secret),
+    )
 
 
 async def _redis_url(settings: Settings) -> str:

@@ -1,9 +1,8 @@
-"""What an operator looks at: one session with every trace of it in Redis, those of a user or an agent, or all."""
+"""Reads what `inspect` shows: one session with all its keys in Redis, the sessions of an owner, or an overview."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from service.cli.durations import human
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.maintenance.server_checks import infos, name_of
 from service.redis_client.client import RedisClient
@@ -15,61 +14,59 @@ from service.sessions.session import Session, is_issued_id
 from service.sessions.store import SessionStore
 from service.settings.redis_url import redis_cli, summed_over_shards
 from service.shared_secret import SharedSecret
-from service.timestamps import ms_from_time_reply
+from service.timestamps import format_duration, ms_from_time_reply
 
-INSTANTS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
-"""Fields of a session's hashes that hold one."""
+TIMESTAMP_FIELDS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
+"""Fields of the hashes of a session that contain timestamps."""
 
 State = Literal["live", "expired", "lost", "mark", "unknown"]
+"""`mark` is a revocation marker."""
 
-_LOST = "It is lost: its hash is gone before its end, evicted, lost with its server or removed by hand."
-_MARK = "It is a mark: a bulk revocation met the id before its session was there, and refuses the creation."
-_UNKNOWN = "It is unknown: it never was, was deleted or revoked, or ended longer ago than tombstones are kept."
+_LOST = "The session is lost: its hash disappeared before it expired. It was evicted, deleted, or lost with its server."
+_MARKER = "This is a revocation marker: a bulk revocation ended the session during its creation."
+_UNKNOWN = "The session is unknown: it never existed, was deleted or revoked, or expired before the retention period."
 
 
-class Hash(NamedTuple):
-    """A hash of a session's as it lies in Redis. `ttl_ms` is as PTTL says: -1 without an end, -2 without a key."""
+class StoredHash(NamedTuple):
+    """A hash in Redis. `ttl_ms` is the reply to PTTL: -1 without a TTL, -2 without the key."""
 
     key: str
     fields: Mapping[str, str]
     ttl_ms: int
 
 
-class Place(NamedTuple):
-    """An index or a lookup, and the instant under which it lists the session; None where it does not."""
+class IndexEntry(NamedTuple):
+    """The entry of a session in an index. `score_ms` is None if the index does not contain the session."""
 
     name: str
     key: str
-    listed_at_ms: int | None
+    score_ms: int | None
 
 
-class Found(NamedTuple):
-    """All that Redis holds under one session's id. `sentence` says for a person what `state` it is in.
-
-    `log_hash` is what stands for the id in logs; None where no replica has made the secret for that yet.
-    """
+class SessionReport(NamedTuple):
+    """Everything in Redis about one session. `log_hash` is None if Redis has no shared secret yet."""
 
     session_id: str
     log_hash: str | None
     state: State
     detail: str
-    session: Hash
-    tombstone: Hash
-    places: Sequence[Place]
-    at_ms: int
+    session: StoredHash
+    tombstone: StoredHash
+    entries: Sequence[IndexEntry]
+    now_ms: int
 
     def redis_cli_lines(self, url: str) -> list[str]:
         hashes = [hash_ for hash_ in (self.session, self.tombstone) if hash_.key]
         return [redis_cli(url, command, hash_.key) for hash_ in hashes for command in ("HGETALL", "PTTL")]
 
 
-class SessionTable(NamedTuple):
-    """The first of the sessions that are wanted; `total` is how many there are at most, `policy` their agent's."""
+class ListReport(NamedTuple):
+    """The first of the matching sessions. `total` is an upper bound; `policy` is that of the agent of the filter."""
 
-    wanted: SessionFilter
+    session_filter: SessionFilter
     sessions: Sequence[Session]
     total: int
-    more: bool
+    has_more: bool
     policy: Policy | None
     owner_indexes: Sequence[str]
     policy_key: str | None
@@ -79,74 +76,85 @@ class SessionTable(NamedTuple):
         return [redis_cli(url, "ZRANGE", owner_index, "0", "-1") for owner_index in self.owner_indexes] + policies
 
 
-class Overview(NamedTuple):
-    """All sessions in numbers, and the first of them. `server` is None where the account may not ask for it."""
+class OverviewReport(NamedTuple):
+    """The numbers of sessions, and the first of them. `server` is None if the Redis user may not run INFO."""
 
     server: str | None
-    tally: ShardCount
-    near: int
+    counts: ShardCount
+    near_expiration: int
     oldest_end_ms: int | None
-    listing: SessionTable
+    listing: ListReport
     expiry_keys: str
-    at_ms: int
+    now_ms: int
 
     def redis_cli_lines(self, url: str) -> list[str]:
-        return [redis_cli(url), summed_over_shards(url, "ZCOUNT", self.expiry_keys, f"({self.at_ms}", "+inf")]
+        return [redis_cli(url), summed_over_shards(url, "ZCOUNT", self.expiry_keys, f"({self.now_ms}", "+inf")]
 
 
-Looked = Found | SessionTable | Overview
+Report = SessionReport | ListReport | OverviewReport
 
-_NOTHING = Hash("", {}, -2)
+_NO_HASH = StoredHash("", {}, -2)
 
 
 class Inspection:
-    """Looks, and changes nothing. Raises StoreUnavailable and ScriptFault."""
+    """Reads reports and changes nothing. Raises StoreUnavailable and ScriptError."""
 
     def __init__(
         self,
-        redis: RedisClient,
+        client: RedisClient,
         keys: Keys,
         store: SessionStore,
-        directory: SessionListing,
-        session_counts: SessionCounts,
+        listing: SessionListing,
+        counts: SessionCounts,
         policies: Policies,
         secret: SharedSecret,
     ) -> None:
-        self._redis = redis
+        self._client = client
         self._keys = keys
         self._store = store
-        self._directory = directory
-        self._session_counts = session_counts
+        self._listing = listing
+        self._counts = counts
         self._policies = policies
         self._secret = secret
 
-    async def overview(self, limit: int) -> Overview:
-        counted, near = await self._session_counts.take_with_near()
-        oldest_end_ms = await self._session_counts.oldest_end_ms(counted)
-        listing = await self.listing(SessionFilter(), limit)
-        expiry_keys = self._keys.expiry(" ")
-        at_ms = max(counted.at_ms.values())
-        return Overview(await self._server(), counted.total, near, oldest_end_ms, listing, expiry_keys, at_ms)
+    async def overview(self, limit: int) -> OverviewReport:
+        counts, near_expiration = await self._counts.take_with_near()
+        return OverviewReport(
+            server=await self._server(),
+            counts=counts.total,
+            near_expiration=near_expiration,
+            oldest_end_ms=await self._counts.oldest_end_ms(counts),
+            listing=await self.listing(SessionFilter(), limit),
+            expiry_keys=self._keys.expiry(" "),
+            now_ms=max(counts.at_ms.values()),
+        )
 
-    async def listing(self, wanted: SessionFilter, limit: int) -> SessionTable:
-        """Up to `limit` sessions; a page may be short, so there may be several."""
-        page = await self._directory.page(wanted, limit)
+    async def listing(self, session_filter: SessionFilter, limit: int) -> ListReport:
+        """Read up to `limit` sessions, over several pages if needed."""
+        page = await self._listing.page(session_filter, limit)
         sessions = page.sessions
         while page.next is not None and len(sessions) < limit:
-            page = await self._directory.page(wanted, limit - len(sessions), page.next)
+            page = await self._listing.page(session_filter, limit - len(sessions), page.next)
             sessions = sessions + page.sessions
-        owner_indexes = self._keys.owner_indexes(wanted.agent_id, wanted.user_id)
-        policy = await self._policy(wanted.agent_id) if wanted.agent_id else None
-        policy_key = self._keys.policy(wanted.agent_id) if wanted.agent_id and policy else None
-        return SessionTable(wanted, sessions, page.total, page.next is not None, policy, owner_indexes, policy_key)
+        agent_id = session_filter.agent_id
+        policy = await self._policy(agent_id) if agent_id else None
+        return ListReport(
+            session_filter=session_filter,
+            sessions=sessions,
+            total=page.total,
+            has_more=page.next is not None,
+            policy=policy,
+            owner_indexes=self._keys.owner_indexes(agent_id, session_filter.user_id),
+            policy_key=self._keys.policy(agent_id) if agent_id and policy else None,
+        )
 
-    async def session(self, session_id: str) -> Found:
-        """Judged by the store; the traces are read after that, and may be some milliseconds younger."""
+    async def session(self, session_id: str) -> SessionReport:
+        """Read a session. The store determines its state; its keys are read some milliseconds later."""
         if not is_issued_id(session_id):
-            return Found(session_id, self._log_hash(session_id), "unknown", _UNKNOWN, _NOTHING, _NOTHING, [], 0)
-        ending = await self._ending(session_id)
+            return SessionReport(session_id, self._log_hash(session_id), "unknown", _UNKNOWN, _NO_HASH, _NO_HASH, [], 0)
+        outcome = await self._outcome(session_id)
         keys = self._keys.of(session_id)
-        fields, fields_left, ttl_ms, ttl_left_ms, *scores, time = await self._redis.query(
+        session_fields, tombstone_fields, session_ttl_ms, tombstone_ttl_ms, *scores, time = await self._client.query(
             ("HGETALL", keys.session),
             ("HGETALL", keys.tombstone),
             ("PTTL", keys.session),
@@ -154,35 +162,39 @@ class Inspection:
             *[("ZSCORE", index, session_id) for index in keys[2:]],
             ("TIME",),
         )
-        session = Hash(keys.session, _texts(fields), ttl_ms)
-        tombstone = Hash(keys.tombstone, _texts(fields_left), ttl_left_ms)
-        indexes = [_place(*found) for found in zip(("expiry", "warning", "created"), keys[2:], scores, strict=True)]
-        owner_indexes = await self._owner_index(session_id, {**tombstone.fields, **session.fields})
-        state, detail = _judged(ending, tombstone)
-        places = [*indexes, *owner_indexes]
-        log_hash = self._log_hash(session_id)
-        return Found(session_id, log_hash, state, detail, session, tombstone, places, ms_from_time_reply(time))
+        session = StoredHash(keys.session, _decoded(session_fields), session_ttl_ms)
+        tombstone = StoredHash(keys.tombstone, _decoded(tombstone_fields), tombstone_ttl_ms)
+        state, detail = _state_of(outcome, tombstone)
+        entries = [_entry(*args) for args in zip(("expiry", "warning", "created"), keys[2:], scores, strict=True)]
+        owner_entries = await self._owner_entries(session_id, {**tombstone.fields, **session.fields})
+        return SessionReport(
+            session_id=session_id,
+            log_hash=self._log_hash(session_id),
+            state=state,
+            detail=detail,
+            session=session,
+            tombstone=tombstone,
+            entries=[*entries, *owner_entries],
+            now_ms=ms_from_time_reply(time),
+        )
 
     def _log_hash(self, session_id: str) -> str | None:
         return self._secret.hashed(session_id) if self._secret.is_known else None
 
-    async def _ending(self, session_id: str) -> Session | SessionExpired | SessionNotFound:
+    async def _outcome(self, session_id: str) -> Session | SessionExpired | SessionNotFound:
         try:
             return await self._store.get(session_id)
-        except (SessionExpired, SessionNotFound) as refusal:
-            return refusal
+        except (SessionExpired, SessionNotFound) as error:
+            return error
 
-    async def _owner_index(self, session_id: str, fields: Mapping[str, str]) -> list[Place]:
-        """Its user's and its agent's, as far as it is still known whose it is."""
+    async def _owner_entries(self, session_id: str, fields: Mapping[str, str]) -> list[IndexEntry]:
         user_id, agent_id = fields.get("userId"), fields.get("agentId")
         owner_indexes = self._keys.owner_indexes(agent_id, user_id)
+        if not owner_indexes:
+            return []
         names = [name for name, owner in (("user", user_id), ("agent", agent_id)) if owner is not None]
-        scores = (
-            await self._redis.query(*[("ZSCORE", owner_index, session_id) for owner_index in owner_indexes])
-            if owner_indexes
-            else []
-        )
-        return [_place(*found) for found in zip(names, owner_indexes, scores, strict=True)]
+        scores = await self._client.query(*[("ZSCORE", owner_index, session_id) for owner_index in owner_indexes])
+        return [_entry(*args) for args in zip(names, owner_indexes, scores, strict=True)]
 
     async def _policy(self, agent_id: str) -> Policy | None:
         try:
@@ -191,27 +203,27 @@ class Inspection:
             return None
 
     async def _server(self) -> str | None:
-        names = {name_of(info) for info in (await infos(self._redis, "server")).values()}
+        names = {name_of(info) for info in (await infos(self._client, "server")).values()}
         return ", ".join(sorted(names)) or None
 
 
-def _judged(ending: Session | SessionExpired | SessionNotFound, tombstone: Hash) -> tuple[State, str]:
-    match ending:
+def _state_of(outcome: Session | SessionExpired | SessionNotFound, tombstone: StoredHash) -> tuple[State, str]:
+    match outcome:
         case Session():
-            return "live", f"It lives and ends in {human(ending.time_remaining_ms)}."
+            return "live", f"The session is live and expires in {format_duration(outcome.time_remaining_ms)}."
         case SessionExpired():
-            return "expired", ending.detail
+            return "expired", outcome.detail
         case _ if "revokedAt" in tombstone.fields:
-            return "mark", _MARK
+            return "mark", _MARKER
         case _ if "expiresAt" in tombstone.fields:
             return "lost", _LOST
         case _:
             return "unknown", _UNKNOWN
 
 
-def _place(name: str, key: str, score: float | bytes | None) -> Place:
-    return Place(name, key, None if score is None else int(float(score)))
+def _entry(name: str, key: str, score: float | bytes | None) -> IndexEntry:
+    return IndexEntry(name, key, None if score is None else int(float(score)))
 
 
-def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}

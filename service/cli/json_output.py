@@ -1,4 +1,4 @@
-"""What an operator is shown, as JSON for scripts: sessions by the API's names, instants in ISO 8601."""
+"""Formats reports as JSON for scripts, with the API's names and ISO 8601 timestamps."""
 
 import re
 from typing import Any
@@ -6,70 +6,77 @@ from typing import Any
 import orjson
 
 from service.api.responses import policy_document, session_json
-from service.cli.inspection import INSTANTS, Found, Hash, Looked, Overview, Place, SessionTable
+from service.cli.inspection import (
+    TIMESTAMP_FIELDS,
+    IndexEntry,
+    ListReport,
+    OverviewReport,
+    Report,
+    SessionReport,
+    StoredHash,
+)
 from service.sessions.session import Session
 from service.timestamps import iso
 
-_CONTROLS = re.compile(r"[\x7f-\x9f]")
+_CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")
 
 
-def document(looked: Looked, url: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    whole = orjson.dumps({**_members(looked), "redisCli": looked.redis_cli_lines(url)}).decode()
-    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", whole)
+def json_document(report: Report, url: str) -> str:
+    """Return the report on one line. Control characters are escaped, because terminals interpret them."""
+    text = orjson.dumps({**_members(report), "redisCli": report.redis_cli_lines(url)}).decode()
+    return _CONTROL_CHARACTERS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
-def _members(looked: Looked) -> dict[str, Any]:
-    match looked:
-        case Found():
-            return _found(looked)
-        case SessionTable():
-            return _listing(looked)
-        case Overview():
-            return _overview(looked)
+def _members(report: Report) -> dict[str, Any]:
+    match report:
+        case SessionReport():
+            return _session_report(report)
+        case ListReport():
+            return _list_report(report)
+        case OverviewReport():
+            return _overview(report)
 
 
-def _overview(overview: Overview) -> dict[str, Any]:
-    oldest = None if overview.oldest_end_ms is None else overview.at_ms - overview.oldest_end_ms
+def _overview(report: OverviewReport) -> dict[str, Any]:
+    oldest_ms = None if report.oldest_end_ms is None else report.now_ms - report.oldest_end_ms
     stats = {
-        "activeSessions": overview.tally.active,
-        "nearExpiration": overview.near,
-        "expiredSessions": overview.tally.ended,
-        "oldestUnsweptMs": oldest,
+        "activeSessions": report.counts.active,
+        "nearExpiration": report.near_expiration,
+        "expiredSessions": report.counts.ended,
+        "oldestUnsweptMs": oldest_ms,
     }
-    return {"server": overview.server, "stats": stats, **_listing(overview.listing)}
+    return {"server": report.server, "stats": stats, **_list_report(report.listing)}
 
 
-def _listing(listing: SessionTable) -> dict[str, Any]:
-    sessions = [_session(session) for session in listing.sessions]
-    members = {"sessions": sessions, "total": listing.total, "more": listing.more}
-    agent_id, policy = listing.wanted.agent_id, listing.policy
+def _list_report(report: ListReport) -> dict[str, Any]:
+    sessions = [_session(session) for session in report.sessions]
+    members = {"sessions": sessions, "total": report.total, "more": report.has_more}
+    agent_id, policy = report.session_filter.agent_id, report.policy
     if agent_id is None:
         return members
     return {**members, "policy": policy and policy_document(agent_id, policy)}
 
 
 def _session(session: Session) -> dict[str, Any]:
-    """As the API has it, with the revision, and without the metadata."""
+    """Return the session as the API does, with its revision and without its metadata."""
     members: dict[str, Any] = orjson.loads(session_json(session))
     del members["metadata"]
     return {**members, "revision": int(session.stored.revision)}
 
 
-def _found(found: Found) -> dict[str, Any]:
+def _session_report(report: SessionReport) -> dict[str, Any]:
     return {
-        "sessionId": found.session_id,
-        "logHash": found.log_hash,
-        "state": found.state,
-        "message": found.detail,
-        "session": _hash(found.session),
-        "tombstone": _hash(found.tombstone),
-        "indexes": {place.name: _place(place) for place in found.places},
+        "sessionId": report.session_id,
+        "logHash": report.log_hash,
+        "state": report.state,
+        "message": report.detail,
+        "session": _hash(report.session),
+        "tombstone": _hash(report.tombstone),
+        "indexes": {entry.name: _entry(entry) for entry in report.entries},
     }
 
 
-def _hash(hash_: Hash) -> dict[str, Any] | None:
-    """None where there is no such key; a `ttlMs` of None is a key without an end."""
+def _hash(hash_: StoredHash) -> dict[str, Any] | None:
     if not hash_.fields:
         return None
     ttl_ms = None if hash_.ttl_ms < 0 else hash_.ttl_ms
@@ -77,13 +84,13 @@ def _hash(hash_: Hash) -> dict[str, Any] | None:
     return {"key": hash_.key, "ttlMs": ttl_ms, "fields": fields}
 
 
-def _place(place: Place) -> dict[str, Any]:
-    return {"key": place.key, "listedAt": None if place.listed_at_ms is None else iso(place.listed_at_ms)}
+def _entry(entry: IndexEntry) -> dict[str, Any]:
+    return {"key": entry.key, "listedAt": None if entry.score_ms is None else iso(entry.score_ms)}
 
 
 def _value(field: str, value: str) -> Any:
-    """A number, a boolean or an object where it is one; an instant as the API writes it; else the text."""
-    if field in INSTANTS and value.isdecimal():
+    """Return a timestamp in ISO 8601, a JSON value as its type, and anything else as text."""
+    if field in TIMESTAMP_FIELDS and value.isdecimal():
         return iso(int(value))
     try:
         return orjson.loads(value)

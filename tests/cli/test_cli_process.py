@@ -1,4 +1,4 @@
-"""The operator's terminal as its users have it: `python -m service inspect` and `revoke` as processes."""
+"""Commands as processes: `python -m service inspect` and `revoke`, also on a terminal."""
 
 import asyncio
 import os
@@ -16,16 +16,16 @@ from redis.asyncio import Redis
 
 from service.sessions.session import Session
 from service.settings.redis_url import Kind
-from tests.cli.test_commands import UNKNOWN, cells
+from tests.cli.operator import UNKNOWN, cells
 from tests.conftest import USER, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import COMMAND
 from tests.sessions.evidence import KEYS
 
-SOON = 20
+TIMEOUT_SECONDS = 20
 
 
-def typed(words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
         [*COMMAND, *words.split()],
@@ -34,110 +34,91 @@ def typed(words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=SOON,
+        timeout=TIMEOUT_SECONDS,
     )
 
 
-async def test_it_is_a_verb_of_the_service(redis_server: RedisServer, session: Session) -> None:
-    ended = await asyncio.to_thread(typed, "inspect", REDIS_URL=redis_server.url)
+async def test_inspect_is_a_command_of_the_service(redis_server: RedisServer, session: Session) -> None:
+    process = await asyncio.to_thread(run, "inspect", REDIS_URL=redis_server.url)
 
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert cells(next(line for line in ended.stdout.splitlines() if line.startswith(session.id)))[2] == USER
-
-
-async def test_what_it_ends_is_ended(redis_server: RedisServer, session: Session, real_redis: Redis) -> None:
-    revoking = f"revoke --user {USER} --yes"
-    ended = await asyncio.to_thread(typed, revoking, REDIS_URL=redis_server.url, SESSION_AUDIT_LOG="off")
-
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines()[-1] == "1 session ended."
-    assert not await real_redis.exists(KEYS.session(session.id))
+    assert (process.returncode, process.stderr) == (0, "")
+    assert cells(next(line for line in process.stdout.splitlines() if line.startswith(session.id)))[2] == USER
 
 
-async def test_data_of_another_layout_is_refused_in_one_line(
-    redis_server: RedisServer, session: Session, real_redis: Redis
-) -> None:
-    await real_redis.set(KEYS.layout, "2")
-
-    ended = await asyncio.to_thread(typed, f"revoke --user {USER} --yes", REDIS_URL=redis_server.url)
-
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "The data in Redis is of layout 2; this version reads 1.\n"
-    assert await real_redis.exists(KEYS.session(session.id))
-
-
-def test_it_finds_the_server_that_the_service_brought(start_replica: StartReplica, data_dir: Path) -> None:
+def test_commands_use_the_embedded_server_of_the_service(start_replica: StartReplica, data_dir: Path) -> None:
     start_replica(SESSION_DATA_DIR=str(data_dir))
 
-    ended = typed("inspect", SESSION_DATA_DIR=str(data_dir))
+    process = run("inspect", SESSION_DATA_DIR=str(data_dir))
 
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert f"redis-cli -s {data_dir}/valkey.sock\n" in ended.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    assert f"redis-cli -s {data_dir}/valkey.sock\n" in process.stdout
 
 
-def test_it_starts_no_server_of_its_own(data_dir: Path) -> None:
-    ended = typed("inspect", SESSION_DATA_DIR=str(data_dir))
+def test_commands_do_not_start_an_embedded_server(data_dir: Path) -> None:
+    process = run("inspect", SESSION_DATA_DIR=str(data_dir))
 
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.\n"
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr == f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.\n"
     assert list(data_dir.iterdir()) == []
 
 
-def test_a_variable_that_no_knob_reads_is_told() -> None:
-    ended = typed("inspect", REDIS_URL="unix:///nowhere/redis.sock", SESSION_KEY_PREFX="staging:")
+def test_unknown_variables_are_reported() -> None:
+    process = run("inspect", REDIS_URL="unix:///nowhere/redis.sock", SESSION_KEY_PREFX="staging:")
 
-    assert ended.stderr.startswith("SESSION_KEY_PREFX is not a setting of this service\n")
+    assert process.stderr.startswith("SESSION_KEY_PREFX is not a setting of this service\n")
 
 
 @pytest.mark.parametrize("words", ["inspect", f"inspect {UNKNOWN}", f"revoke --user {USER} --yes"])
-def test_a_redis_that_is_away_is_told_in_one_line_without_its_password(words: str) -> None:
-    ended = typed(words, REDIS_URL="unix://user:hunter2@/nowhere/redis.sock")
+def test_an_unavailable_redis_is_an_error_of_one_line_without_its_password(words: str) -> None:
+    process = run(words, REDIS_URL="unix://user:hunter2@/nowhere/redis.sock")
 
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
-    assert ended.stderr.startswith("Redis is not available: ")
-    assert "hunter2" not in ended.stderr
+    assert (process.returncode, process.stdout, process.stderr.count("\n")) == (1, "", 1)
+    assert process.stderr.startswith("Redis is unavailable: ")
+    assert "hunter2" not in process.stderr
 
 
-async def test_a_password_is_in_nothing_that_is_shown(redis_server: RedisServer, session: Session) -> None:
+async def test_the_password_is_never_shown(redis_server: RedisServer, session: Session) -> None:
     redis_server.command("ACL", "SETUSER", "chat", "on", ">hunter2", "allkeys", "allcommands")
     url = redis_server.url.replace("unix://", "unix://chat:hunter2@")
 
-    shown = [
-        await asyncio.to_thread(typed, words, REDIS_URL=url)
+    processes = [
+        await asyncio.to_thread(run, words, REDIS_URL=url)
         for words in ("inspect", f"inspect {session.id} --json", f"inspect --user {USER}")
     ]
     redis_server.command("ACL", "DELUSER", "chat")
 
-    assert [(ended.returncode, ended.stderr, "hunter2" in ended.stdout) for ended in shown] == [(0, "", False)] * 3
-    assert "--user chat" in shown[0].stdout
+    assert [(process.returncode, process.stderr, "hunter2" in process.stdout) for process in processes] == [
+        (0, "", False)
+    ] * 3
+    assert "--user chat" in processes[0].stdout
 
 
-def test_serving_needs_none_of_it() -> None:
-    loaded = (
+def test_serving_does_not_load_the_commands() -> None:
+    program = (
         "import sys, service.__main__; print([m for m in sys.modules if m in ('service.cli.commands', 'rich.live')])"
     )
 
-    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
-    assert said == "[]\n"
+    assert output == "[]\n"
 
 
 # On a terminal
 
 
-class UnderWay:
-    """A command under way, whose output is read from `descriptor`."""
+class RunningCommand:
+    """A running command and its output so far, read from `descriptor`."""
 
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
         self._process = process
         self._descriptor = descriptor
         self.output = ""
 
-    def until(self, words: str, times: int = 1) -> None:
-        """Read on until these words were said so many times."""
-        latest = time.monotonic() + SOON
+    def read_until(self, words: str, times: int = 1) -> None:
+        """Read until the output contains these words so many times."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.output.count(words) < times:
-            assert select.select([self._descriptor], [], [], max(latest - time.monotonic(), 0))[0], self.output
+            assert select.select([self._descriptor], [], [], max(deadline - time.monotonic(), 0))[0], self.output
             self.output += os.read(self._descriptor, 65536).decode()
 
     def type(self, words: str) -> None:
@@ -147,26 +128,26 @@ class UnderWay:
         self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> int:
-        """The exit code."""
-        return self._process.wait(SOON)
+        """Return the exit code."""
+        return self._process.wait(TIMEOUT_SECONDS)
 
 
-Start = Callable[..., UnderWay]
+Start = Callable[..., RunningCommand]
 
 
 @pytest.fixture
 def kind() -> Kind:
-    """One is enough: a process finds its servers as the service does."""
+    """Commands connect like the service, so one kind is enough."""
     return "server"
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts commands, on a terminal or into a pipe; they hear SIGINT, even where this process was told not to."""
+    """Starts commands on a terminal or a pipe. They receive SIGINT even if this process ignores it."""
     started: list[tuple[subprocess.Popen[bytes], int]] = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def start(words: str, url: str, ends: tuple[int, int]) -> UnderWay:
+    def start(words: str, url: str, ends: tuple[int, int]) -> RunningCommand:
         reading, writing = ends
         process = subprocess.Popen(
             [*COMMAND, *words.split()],
@@ -179,7 +160,7 @@ def start() -> Iterator[Start]:
         )
         os.close(writing)
         started.append((process, reading))
-        return UnderWay(process, reading)
+        return RunningCommand(process, reading)
 
     yield start
     signal.signal(signal.SIGINT, before)
@@ -189,28 +170,28 @@ def start() -> Iterator[Start]:
         os.close(reading)
 
 
-async def test_it_asks_before_it_ends_anything(
+async def test_revoke_prompts_first(
     redis_server: RedisServer, session: Session, real_redis: Redis, start: Start
 ) -> None:
     command = start(f"revoke {session.id}", redis_server.url, pty.openpty())
 
-    command.until("Revoke? [y/N]")
-    there_while_it_asks = await real_redis.exists(KEYS.session(session.id))
+    command.read_until("Revoke? [y/N]")
+    exists_at_prompt = await real_redis.exists(KEYS.session(session.id))
     command.type("y\n")
-    command.until("The session has ended.")
+    command.read_until("The session was revoked.")
 
     assert command.wait() == 0
-    assert (there_while_it_asks, await real_redis.exists(KEYS.session(session.id))) == (1, 0)
+    assert (exists_at_prompt, await real_redis.exists(KEYS.session(session.id))) == (1, 0)
 
 
 # Watching
 
 
 @pytest.mark.usefixtures("real_redis")
-def test_on_a_terminal_it_refreshes_in_place(redis_server: RedisServer, start: Start) -> None:
+def test_watch_refreshes_in_place_on_a_terminal(redis_server: RedisServer, start: Start) -> None:
     command = start("inspect --watch 0.1", redis_server.url, pty.openpty())
 
-    command.until("no sessions", 3)
+    command.read_until("no sessions", 3)
     command.interrupt()
 
     assert command.wait() == 0
@@ -218,25 +199,25 @@ def test_on_a_terminal_it_refreshes_in_place(redis_server: RedisServer, start: S
 
 
 @pytest.mark.usefixtures("real_redis")
-def test_into_a_pipe_it_is_printed_anew(redis_server: RedisServer, start: Start) -> None:
+def test_watch_prints_each_report_to_a_pipe(redis_server: RedisServer, start: Start) -> None:
     command = start("inspect --watch 0.1", redis_server.url, os.pipe())
 
-    command.until("no sessions", 3)
+    command.read_until("no sessions", 3)
     command.interrupt()
 
     assert command.wait() == 0
     assert "\x1b" not in command.output
 
 
-def test_it_goes_on_through_an_outage(data_dir: Path, start: Start) -> None:
+def test_watch_continues_during_an_outage(data_dir: Path, start: Start) -> None:
     server = RedisServer(data_dir)
     command = start("inspect --watch 0.1", server.url, os.pipe())
 
-    command.until("Redis is not available", 2)
+    command.read_until("Redis is unavailable", 2)
     server.start()
-    command.until("no sessions", 2)
+    command.read_until("no sessions", 2)
     server.stop()
-    command.until("Redis is not available", command.output.count("Redis is not available") + 1)
+    command.read_until("Redis is unavailable", command.output.count("Redis is unavailable") + 1)
     command.interrupt()
 
     assert command.wait() == 0

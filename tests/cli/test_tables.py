@@ -1,12 +1,12 @@
-"""What an operator is shown: how it is coloured, and how it fits."""
+"""Tables of sessions have colors, and fit the width of the terminal without cutting values."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from service.cli.inspection import SessionTable
-from service.cli.tables import WIDE, looked_at
+from service.cli.inspection import ListReport
+from service.cli.tables import WIDE_COLUMNS, report_tables
 from service.sessions.listing import SessionFilter
 from service.sessions.session import Session, session_from
 from tests.conftest import AGENT, USER
@@ -16,41 +16,41 @@ NOW_MS = 1_795_306_504_990
 MINUTE_MS = 60_000
 
 
-def ending_in(minutes: int) -> Session:
-    instants = [b"%d" % instant for instant in (NOW_MS, NOW_MS, NOW_MS, NOW_MS + minutes * MINUTE_MS)]
+def session_expiring_in(minutes: int) -> Session:
+    timestamps = [b"%d" % timestamp for timestamp in (NOW_MS, NOW_MS, NOW_MS, NOW_MS + minutes * MINUTE_MS)]
     return session_from(
-        AN_ID, [AGENT.encode(), USER.encode(), *instants, b"30", b"true", b"720", b"5", b"4", b"2", b"{}"], NOW_MS
+        AN_ID, [AGENT.encode(), USER.encode(), *timestamps, b"30", b"true", b"720", b"5", b"4", b"2", b"{}"], NOW_MS
     )
 
 
-def drawn(session: Session, width: int) -> str:
-    """A listing of that one session, on a terminal with colours."""
+def rendered(session: Session, width: int) -> str:
+    """Return the list of this session, for a terminal with colors."""
     out = io.StringIO()
-    listing = SessionTable(SessionFilter(), [session], 1, more=False, policy=None, owner_indexes=[], policy_key=None)
+    report = ListReport(SessionFilter(), [session], 1, has_more=False, policy=None, owner_indexes=[], policy_key=None)
     console = Console(file=out, width=width, force_terminal=True, color_system="standard", no_color=False)
-    console.print(looked_at(listing, width))
+    console.print(report_tables(report, width))
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("minutes", "shown"), [(4, "\x1b[33m4m"), (6, "\x1b[32m6m")])
-def test_one_near_its_end_is_of_another_colour(minutes: int, shown: str) -> None:
-    assert shown in drawn(ending_in(minutes), WIDE)
+@pytest.mark.parametrize(("minutes", "text"), [(4, "\x1b[33m4m"), (6, "\x1b[32m6m")])
+def test_a_session_near_expiration_has_another_color(minutes: int, text: str) -> None:
+    assert text in rendered(session_expiring_in(minutes), WIDE_COLUMNS)
 
 
 def test_a_wide_terminal_shows_a_session_on_one_line() -> None:
-    (line,) = [line for line in drawn(ending_in(6), WIDE).splitlines() if AN_ID in line]
+    (line,) = [line for line in rendered(session_expiring_in(6), WIDE_COLUMNS).splitlines() if AN_ID in line]
 
     assert all(cell in line for cell in (AGENT, USER, "2026-11-22T00:15:04.990Z", "6m"))
 
 
-@pytest.mark.parametrize("width", [80, WIDE - 1, WIDE, 400])
-def test_nothing_is_cut(width: int) -> None:
-    shown = drawn(ending_in(6), width)
+@pytest.mark.parametrize("width", [80, WIDE_COLUMNS - 1, WIDE_COLUMNS, 400])
+def test_no_value_is_cut(width: int) -> None:
+    text = rendered(session_expiring_in(6), width)
 
-    assert all(cell in shown for cell in (AN_ID, AGENT, USER, "2026-11-22T00:15:04.990Z", "6m", "revision"))
-    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert all(cell in text for cell in (AN_ID, AGENT, USER, "2026-11-22T00:15:04.990Z", "6m", "revision"))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
 @pytest.mark.parametrize("width", [20, 40])
-def test_where_there_is_no_room_ids_are_folded_and_not_cut(width: int) -> None:
-    assert "\N{HORIZONTAL ELLIPSIS}" not in drawn(ending_in(6), width)
+def test_a_narrow_terminal_wraps_ids(width: int) -> None:
+    assert "\N{HORIZONTAL ELLIPSIS}" not in rendered(session_expiring_in(6), width)
