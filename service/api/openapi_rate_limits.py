@@ -30,12 +30,12 @@ def fill_in_limits(paths: dict[str, Any], components: dict[str, Any], settings: 
 def _limited_calls(paths: dict[str, Any], settings: Settings) -> Iterator[dict[str, Any]]:
     """All about sessions where requests are counted; where guesses are, what names a session or takes a key."""
     requests = settings.rate_per_address or settings.rate_per_caller
-    failed_lookups = settings.guesses_per_address or settings.guesses_per_caller
+    failed_lookups = settings.failed_lookups_per_address or settings.failed_lookups_per_caller
     for path, item in paths.items():
         for call in (item[method] for method in item.keys() - {"parameters"}):
             is_counted = requests and "messaging" in call["tags"]
             names_a_session = failed_lookups and "{sessionId}" in path
-            takes_a_key = settings.guesses_per_address and call.get("security")
+            takes_a_key = settings.failed_lookups_per_address and call.get("security")
             if is_counted or names_a_session or takes_a_key:
                 yield call
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 
 
 class Limit:

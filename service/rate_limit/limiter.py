@@ -78,8 +78,8 @@ def build_rate_limiter(settings: Settings, redis: RedisClient, keys: Keys, metri
 
     Raises StartupError if callers are limited without authentication.
     """
-    address_limits = allowance("address", settings.rate_per_address, settings.guesses_per_address)
-    caller_limits = allowance("caller", settings.rate_per_caller, settings.guesses_per_caller)
+    address_limits = allowance("address", settings.rate_per_address, settings.failed_lookups_per_address)
+    caller_limits = allowance("caller", settings.rate_per_caller, settings.failed_lookups_per_caller)
     if caller_limits and not settings.requires_authentication:
         name = "SESSION_RATE_PER_CALLER" if caller_limits.requests else "SESSION_GUESSES_PER_CALLER"
         raise StartupError(f"{name}: requires authentication; set SESSION_API_KEYS or SESSION_JWT_ISSUER")

@@ -9,10 +9,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import SettingsConfigDict
 
 from service.errors import StartupError
-from service.settings.auth import AccessSettings
+from service.settings.auth import AuthSettings
 from service.settings.http import HttpSettings
 from service.settings.observability import ObservabilitySettings
-from service.settings.rate_limits import LimitSettings
+from service.settings.rate_limits import RateLimitSettings
 from service.settings.redis_url import parse_redis_url
 from service.settings.sessions import SessionSettings
 
@@ -24,7 +24,7 @@ _SECRETS = {"REDIS_URL", "SESSION_API_KEYS", "SESSION_JWT_SECRET", "SESSION_JWT_
 """Variables that may contain secrets. Errors do not repeat their values."""
 
 
-class Settings(SessionSettings, AccessSettings, LimitSettings, HttpSettings, ObservabilitySettings):
+class Settings(SessionSettings, AuthSettings, RateLimitSettings, HttpSettings, ObservabilitySettings):
     """All settings. They are immutable."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")

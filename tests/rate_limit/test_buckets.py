@@ -13,7 +13,7 @@ from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import ClientFactory
 from service.sessions.keys import BucketKeys, Keys
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 from tests.rate_limit.aging import age_bucket
 
 HOUR_MS = 3_600_000

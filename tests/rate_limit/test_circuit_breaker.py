@@ -14,7 +14,7 @@ from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
 from service.sessions.keys import Keys
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 
 LIMIT = Limit("address", Rate(100, 60))
 HERE, THERE = (Keys("").requests("address", address) for address in ("203.0.113.7", "203.0.113.8"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.sessions.keys import Keys
 from service.sessions.scripts import RATE_LIMIT
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 
 THEN_MS = 4_102_444_800_000
 KEYS = Keys("").requests("address", "203.0.113.7")

@@ -28,7 +28,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS
 from service.sessions.revocation import BulkRevocation, OwnerFilter
 from service.sessions.scripts import SCRIPTS
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import AGENT, USER, StartReplica, events_into
 from tests.counted import counted

@@ -17,7 +17,7 @@ from service.sessions.scripts import MARK_LOST
 from service.sessions.session import NewSession, Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 from tests.aging import age
 from tests.conftest import AGENT, USER, lane_to, policies_on
 from tests.sessions.evidence import keys_in

@@ -10,7 +10,7 @@ from service.errors import StartupError
 from service.redis_client.batch import Replication
 from service.redis_client.factory import replication_of
 from service.settings import Settings, load_settings, unknown_variables
-from service.settings.rates import Rate
+from service.settings.rate_limits import Rate
 from service.settings.sessions import NO_CAP, Caps, TimeoutConfig
 
 Load = Callable[..., Settings]
@@ -235,17 +235,17 @@ def test_there_are_no_rate_limits_by_default(load: Load) -> None:
     settings = load()
 
     assert (settings.rate_per_address, settings.rate_per_caller) == (None, None)
-    assert (settings.guesses_per_address, settings.guesses_per_caller) == (None, None)
+    assert (settings.failed_lookups_per_address, settings.failed_lookups_per_caller) == (None, None)
 
 
 def test_the_default_rate_of_failed_lookups_is_a_tenth_of_the_rate_of_requests(load: Load) -> None:
     settings = load(SESSION_RATE_PER_ADDRESS="100/minute", SESSION_RATE_PER_CALLER="5/day")
 
-    assert (settings.guesses_per_address, settings.guesses_per_caller) == (Rate(10, 60), Rate(1, 86_400))
+    assert (settings.failed_lookups_per_address, settings.failed_lookups_per_caller) == (Rate(10, 60), Rate(1, 86_400))
 
 
 @pytest.mark.parametrize(("failed_lookups", "rate"), [("off", None), ("7/hour", Rate(7, 3600))])
 def test_failed_lookups_can_have_their_own_rate(load: Load, failed_lookups: str, rate: Rate | None) -> None:
     settings = load(SESSION_RATE_PER_ADDRESS="100/minute", SESSION_GUESSES_PER_ADDRESS=failed_lookups)
 
-    assert settings.guesses_per_address == rate
+    assert settings.failed_lookups_per_address == rate
