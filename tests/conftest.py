@@ -66,7 +66,7 @@ KEYS_WITHOUT_END = (
 
 SECRET = SharedSecret()
 """What replicas share, where a test makes stores of its own."""
-SECRET.learn("5e" * 32)
+SECRET.load("5e" * 32)
 
 HttpClient = TestClient[Any, Any]
 

@@ -1,4 +1,4 @@
-"""What stands for an id in logs and traces, by the secret that lies in a Redis."""
+"""Hashes of ids in logs and traces, keyed with the shared secret in Redis."""
 
 from typing import cast
 
@@ -14,7 +14,7 @@ async def hashed_in(client: Redis, id_: str) -> str:
 
 
 def hashed_at(url: str, id_: str) -> str:
-    """The same, asked for by a connection of its own."""
+    """Like `hashed_in`, with a new connection to `url`."""
     with redis.Redis.from_url(url) as client:
         return _hashed(id_, cast(bytes | None, client.get(KEYS.secret)))
 
@@ -22,5 +22,5 @@ def hashed_at(url: str, id_: str) -> str:
 def _hashed(id_: str, digits: bytes | None) -> str:
     assert digits is not None
     secret = SharedSecret()
-    secret.learn(digits.decode())
-    return secret.hashed(id_)
+    secret.load(digits.decode())
+    return secret.hash_id(id_)

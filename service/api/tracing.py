@@ -59,7 +59,7 @@ def _set_attributes(span: Span, request: web.Request, status: int, secret: Share
         span.update_name(f"{request.method} {route}")
         span.set_attribute("http.route", route)
     if "session_id" in request.match_info:
-        span.set_attribute("session.hash", secret.hashed(request.match_info["session_id"]))
+        span.set_attribute("session.hash", secret.hash_id(request.match_info["session_id"]))
     if status >= 500:
         span.set_status(StatusCode.ERROR)
         span.set_attribute("error.type", str(status))

@@ -151,11 +151,11 @@ class _CommandRun:
 
     def _hash(self, command: HashIds) -> int:
         self._await(self._backend.schema_version.heed_only())
-        if not self._secret.is_known:
+        if not self._secret.is_loaded:
             self._terminal.print_error(_NO_SECRET)
             return FAILURE
         for id_ in command.ids:
-            self._print(f"{self._secret.hashed(id_)}  {printable(id_)}")
+            self._print(f"{self._secret.hash_id(id_)}  {printable(id_)}")
         return SUCCESS
 
     def _revoke(self, command: Revoke) -> int:

@@ -179,7 +179,7 @@ class Inspection:
         )
 
     def _log_hash(self, session_id: str) -> str | None:
-        return self._secret.hashed(session_id) if self._secret.is_known else None
+        return self._secret.hash_id(session_id) if self._secret.is_loaded else None
 
     async def _outcome(self, session_id: str) -> Session | SessionExpired | SessionNotFound:
         try:

@@ -44,7 +44,7 @@ class SecretLoader:
             async with asyncio.timeout(self._wait_seconds):
                 found = await look()
             if found is not None:
-                self._secret.learn(found.decode(errors="replace"))
+                self._secret.load(found.decode(errors="replace"))
         except (StoreUnavailable, ScriptError, TimeoutError, ValueError) as error:
             self._say(str(error) or "no answer in time")
         else:
@@ -69,6 +69,6 @@ class SecretLoader:
 
     def _say(self, trouble: str) -> None:
         """Once each, and of no request in particular. While one is in force nobody misses another."""
-        if trouble != self._trouble and not self._secret.is_known:
+        if trouble != self._trouble and not self._secret.is_loaded:
             Context().run(_log.warning, "no id is told in the log: %s cannot be had: %s", self._key, trouble)
         self._trouble = trouble

@@ -46,7 +46,7 @@ class Audit:
         doer: Origin,
         worker: int | None = None,
     ) -> None:
-        self._hashed = secret.hashed
+        self._hashed = secret.hash_id
         self._render = render
         self._leave = leave
         self._doer = lambda: doer

@@ -75,7 +75,7 @@ def _through_logging(level: int, message: str, fields: dict[str, str | int], sec
             return
         varying = {
             "ms": None if duration_seconds is None else round(duration_seconds * 1000, 3),
-            "session": session_id and secret.hashed(session_id),
+            "session": session_id and secret.hash_id(session_id),
             "request_id": request_id,
         }
         given = {name: value for name, value in varying.items() if value is not None}
@@ -87,7 +87,7 @@ def _through_logging(level: int, message: str, fields: dict[str, str | int], sec
 def _by_template(write_line: Callable[[str], None], members: dict[str, str | int], secret: SharedSecret) -> WriteEvent:
     """Varying values are numbers, hex digits, and request ids of safe characters: none needs escaping."""
     constant = orjson.dumps(members).decode()[1:-1]
-    hashed = secret.hashed
+    hashed = secret.hash_id
 
     def write(request_id: str | None, session_id: str | None, duration_seconds: float | None) -> None:
         timestamp = iso(time.time_ns() // 1_000_000)

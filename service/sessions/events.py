@@ -110,7 +110,7 @@ class SessionEvents:
         self._audit(f"policy.{_VERBS[how]}", agent=agent_id)
 
     def _hashes(self, **ids: str | None) -> dict[str, str]:
-        return {name: self._log.secret.hashed(given) for name, given in ids.items() if given is not None}
+        return {name: self._log.secret.hash_id(given) for name, given in ids.items() if given is not None}
 
     def _write(self, write: WriteEvent, session_id: str) -> None:
         write(REQUEST_ID.get(None), session_id, None)

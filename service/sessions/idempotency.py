@@ -65,9 +65,9 @@ class IdempotencyRecords:
 
     def record_of(self, key: IdempotencyKey, new_session: NewSession) -> IdempotencyRecord:
         """Raises StoreUnavailable while the secret is not known."""
-        digest = self._secret.digest(json.dumps(key), person=_OF_KEYS)
+        digest = self._secret.digest(json.dumps(key), purpose=_OF_KEYS)
         return IdempotencyRecord(
-            digest, self._secret.digest(_in_one_form(new_session), person=_OF_REQUESTS), self._life_ms
+            digest, self._secret.digest(_in_one_form(new_session), purpose=_OF_REQUESTS), self._life_ms
         )
 
     async def first(self, record: IdempotencyRecord) -> FirstCreation | None:

@@ -54,7 +54,7 @@ async def test_whoever_comes_first_makes_it(shared: SecretLoader, secret: Shared
 
     assert re.fullmatch("[0-9a-f]{64}", await made(real_redis))
     assert await real_redis.ttl(KEYS.secret) == NEVER
-    assert secret.hashed(AN_ID) == await hashed_in(real_redis, AN_ID)
+    assert secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
 
 
 async def test_of_twenty_that_come_at_once_all_have_the_same(redis_client: RedisClient, real_redis: Redis) -> None:
@@ -62,7 +62,7 @@ async def test_of_twenty_that_come_at_once_all_have_the_same(redis_client: Redis
 
     await asyncio.gather(*(SecretLoader(redis_client, KEYS, secret, PATIENCE_SECONDS).learn() for secret in secrets))
 
-    assert {secret.hashed(AN_ID) for secret in secrets} == {await hashed_in(real_redis, AN_ID)}
+    assert {secret.hash_id(AN_ID) for secret in secrets} == {await hashed_in(real_redis, AN_ID)}
 
 
 async def test_one_that_is_there_is_left_as_it_is(
@@ -72,19 +72,19 @@ async def test_one_that_is_there_is_left_as_it_is(
 
     await shared.learn()
 
-    assert (secret.is_known, await made(real_redis)) == (True, "0f" * 32)
+    assert (secret.is_loaded, await made(real_redis)) == (True, "0f" * 32)
 
 
 async def test_once_redis_was_emptied_another_is_learnt(
     shared: SecretLoader, secret: SharedSecret, real_redis: Redis
 ) -> None:
     await shared.learn()
-    before = secret.hashed(AN_ID)
+    before = secret.hash_id(AN_ID)
     await real_redis.delete(KEYS.secret)
 
     await shared.learn()
 
-    assert before != secret.hashed(AN_ID) == await hashed_in(real_redis, AN_ID)
+    assert before != secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
 
 
 async def test_who_may_change_nothing_does_not_make_it(
@@ -92,7 +92,7 @@ async def test_who_may_change_nothing_does_not_make_it(
 ) -> None:
     await shared.learn_if_made()
 
-    assert (secret.is_known, await contents(real_redis)) == (False, {})
+    assert (secret.is_loaded, await contents(real_redis)) == (False, {})
 
 
 @pytest.mark.parametrize("found", ["not a secret", "0F" * 32, b"\xff" * 64])
@@ -104,7 +104,7 @@ async def test_what_is_no_secret_is_told_once_and_not_repeated(
     await shared.learn()
     await shared.learn()
 
-    assert not secret.is_known
+    assert not secret.is_loaded
     assert [record.getMessage() for record in caplog.records] == [
         "no id is told in the log: sessions:secret cannot be had: must be 64 hex digits"
     ]
@@ -115,7 +115,7 @@ async def test_nor_is_a_key_of_another_kind(shared: SecretLoader, secret: Shared
 
     await shared.learn()
 
-    assert not secret.is_known
+    assert not secret.is_loaded
     await real_redis.delete(KEYS.secret)
 
 
@@ -136,12 +136,12 @@ async def test_one_that_was_known_stays_in_force_without_redis(
     shared: SecretLoader, secret: SharedSecret, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     await shared.learn()
-    before = secret.hashed(AN_ID)
+    before = secret.hash_id(AN_ID)
     await redis_client.aclose()
 
     await shared.learn()
 
-    assert secret.hashed(AN_ID) == before
+    assert secret.hash_id(AN_ID) == before
     assert "no id is told" not in caplog.text
 
 

@@ -20,9 +20,9 @@ from service.shared_secret import SharedSecret
 Logging = Callable[[LogFormat, LogLevel], Callable[[], str]]
 
 SECRET = SharedSecret()
-SECRET.learn("5e" * 32)
+SECRET.load("5e" * 32)
 SESSION_ID = "0123456789abcdef0123456789abcdef"
-HASH = SECRET.hashed(SESSION_ID)
+HASH = SECRET.hash_id(SESSION_ID)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_session_ids_of_every_format_are_hashed_in_messages(log_as: Logging, id_
 
     logging.getLogger("here").error("WRONGTYPE session:{%s}:%s:tombstone", session_id[:2], session_id)
 
-    assert SECRET.hashed(session_id) in written()
+    assert SECRET.hash_id(session_id) in written()
     assert session_id not in written()
 
 

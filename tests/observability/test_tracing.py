@@ -70,7 +70,7 @@ async def test_a_request_is_a_span_named_by_its_route(
     client: HttpClient, exporter: InMemorySpanExporter, secret: SharedSecret
 ) -> None:
     session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
-    secret.learn("0f" * 32)
+    secret.load("0f" * 32)
     await client.get(f"{SESSIONS}/{session_id}", headers={"X-Request-ID": "mine"})
 
     _, read = of_requests(exporter)
@@ -81,7 +81,7 @@ async def test_a_request_is_a_span_named_by_its_route(
         "http.response.status_code": 200,
         "http.request.header.x-request-id": ("mine",),
         "http.route": SESSIONS + "/{session_id}",
-        "session.hash": secret.hashed(session_id),
+        "session.hash": secret.hash_id(session_id),
     }
 
 
