@@ -26,6 +26,12 @@ def test_the_table_of_keys_equals_the_data_model() -> None:
     assert keys_in(markdown.section(PAGE, "Keys")) == keys_in(keys.__doc__ or "")
 
 
+def test_the_schema_version_is_right() -> None:
+    [row] = [row for row in markdown.table_rows(PAGE) if row[0] == "`sessions:layout`"]
+
+    assert f"`{keys.SCHEMA_VERSION}`" in row[2]
+
+
 @pytest.mark.parametrize("url", re.findall(r"^\| `((?:redis|unix)[^`]+)` \|", PAGE, re.MULTILINE))
 def test_a_redis_url_is_valid(url: str) -> None:
     assert Settings(redis_url=url).redis_url is not None
