@@ -90,6 +90,17 @@ class ClusterServers:
         port = next(port for first, last, port in self._slots() if first <= slot <= last)
         return self._node_on(port)
 
+    def owner_of_key(self, key: str) -> "Node":
+        return self.owner_of(self.slot_of(key))
+
+    def restore(self) -> None:
+        """Resume or restart all nodes, wait until the cluster is settled, and delete all keys."""
+        for node in self.servers:
+            node.resume() if node.is_running else node.start()
+        self.wait_until_settled()
+        for node in self.primaries:
+            node.command("FLUSHALL")
+
     def slots_of(self, primary: "Node") -> set[int]:
         """The slots of a primary according to the first running node."""
         served = [range(first, last + 1) for first, last, port in self._slots() if port == primary.port]

@@ -155,7 +155,7 @@ async def test_a_session_that_has_moved_ahead_of_its_slot_is_found(
         assert (await store.renew(session.id)).renewal_count == 1
 
 
-async def test_a_session_whose_keys_have_moved_in_part_is_unavailable_until_the_rest_has_moved(
+async def test_a_session_with_keys_on_two_nodes_is_unavailable_until_all_have_moved(
     store: SessionStore, servers: ClusterServers
 ) -> None:
     session = await create_session(store)

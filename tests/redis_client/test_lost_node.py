@@ -1,17 +1,13 @@
 """While one node of a cluster without replicas is down, work on the other nodes continues."""
 
-import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
-from pytest_aiohttp.plugin import AiohttpClient
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.cluster import ClusterNode
 
 from service.errors import StoreUnavailable
 from service.maintenance.index_removal import IndexRemoval
@@ -21,30 +17,20 @@ from service.maintenance.reconciler import Reconciler
 from service.maintenance.startup_checks import StartupChecks
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.scripts import Command
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS
 from service.sessions.revocation import BulkRevocation, OwnerFilter
-from service.settings import Settings
-from service.settings.rates import Rate
 from tests.cluster_servers import ClusterServers, Node
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer, events_into
+from tests.conftest import events_into
 from tests.counted import counted
-from tests.log_events import logged_events
-from tests.maintenance.test_startup_checks import said_by
 from tests.redis_client.conftest import connected
 from tests.sessions.evidence import KEYS
-from tests.test_walkthrough import SESSIONS
 
 TIMEOUT_SECONDS = 0.2
 MINUTE_MS = 60_000
 PAST_MS, FUTURE_MS = 1_000_000_000_000, 4_000_000_000_000
-
-
-Start = Callable[[], Coroutine[Any, Any, HttpClient]]
 
 
 class Location(NamedTuple):
@@ -72,11 +58,7 @@ def servers() -> Iterator[ClusterServers]:
 def restored(servers: ClusterServers) -> Iterator[None]:
     """Restart the lost node after each test, and delete all keys."""
     yield
-    for node in servers.servers:
-        node.resume() if node.is_running else node.start()
-    servers.wait_until_settled()
-    for node in servers.servers:
-        node.command("FLUSHALL")
+    servers.restore()
 
 
 @pytest.fixture
@@ -108,15 +90,11 @@ def events(metrics: Metrics) -> SessionEvents:
 
 
 def location_on(servers: ClusterServers, node: Node) -> Location:
-    shard = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)) is node)
+    shard = next(shard for shard in SHARDS if servers.owner_of_key(KEYS.expiry(shard)) is node)
     ids = [str(UUID(int=number, version=4)) for number in range(100)]
-    user = next(user for user in ids if owner_of(servers, KEYS.user(user)) is node)
-    agent = next(agent for agent in ids if owner_of(servers, KEYS.agent(agent)) is node)
+    user = next(user for user in ids if servers.owner_of_key(KEYS.user(user)) is node)
+    agent = next(agent for agent in ids if servers.owner_of_key(KEYS.agent(agent)) is node)
     return Location(node, shard, user, agent)
-
-
-def owner_of(servers: ClusterServers, key: str) -> Node:
-    return servers.owner_of(servers.slot_of(key))
 
 
 def resume(servers: ClusterServers, node: Node) -> None:
@@ -275,6 +253,10 @@ async def test_ids_are_removed_from_owner_indexes_of_other_nodes_and_later_from_
     assert await ids_in(redis_client, KEYS.user(lost.user)) == []
 
 
+def checked_nodes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "service.maintenance.server_checks"]
+
+
 async def test_available_nodes_are_checked_and_the_lost_node_after_its_return(
     servers: ClusterServers,
     redis_client: RedisClient,
@@ -287,13 +269,13 @@ async def test_available_nodes_are_checked_and_the_lost_node_after_its_return(
     lost.node.pause()
     with pytest.raises(StoreUnavailable):
         await checks.round()
-    checked_at_first = said_by("service.maintenance.server_checks", caplog)
+    checked_at_first = checked_nodes(caplog)
     resume(servers, lost.node)
 
     await checks.round()
     await checks.round()
 
-    checked = said_by("service.maintenance.server_checks", caplog)
+    checked = checked_nodes(caplog)
     assert (len(checked_at_first), len(checked)) == (2, 3)
     assert f":{lost.node.port}" in checked[-1]
 
@@ -336,93 +318,3 @@ async def test_a_revocation_succeeds_if_only_another_owner_index_is_lost_and_tha
 
     assert (revoked.number, revoked.rest) == (1, None)
     assert await ids_in(redis_client, KEYS.agent(lost.agent)) == []
-
-
-# Rate limits
-
-
-async def test_the_rate_limiter_fails_open_only_for_buckets_on_the_lost_node(
-    servers: ClusterServers, redis_client: RedisClient, lost: Location, other: Location
-) -> None:
-    buckets, limit = Buckets(redis_client), Limit("address", Rate(3, 3600))
-    addresses = [address_on(servers, location.node) for location in (lost, other)]
-    lost.node.pause()
-
-    allowed = [await allowed_of(5, buckets, limit, address) for address in addresses]
-
-    assert allowed == [5, 3]
-
-
-async def allowed_of(requests: int, buckets: Buckets, limit: Limit, address: str) -> int:
-    """The number of concurrent requests that the limit allows."""
-    calls = (buckets.take(KEYS.requests("address", address), limit, None, RateLimitStatus()) for _ in range(requests))
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    return results.count(None)
-
-
-def address_on(servers: ClusterServers, node: Node) -> str:
-    """An address whose buckets are on this node."""
-    addresses = (f"203.0.113.{number}" for number in range(256))
-    return next(address for address in addresses if owner_of(servers, KEYS.requests("address", address).bucket) is node)
-
-
-# The service
-
-
-@pytest.fixture
-def start_service(servers: ClusterServers, aiohttp_client: AiohttpClient) -> Start:
-    """Starts the service in this process."""
-
-    async def start() -> HttpClient:
-        settings = Settings(session_store_timeout_seconds=TIMEOUT_SECONDS)
-        redis = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", node.port) for node in servers.servers])
-        return await aiohttp_client(ServiceServer(settings, cast(Redis, redis)))
-
-    return start
-
-
-async def status_of(client: HttpClient, path: str) -> int:
-    async with client.get(path) as response:
-        return response.status
-
-
-async def test_a_service_started_while_the_schema_version_is_lost_is_not_ready(
-    servers: ClusterServers, start_service: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = owner_of(servers, KEYS.layout)
-    node.command("SET", KEYS.layout, "2")
-    node.pause()
-    client = await start_service()
-
-    async with client.post(SESSIONS, json={"agentId": AGENT, "userId": USER}) as response:
-        assert response.status == 503
-    assert await status_of(client, "/readyz") == 503
-
-    node.resume()
-    async with asyncio.timeout(10):
-        while "of layout 2" not in caplog.text:
-            await status_of(client, "/readyz")
-
-
-async def test_a_service_that_has_read_the_schema_version_stays_ready(
-    servers: ClusterServers, start_service: Start
-) -> None:
-    client = await start_service()
-    before = await status_of(client, "/readyz")
-    owner_of(servers, KEYS.layout).pause()
-
-    assert (before, await status_of(client, "/readyz")) == (200, 200)
-
-
-async def test_a_service_started_while_the_shared_secret_is_lost_serves_other_nodes_and_logs_no_ids(
-    servers: ClusterServers, start_service: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    lost = owner_of(servers, KEYS.secret)
-    shard = next(shard for shard in SHARDS if owner_of(servers, KEYS.expiry(shard)) is not lost)
-    lost.pause()
-    client = await start_service()
-
-    assert await status_of(client, f"{SESSIONS}/{shard}16d2ea-673d-47d0-b1bd-33202db7411b") == 404
-    assert await status_of(client, "/readyz") == 200
-    assert "hidden" in [event.get("session") for event in logged_events(caplog)]
