@@ -23,7 +23,7 @@ from service.maintenance.secret_loader import SecretLoader
 from service.maintenance.startup_checks import ROUND_SECONDS as UPKEEP_SECONDS
 from service.maintenance.startup_checks import StartupChecks
 from service.maintenance.sweeper import Sweeper
-from service.observability.audit import Audit
+from service.observability.audit import AuditLog
 from service.rate_limit.limiter import build_rate_limiter
 from service.redis_client.factory import RedisClients
 from service.sessions.build import build_keys, build_session_store
@@ -42,7 +42,7 @@ def create_app(
     settings: Settings,
     clients: RedisClients,
     watch: AccessLog,
-    audit: Audit | None = None,
+    audit: AuditLog | None = None,
     tracing: ApplicationMiddleware | None = None,
 ) -> web.Application:
     """Build the application. Its cleanup closes the clients.

@@ -29,7 +29,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.maintenance.schema_version import SchemaVersion
-from service.observability.audit import ORIGIN, Audit, Origin
+from service.observability.audit import CURRENT_ACTOR, Actor, AuditLog
 from service.rate_limit.limit import RateLimitStatus
 from service.rate_limit.limiter import RateLimiter
 from service.settings import MAX_BODY_BYTES, Settings
@@ -76,7 +76,7 @@ def build_middleware(
     schema_version: SchemaVersion,
     rate_limiter: RateLimiter | None,
     authenticator: Authenticator | None,
-    audit: Audit | None,
+    audit: AuditLog | None,
 ) -> Middleware:
     addresses = ClientAddresses(settings.trusted_networks)
     return Middleware(
@@ -91,7 +91,7 @@ def build_middleware(
             limit_addresses(rate_limiter, addresses),
             authenticate(authenticator, addresses, audit),
             limit_callers(rate_limiter),
-            record_origin(audit, addresses),
+            provide_actor(audit, addresses),
         ),
     )
 
@@ -193,7 +193,7 @@ def limit_addresses(limiter: RateLimiter | None, addresses: ClientAddresses) -> 
 
 
 def authenticate(
-    authenticator: Authenticator | None, addresses: ClientAddresses, audit: Audit | None
+    authenticator: Authenticator | None, addresses: ClientAddresses, audit: AuditLog | None
 ) -> RouteMiddleware:
     """Find the caller and require the permission of the route. Audit requests without permission."""
 
@@ -238,8 +238,8 @@ def limit_callers(limiter: RateLimiter | None) -> RouteMiddleware:
     return wrap
 
 
-def record_origin(audit: Audit | None, addresses: ClientAddresses) -> RouteMiddleware:
-    """Let the audit find the caller and the address of a request."""
+def provide_actor(audit: AuditLog | None, addresses: ClientAddresses) -> RouteMiddleware:
+    """Let the audit log find the caller and the address of a request."""
 
     def wrap(handler: Handler, route: Route) -> Handler:
         if audit is None or not route.is_audited:
@@ -247,7 +247,7 @@ def record_origin(audit: Audit | None, addresses: ClientAddresses) -> RouteMiddl
 
         @wraps(handler)
         async def handle(request: web.Request) -> web.StreamResponse:
-            ORIGIN.set(partial(_origin_of, request, addresses))
+            CURRENT_ACTOR.set(partial(_actor_of, request, addresses))
             return await handler(request)
 
         return handle
@@ -272,12 +272,12 @@ def _is_failed_lookup(error: SessionNotFound | Unauthorized) -> bool:
 
 
 def _audit_rejection(
-    audit: Audit, addresses: ClientAddresses, request: web.Request, error: Unauthorized | Forbidden
+    audit: AuditLog, addresses: ClientAddresses, request: web.Request, error: Unauthorized | Forbidden
 ) -> None:
-    audit.tell(
+    audit.record(
         "access",
         outcome="refused",
-        origin=partial(_origin_of, request, addresses),
+        actor=partial(_actor_of, request, addresses),
         session=request.match_info.get("session_id"),
         method=request.method,
         route=path_template_of(request),
@@ -286,9 +286,9 @@ def _audit_rejection(
     )
 
 
-def _origin_of(request: web.Request, addresses: ClientAddresses) -> Origin:
+def _actor_of(request: web.Request, addresses: ClientAddresses) -> Actor:
     address = addresses.address_of(request)
     caller = request.get(CALLER)
     if caller is None:
-        return Origin("anonymous", address=address)
-    return Origin(caller.kind, caller.name, address)
+        return Actor("anonymous", address=address)
+    return Actor(caller.kind, caller.name, address)

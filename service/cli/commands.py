@@ -21,10 +21,9 @@ from service.cli.json_output import json_document
 from service.cli.tables import printable, report_tables
 from service.errors import ServiceError, StartupError, StoreUnavailable
 from service.maintenance.schema_version import UnknownSchemaVersion
-from service.observability.audit import Audit, Origin
+from service.observability.audit import Actor, AuditLog, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.process.auditing import auditing
 from service.redis_client.errors import ScriptError
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
@@ -76,7 +75,12 @@ class _CommandRun:
     """One run of a command. It is synchronous, because it prompts, and runs coroutines on `runner`."""
 
     def __init__(
-        self, runner: asyncio.Runner, settings: Settings, terminal: Terminal, secret: SharedSecret, audit: Audit | None
+        self,
+        runner: asyncio.Runner,
+        settings: Settings,
+        terminal: Terminal,
+        secret: SharedSecret,
+        audit: AuditLog | None,
     ) -> None:
         self._await = runner.run
         self._out = terminal.out
@@ -202,11 +206,13 @@ class _CommandRun:
         self._out.print(Text(text), soft_wrap=True)
 
 
-def _audit_log(command: RedisCommand, settings: Settings, event_log: EventLog) -> AbstractContextManager[Audit | None]:
+def _audit_log(
+    command: RedisCommand, settings: Settings, event_log: EventLog
+) -> AbstractContextManager[AuditLog | None]:
     """Open the audit log for commands that change something."""
     if not isinstance(command, Revoke):
         return nullcontext()
-    return auditing(settings, event_log, Metrics(), Origin("terminal", _login()))
+    return open_audit_log(settings, event_log, Metrics(), Actor("terminal", _login()))
 
 
 def _login() -> str:

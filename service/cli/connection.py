@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from service.cli.inspection import Inspection
 from service.maintenance.schema_version import SchemaVersion
 from service.maintenance.secret_loader import SecretLoader
-from service.observability.audit import Audit
+from service.observability.audit import AuditLog
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.process.embedded_server import url_of_the_running
@@ -35,7 +35,7 @@ class Backend(NamedTuple):
     inspection: Inspection
 
 
-async def connect(settings: Settings, secret: SharedSecret, audit: Audit | None) -> Backend:
+async def connect(settings: Settings, secret: SharedSecret, audit: AuditLog | None) -> Backend:
     """Build the backend. Raises StartupError if REDIS_URL is invalid, or if it is unset and no embedded server runs."""
     url = await _redis_url(settings)
     metrics = Metrics()

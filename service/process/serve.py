@@ -16,10 +16,9 @@ from service.api.app_keys import HEALTH
 from service.api.runner import Runner
 from service.app import create_app
 from service.errors import StartupError
-from service.observability.audit import Origin
+from service.observability.audit import Actor, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.process.auditing import auditing
 from service.process.banner import announce
 from service.process.embedded_server import embedded_server
 from service.process.garbage import spare_what_stays
@@ -107,7 +106,7 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
         stack.push_async_callback(tracing.aclose)
         main, no_wait, bulk = (tracing.trace(client) for client in (clients.main, clients.no_wait, clients.bulk))
         clients = clients._replace(main=main, no_wait=no_wait, bulk=bulk)
-    audit = stack.enter_context(auditing(settings, event_log, metrics, Origin("service")))
+    audit = stack.enter_context(open_audit_log(settings, event_log, metrics, Actor("service")))
     runner = Runner(
         create_app(
             settings, clients, AccessLog(metrics, event_log), audit, None if tracing is None else tracing.middleware

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from service.observability.audit import Audit, Origin
+from service.observability.audit import Actor, AuditLog
 from service.observability.event_log import EventLog, WriteEvent
 from service.observability.log import REQUEST_ID
 from service.observability.metrics import REASONS, TRIGGERS, Metrics
@@ -11,8 +11,8 @@ from service.settings.observability import LogLevel
 
 _VERBS = {"put": "put", "deleted": "delete"}
 _DOERS = {
-    **dict.fromkeys(("inactivity", "max_duration", "unknown"), lambda: Origin("sweeper")),
-    "lost": lambda: Origin("service"),
+    **dict.fromkeys(("inactivity", "max_duration", "unknown"), lambda: Actor("sweeper")),
+    "lost": lambda: Actor("service"),
 }
 """Of ends that nobody asked for."""
 
@@ -20,10 +20,10 @@ _DOERS = {
 class SessionEvents:
     """Told of every turn in a session's life. Ids reach the log only as a keyed hash, metadata never."""
 
-    def __init__(self, metrics: Metrics, log: EventLog, audit: Audit | None = None) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, audit: AuditLog | None = None) -> None:
         self._metrics = metrics
         self._log = log
-        self._audit = _leave_it if audit is None else audit.tell
+        self._audit = _leave_it if audit is None else audit.record
         self._created = log.bind("info", "session created")
         self._creation_repeated = log.bind("info", "session creation repeated")
         self._renewed_by_hand = log.bind("info", "session renewed", trigger="manual")
@@ -72,7 +72,7 @@ class SessionEvents:
             self.last_lost = time.monotonic()
         self._write(self._ended[reason], session_id)
         doer = _DOERS.get(reason)
-        self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, origin=doer)
+        self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, actor=doer)
 
     def denied(self, limit: str) -> None:
         """A session was not created, for as many of its user, or of its agent, live as may; `limit` says which."""

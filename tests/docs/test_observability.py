@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.observability.audit import Kind
+from service.observability.audit import ActorKind
 from service.observability.metrics import ERRORS, LIMITS, LOGS, OWNERS, REASONS, TRIGGERS
 from tests.conftest import AGENT, USER, HttpClient
 from tests.docs import markdown
@@ -102,7 +102,7 @@ def test_every_reason_of_an_end_is_listed() -> None:
 def test_every_kind_of_actor_is_listed() -> None:
     kinds = re.findall(r"^\| `(\w+):?`", markdown.section(PAGE, "Audit log"), re.MULTILINE)
 
-    assert set(get_args(Kind)) <= set(kinds)
+    assert set(get_args(ActorKind)) <= set(kinds)
 
 
 async def test_every_metric_is_listed_with_its_labels(client: HttpClient) -> None:
