@@ -182,6 +182,15 @@ def test_a_migration_copies_the_data_and_rejects_late_changes(old_and_new: tuple
     assert cast(list[object], new.command("ROLE"))[0] == b"master"
 
 
+def test_the_example_output_has_the_labels_of_the_command() -> None:
+    source = (markdown.ROOT / "service" / "cli" / "tables.py").read_text()
+    totals, headings, *_ = markdown.blocks(RUNBOOK, "text")[0].split("\n\n")
+    labels = [line.partition("  ")[0] for line in totals.splitlines()]
+    columns = [heading for line in headings.splitlines() for heading in re.split(r"  +", line)]
+
+    assert [label for label in (*labels, *columns) if f'"{label}"' not in source] == []
+
+
 @pytest.fixture
 def session_id(replica: Replica, tmp_path: Path) -> str:
     """The id of a session, whose log lines are in service.log."""
