@@ -1,4 +1,4 @@
-"""What the document says and what the service does are the same: a search for a request that tells them apart."""
+"""Generated requests against the OpenAPI document: the service responds as the document describes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ from tests.replica import Replica
 Case = schemathesis.Case[Any]
 load_all_checks()
 
-REFUSALS_OF_A_STATE = ["410", "412", "422"]
-"""No request is at fault where the session has ended, was changed, or has nothing left to extend."""
+STATUSES_OF_VALID_REQUESTS = ["410", "412", "422"]
+"""Valid requests receive these because of the session's state: expired, changed, or at its maximum duration."""
 
 thorough = settings(
     max_examples=100,
@@ -30,44 +30,46 @@ thorough = settings(
     phases=[Phase.explicit, Phase.generate],
 )
 brief = settings(thorough, max_examples=25)
+minimal = settings(thorough, max_examples=10)
 
 
-def is_of_this_path(context: schemathesis.HookContext, case: Case) -> bool:
-    """`health` where an id is asked for is another path of the document: one without parameters goes first."""
+def has_other_path(context: schemathesis.HookContext, case: Case) -> bool:
+    """Exclude the session id `health`: `/sessions/health` is another path of the document."""
     return bool(case.path_parameters.get("sessionId") != "health")
 
 
-def is_a_fault(
+def is_relevant(
     context: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response
 ) -> bool:
-    """Not what no JSON Schema can say: an end before its timeout, a number deep inside that cannot be kept, and
+    """Exclude rejections of requests that JSON Schema cannot describe as invalid.
 
-    in a query, a cursor that nobody gave, or neither a user nor an agent.
+    - A maximum duration below the timeout, and an integer beyond 64 bits in metadata.
+    - A cursor that the service did not return, and a bulk revocation without a user or an agent.
     """
     if not isinstance(failure, RejectedPositiveData):
         return True
-    if case.headers.get("If-Match") == "0":  # a tag that lost its quotes: schemathesis took it for JSON
+    if case.headers.get("If-Match") == "0":  # schemathesis converts the ETag "0" to a number
         return False
     if case.path == "/api/messaging/sessions" and case.method != "POST":
         return not ("cursor" in case.query or (case.method == "DELETE" and not case.query))
-    return not (_holds_too_long_a_number(case.body) or _ends_before_its_timeout(case.body))
+    return not (_has_integer_beyond_64_bits(case.body) or _has_maximum_below_timeout(case.body))
 
 
-class Documented:
-    """The document under some settings, which are variables as a replica takes them; `headers` are of every call."""
+class Variant:
+    """A service with these environment variables, and its document. `headers` are added to each request."""
 
     def __init__(self, headers: Mapping[str, str] | None = None, **variables: str) -> None:
         self.variables = variables
         self.headers = dict(headers or {})
-        chosen: dict[str, Any] = {name.lower(): value for name, value in variables.items()}
-        self.schema = schemathesis.openapi.from_dict(document(Settings(**chosen)))
-        self.schema.config.checks.positive_data_acceptance.expected_statuses += REFUSALS_OF_A_STATE
-        self.schema.hook("filter_case")(is_of_this_path)
-        self.schema.hook("filter_failure")(is_a_fault)
+        values: dict[str, Any] = {name.lower(): value for name, value in variables.items()}
+        self.schema = schemathesis.openapi.from_dict(document(Settings(**values)))
+        self.schema.config.checks.positive_data_acceptance.expected_statuses += STATUSES_OF_VALID_REQUESTS
+        self.schema.hook("filter_case")(has_other_path)
+        self.schema.hook("filter_failure")(is_relevant)
 
 
-PLAIN = Documented()
-GUARDED = Documented(
+DEFAULT = Variant()
+PROTECTED = Variant(
     having("admin"),
     SESSION_API_KEYS=ENTRIES,
     SESSION_JWT_ISSUER=ISSUER,
@@ -79,27 +81,38 @@ GUARDED = Documented(
     SESSION_MAX_PER_AGENT="3",
     SESSION_CORS_ORIGINS="https://chat.example",
 )
-FLAT = Documented(SESSION_ERROR_FORMAT="flat", SESSION_MIN_TIMEOUT_MINUTES="0.5", SESSION_ID_FORMAT="hex256")
-LIMITED = Documented(SESSION_RATE_PER_ADDRESS="20/hour")
-CLAMPING = Documented(SESSION_OUT_OF_RANGE="clamp", SESSION_REQUIRE_KNOWN_AGENT="true")
+FLAT = Variant(SESSION_ERROR_FORMAT="flat", SESSION_MIN_TIMEOUT_MINUTES="0.5", SESSION_ID_FORMAT="hex256")
+RATE_LIMITED = Variant(SESSION_RATE_PER_ADDRESS="20/hour")
+CLAMPING = Variant(SESSION_OUT_OF_RANGE="clamp", SESSION_REQUIRE_KNOWN_AGENT="true")
 
 
 class Services:
-    """A replica for each document that is asked about, which begins with nothing: others have other minutes."""
+    """Starts one service process for each variant, on an empty Redis."""
 
     def __init__(self, redis_server: RedisServer) -> None:
         self._redis_server = redis_server
-        self._replicas: dict[Documented, Replica] = {}
+        self._replicas: dict[Variant, Replica] = {}
 
-    def url_of(self, documented: Documented) -> str:
-        if documented not in self._replicas:
+    def url_of(self, variant: Variant) -> str:
+        if variant not in self._replicas:
             self._redis_server.command("FLUSHALL")
-            self._replicas[documented] = Replica(REDIS_URL=self._redis_server.url, **documented.variables)
-            self._replicas[documented].start()
-        return self._replicas[documented].url
+            self._replicas[variant] = Replica(REDIS_URL=self._redis_server.url, **variant.variables)
+            self._replicas[variant].start()
+        return self._replicas[variant].url
 
-    def check(self, case: Case, documented: Documented) -> None:
-        case.call_and_validate(base_url=self.url_of(documented), headers=documented.headers)
+    def check(self, case: Case, variant: Variant) -> None:
+        case.call_and_validate(base_url=self.url_of(variant), headers=variant.headers)
+
+    def sequences_of(self, variant: Variant) -> type[Any]:
+        """Return the tests of request sequences. Each sequence starts with an empty Redis."""
+        variant.schema.config.update(base_url=self.url_of(variant))
+        redis_server = self._redis_server
+
+        class Sequence(variant.schema.as_state_machine()):  # type: ignore[misc]
+            def setup(self) -> None:
+                redis_server.command("FLUSHALL")
+
+        return Sequence
 
     def stop(self) -> None:
         for replica in self._replicas.values():
@@ -114,73 +127,89 @@ def services(redis_server: RedisServer) -> Iterator[Services]:
     redis_server.command("FLUSHALL")
 
 
-@pytest.mark.parametrize("documented", [PLAIN, GUARDED, FLAT, LIMITED, CLAMPING])
-def test_every_check_is_on(documented: Documented) -> None:
+@pytest.mark.parametrize("variant", [DEFAULT, PROTECTED, FLAT, RATE_LIMITED, CLAMPING])
+def test_all_checks_are_enabled(variant: Variant) -> None:
     names = CHECKS.get_all_names()
 
-    off = [name for name in names if not documented.schema.config.checks.get_by_name(name=name).enabled]
+    disabled = [name for name in names if not variant.schema.config.checks.get_by_name(name=name).enabled]
 
-    assert off == []
+    assert disabled == []
     assert len(names) >= 14
 
 
+@minimal
+@DEFAULT.schema.parametrize()
+def test_responses_match_the_document(case: Case, services: Services) -> None:
+    services.check(case, DEFAULT)
+
+
+@minimal
+@PROTECTED.schema.parametrize()
+def test_responses_match_the_document_with_authentication(case: Case, services: Services) -> None:
+    services.check(case, PROTECTED)
+
+
+def test_responses_of_request_sequences_match_the_document(services: Services) -> None:
+    services.sequences_of(DEFAULT).run(settings=minimal)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @thorough
-@PLAIN.schema.parametrize()
-def test_each_call_answers_as_documented(case: Case, services: Services) -> None:
-    services.check(case, PLAIN)
+@DEFAULT.schema.parametrize()
+def test_many_responses_match_the_document(case: Case, services: Services) -> None:
+    services.check(case, DEFAULT)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @brief
-@GUARDED.schema.parametrize()
-def test_each_call_answers_as_documented_who_has_a_key(case: Case, services: Services) -> None:
-    services.check(case, GUARDED)
+@PROTECTED.schema.parametrize()
+def test_many_responses_match_the_document_with_authentication(case: Case, services: Services) -> None:
+    services.check(case, PROTECTED)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @brief
 @FLAT.schema.parametrize()
-def test_each_call_answers_as_documented_in_flat_errors_and_fractions_of_minutes(
-    case: Case, services: Services
-) -> None:
+def test_responses_match_the_document_with_flat_errors_and_fractional_minutes(case: Case, services: Services) -> None:
     services.check(case, FLAT)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @brief
 @CLAMPING.schema.parametrize()
-def test_each_call_answers_as_documented_where_minutes_are_clamped_and_agents_known(
-    case: Case, services: Services
-) -> None:
+def test_responses_match_the_document_with_clamped_minutes_and_known_agents(case: Case, services: Services) -> None:
     services.check(case, CLAMPING)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @brief
-@LIMITED.schema.parametrize()
-def test_each_call_answers_as_documented_who_asks_too_much(case: Case, services: Services) -> None:
-    services.check(case, LIMITED)
+@RATE_LIMITED.schema.parametrize()
+def test_responses_match_the_document_beyond_the_rate_limit(case: Case, services: Services) -> None:
+    services.check(case, RATE_LIMITED)
 
 
-def test_calls_that_follow_one_another_answer_as_documented(services: Services, redis_server: RedisServer) -> None:
-    PLAIN.schema.config.update(base_url=services.url_of(PLAIN))
-
-    class Machine(PLAIN.schema.as_state_machine()):  # type: ignore[misc]
-        """Each of its runs begins with nothing: hypothesis minds where one is answered otherwise than one before."""
-
-        def setup(self) -> None:
-            redis_server.command("FLUSHALL")
-
-    Machine.run(settings=thorough)
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_responses_of_many_request_sequences_match_the_document(services: Services) -> None:
+    services.sequences_of(DEFAULT).run(settings=thorough)
 
 
-def _ends_before_its_timeout(body: Any) -> bool:
+def _has_maximum_below_timeout(body: Any) -> bool:
     timeout = body.get("timeoutConfig", body)
     return bool(timeout.get("maxDurationMinutes", math.inf) < timeout.get("timeoutMinutes", 0))
 
 
-def _holds_too_long_a_number(value: Any) -> bool:
+def _has_integer_beyond_64_bits(value: Any) -> bool:
     match value:
         case dict():
-            return any(_holds_too_long_a_number(inner) for inner in value.values())
+            return any(_has_integer_beyond_64_bits(inner) for inner in value.values())
         case list():
-            return any(_holds_too_long_a_number(inner) for inner in value)
+            return any(_has_integer_beyond_64_bits(inner) for inner in value)
         case int():
             return not -(2**63) <= value < 2**64
         case _:
