@@ -1,1 +1,1 @@
-"""Whatever arrives: bytes that are no requests, nearly are, or come in pieces, sent to a real process."""
+"""Send random, malformed and smuggled requests to real service processes."""

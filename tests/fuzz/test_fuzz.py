@@ -1,12 +1,11 @@
-"""A replica under whatever may arrive: it answers in HTTP or hangs up, is never at fault, and serves on as before.
+"""The service responds to generated input with HTTP or closes the connection, and keeps working.
 
-`make test` sends some hundred inputs of always the same seed. `make fuzz` sends many of a new one, which it names: with
-FUZZ_SEED and FUZZ_INPUTS set, the same are sent again.
+`make test` sends a few hundred inputs of a fixed seed. `make fuzz` sends many inputs of a new seed and prints it.
+The variables FUZZ_SEED and FUZZ_INPUTS repeat a run.
 """
 
 import asyncio
 import hashlib
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from uuid import uuid4
@@ -15,21 +14,22 @@ import pytest
 
 from tests.auth.conftest import AUDIENCE, ISSUER, SECRET
 from tests.conftest import AGENT, USER
-from tests.fuzz.answers import Answer, NotHTTP, answers_in
-from tests.fuzz.inputs import KEY, NUMBER, SEED, input_of, requests_of
-from tests.fuzz.talk import Heard, Input, talk_at_once
+from tests.fuzz.generator import API_KEY, FUZZ_INPUTS, FUZZ_SEED, input_of, valid_requests_of
+from tests.fuzz.raw_client import Input, Output, exchange_all
+from tests.fuzz.responses import InvalidResponse, Response, parse_responses
+from tests.memory import resident_kib
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
-MOST_GROWTH_KIB = 100 * 1024
+MAX_GROWTH_KIB = 100 * 1024
 
-PATIENT = {
-    "SESSION_STORE_TIMEOUT_SECONDS": "20",  # no machine is too busy for an answer of Redis
-    "SESSION_REQUEST_TIMEOUT_SECONDS": "5",  # what is not whole is not waited for
-    "SESSION_KEEP_ALIVE_SECONDS": "5",
+TIMEOUTS = {
+    "SESSION_STORE_TIMEOUT_SECONDS": "20",  # Redis never times out, even on a busy machine
+    "SESSION_REQUEST_TIMEOUT_SECONDS": "2",  # incomplete requests end soon
+    "SESSION_KEEP_ALIVE_SECONDS": "2",
 }
-GUARDED = {
-    "SESSION_API_KEYS": f"fuzz:admin:sha256:{hashlib.sha256(KEY.encode()).hexdigest()}",
+PROTECTED = {
+    "SESSION_API_KEYS": f"fuzz:admin:sha256:{hashlib.sha256(API_KEY.encode()).hexdigest()}",
     "SESSION_JWT_ISSUER": ISSUER,
     "SESSION_JWT_AUDIENCE": AUDIENCE,
     "SESSION_JWT_SECRET": SECRET,
@@ -42,22 +42,22 @@ GUARDED = {
     "TRUSTED_PROXIES": "127.0.0.1",
 }
 
-pytestmark = pytest.mark.timeout(60 + NUMBER // 5)
+pytestmark = pytest.mark.timeout(60 + FUZZ_INPUTS // 5)
 
 
-class Trial(NamedTuple):
-    """What a replica was sent and said, and how it was afterwards."""
+class FuzzRun(NamedTuple):
+    """The inputs and outputs of a run, and how much the memory of the service has grown."""
 
     replica: Replica
-    sent: list[Input]
-    heard: list[Heard]
+    inputs: list[Input]
+    outputs: list[Output]
     growth_kib: int
 
 
-@pytest.fixture(scope="module", params=[{}, GUARDED], ids=["open", "guarded"])
+@pytest.fixture(scope="module", params=[{}, PROTECTED], ids=["default", "protected"])
 def replica(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Replica]:
     redis_server.command("FLUSHALL")
-    replica = Replica(REDIS_URL=redis_server.url, **PATIENT, **request.param)
+    replica = Replica(REDIS_URL=redis_server.url, **TIMEOUTS, **request.param)
     replica.start()
     yield replica
     replica.stop()
@@ -65,91 +65,94 @@ def replica(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def trial(replica: Replica) -> Trial:
-    sent = [input_of(number) for number in range(NUMBER)]
-    before_kib = _resident_kib(replica)
-    heard = asyncio.run(talk_at_once(replica.url, sent))
-    return Trial(replica, sent, heard, _resident_kib(replica) - before_kib)
+def fuzz_run(replica: Replica) -> FuzzRun:
+    inputs = [input_of(number) for number in range(FUZZ_INPUTS)]
+    before_kib = resident_kib(replica.pid)
+    outputs = asyncio.run(exchange_all(replica.url, inputs))
+    return FuzzRun(replica, inputs, outputs, resident_kib(replica.pid) - before_kib)
 
 
-def test_what_arrives_is_answered_in_http_and_never_with_a_fault_of_ours(trial: Trial) -> None:
-    faults = [_fault_of(number, trial) for number in range(NUMBER)]
+def test_all_responses_are_valid_and_none_is_a_server_error(fuzz_run: FuzzRun) -> None:
+    faults = [_fault_of(number, fuzz_run) for number in range(FUZZ_INPUTS)]
 
     assert [fault for fault in faults if fault is not None] == []
 
 
-def test_no_connection_is_left_open(trial: Trial) -> None:
-    stayed = [number for number in range(NUMBER) if not (trial.sent[number].leaves or trial.heard[number].was_ended)]
+def test_the_service_closes_every_connection(fuzz_run: FuzzRun) -> None:
+    exchanges = zip(range(FUZZ_INPUTS), fuzz_run.inputs, fuzz_run.outputs, strict=True)
 
-    assert [_told(number, trial) for number in stayed] == []
+    left_open = [number for number, client, output in exchanges if not (client.disconnects or output.was_closed)]
 
-
-def test_most_inputs_get_as_far_as_an_answer(trial: Trial) -> None:
-    """Else this would try nothing but the parser's first line."""
-    replies_or_none = [heard for heard in trial.heard if heard.received]
-    good = [heard for heard in replies_or_none if b" 200 OK\r\n" in heard.received or b" 401 " in heard.received]
-
-    assert len(replies_or_none) > NUMBER * 0.6
-    assert len(good) > NUMBER * 0.2
+    assert [_description_of(number, fuzz_run) for number in left_open] == []
 
 
-def test_it_serves_as_before(trial: Trial) -> None:
-    assert trial.replica.call("GET", "/readyz")[0] == 200
+def test_most_inputs_get_beyond_the_parser(fuzz_run: FuzzRun) -> None:
+    answered = [output for output in fuzz_run.outputs if output.received]
+    routed = [output for output in answered if b" 200 OK\r\n" in output.received or b" 401 " in output.received]
+
+    assert len(answered) > FUZZ_INPUTS * 0.6
+    assert len(routed) > FUZZ_INPUTS * 0.2
 
 
-def test_its_memory_is_bounded(trial: Trial) -> None:
-    assert trial.growth_kib < MOST_GROWTH_KIB
+def test_the_service_is_ready_afterwards(fuzz_run: FuzzRun) -> None:
+    assert fuzz_run.replica.call("GET", "/readyz")[0] == 200
 
 
-def test_its_log_has_no_fault(trial: Trial) -> None:
-    said = trial.replica.banner
-
-    assert [line for line in said.splitlines() if "Traceback" in line or '"level":"error"' in line] == []
+def test_memory_is_bounded(fuzz_run: FuzzRun) -> None:
+    assert fuzz_run.growth_kib < MAX_GROWTH_KIB
 
 
-def test_the_same_requests_get_the_same_answers_however_they_are_cut(replica: Replica) -> None:
-    whole = _statuses(replica, lambda sent: [sent])
-    in_two = _statuses(replica, lambda sent: [sent[: len(sent) // 2], sent[len(sent) // 2 :]])
-    by_the_byte = _statuses(replica, lambda sent: [bytes([byte]) for byte in sent])
+def test_the_log_has_no_errors(fuzz_run: FuzzRun) -> None:
+    lines = fuzz_run.replica.banner.splitlines()
+
+    assert [line for line in lines if "Traceback" in line or '"level":"error"' in line] == []
+
+
+def test_the_same_requests_have_the_same_responses_however_they_are_split(replica: Replica) -> None:
+    whole = _statuses(replica, lambda content: [content])
+    in_two = _statuses(replica, lambda content: [content[: len(content) // 2], content[len(content) // 2 :]])
+    by_the_byte = _statuses(replica, lambda content: [bytes([byte]) for byte in content])
 
     assert whole == in_two == by_the_byte
     assert {statuses[-1] for statuses in whole} == {200}
 
 
-def _fault_of(number: int, trial: Trial) -> str | None:
-    """What is wrong with what came back; None where nothing is."""
-    heard, sent = trial.heard[number], trial.sent[number].sent
-    if trial.sent[number].leaves or not heard.was_ended:
+def _fault_of(number: int, fuzz_run: FuzzRun) -> str | None:
+    """Describe the fault of an output. Returns None if it has none."""
+    output, content = fuzz_run.outputs[number], fuzz_run.inputs[number].content
+    if fuzz_run.inputs[number].disconnects or not output.was_closed:
         return None
     try:
-        answers = answers_in(heard.received, some_have_no_body=b"HEAD" in sent)
-        at_fault = [answer for answer in answers if answer.status >= 500 or not _is_in_our_words(answer, sent)]
-    except NotHTTP as error:
-        return f"{error}: {_told(number, trial)}"
-    return f"{at_fault}: {_told(number, trial)}" if at_fault else None
+        responses = parse_responses(output.received, allow_missing_bodies=b"HEAD" in content)
+        faults = [response for response in responses if response.status >= 500 or not _has_code(response, content)]
+    except InvalidResponse as error:
+        return f"{error}: {_description_of(number, fuzz_run)}"
+    return f"{faults}: {_description_of(number, fuzz_run)}" if faults else None
 
 
-def _is_in_our_words(answer: Answer, sent: bytes) -> bool:
-    """An answer to HEAD has no words, nor has what aiohttp says of a file: not this range, not this ETag."""
+def _has_code(response: Response, content: bytes) -> bool:
+    """Whether an error has a code. Responses to HEAD have none, nor have aiohttp's 412 and 416 of a static file."""
     return (
-        answer.status < 400 or answer.status in (412, 416) or (b"HEAD" in sent and not answer.body) or bool(answer.code)
+        response.status < 400
+        or response.status in (412, 416)
+        or (b"HEAD" in content and not response.body)
+        or bool(response.code)
     )
 
 
-def _told(number: int, trial: Trial) -> str:
-    return f"FUZZ_SEED={SEED}, input {number}: {trial.sent[number].pieces!r}"[:3000]
+def _description_of(number: int, fuzz_run: FuzzRun) -> str:
+    return f"FUZZ_SEED={FUZZ_SEED}, input {number}: {fuzz_run.inputs[number].pieces!r}"[:3000]
 
 
-def _statuses(replica: Replica, cut: Callable[[bytes], list[bytes]]) -> list[list[int]]:
-    sent = [Input(cut(_of_its_own(requests_of(number)))) for number in range(NUMBER // 10)]
-    heard = asyncio.run(talk_at_once(replica.url, sent))
-    return [[answer.status for answer in answers_in(one.received, some_have_no_body=True)] for one in heard]
+def _statuses(replica: Replica, split: Callable[[bytes], list[bytes]]) -> list[list[int]]:
+    inputs = [Input(split(_with_new_ids(valid_requests_of(number)))) for number in range(FUZZ_INPUTS // 10)]
+    outputs = asyncio.run(exchange_all(replica.url, inputs))
+    return [
+        [response.status for response in parse_responses(output.received, allow_missing_bodies=True)]
+        for output in outputs
+    ]
 
 
-def _of_its_own(stream: bytes) -> bytes:
-    """With an agent and a user of its own: no stream is to see what another one did."""
-    return stream.replace(AGENT.encode(), str(uuid4()).encode()).replace(USER.encode(), str(uuid4()).encode())
-
-
-def _resident_kib(replica: Replica) -> int:
-    return int(subprocess.run(["ps", "-o", "rss=", "-p", str(replica.pid)], capture_output=True, check=True).stdout)
+def _with_new_ids(content: bytes) -> bytes:
+    """Replace the agent and the user, so that concurrent connections do not affect each other."""
+    return content.replace(AGENT.encode(), str(uuid4()).encode()).replace(USER.encode(), str(uuid4()).encode())
