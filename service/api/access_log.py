@@ -12,8 +12,8 @@ from aiohttp import web
 from multidict import istr
 from prometheus_client import Histogram
 
-from service.api.json_response import JsonResponse
 from service.api.routes import PROBE_PATHS, Handler
+from service.api.server.json_response import JsonResponse
 from service.observability.event_log import EventLog, WriteEvent
 from service.observability.log import REQUEST_ID
 from service.observability.metrics import Metrics

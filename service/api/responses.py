@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from pydantic.alias_generators import to_camel
 
-from service.api.json_response import JsonResponse
+from service.api.server.json_response import JsonResponse
 from service.errors import ServiceError
 from service.sessions.listing import Page
 from service.sessions.policies import Policy

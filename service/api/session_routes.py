@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service.api import responses
 from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
-from service.api.queries import ListingQuery, RevocationQuery, read_query
+from service.api.query_parameters import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, agent_id_of, read_body, read_merge_patch
 from service.api.request_headers import expected_revisions_of, idempotency_key_of
 from service.api.routes import RouteTable

@@ -4,7 +4,7 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.api.queries import MAX_LIMIT
+from service.api.query_parameters import MAX_LIMIT
 from service.identifiers import parse_uuid
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter

@@ -295,7 +295,7 @@ async def test_when_one_has_gone_another_is_served(client: HttpClient) -> None:
 
 @with_settings(session_max_connections=2, **IMPATIENT)
 async def test_an_episode_is_told_once(client: HttpClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="service.api.server")
+    caplog.set_level(logging.INFO, logger="service.api.server.server")
     async with connected(client), connected(client):
         await answers_to(client, b"")
         await answers_to(client, b"")

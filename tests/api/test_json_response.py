@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from service.api.json_response import JsonResponse
+from service.api.server.json_response import JsonResponse
 from tests.conftest import HttpClient
 
 REFUSED = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"

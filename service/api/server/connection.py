@@ -25,7 +25,7 @@ from service.errors import (
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, MAX_URL_BYTES
 
 if TYPE_CHECKING:
-    from service.api.server import Server
+    from service.api.server.server import Server
 
 LEAST_TAKEN_BYTES = 64 * 1024
 """Of answers that wait for it a client takes so many in the time it has, or all."""

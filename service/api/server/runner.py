@@ -6,7 +6,7 @@ from aiohttp import web
 
 from service.api.app_keys import ACCESS_LOG, SETTINGS
 from service.api.middleware import MIDDLEWARE
-from service.api.server import Server
+from service.api.server.server import Server
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_URL_BYTES
 
 

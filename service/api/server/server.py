@@ -9,8 +9,8 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access_log import AccessLog
-from service.api.connection import ClientConnection
 from service.api.responses import error_response
+from service.api.server.connection import ClientConnection
 from service.errors import MalformedRequest, TooManyConnections
 
 LONGEST_INTERVAL_SECONDS = 1

@@ -1,0 +1,1 @@
+"""The HTTP server. Only this package uses private names of aiohttp."""
