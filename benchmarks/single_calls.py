@@ -8,7 +8,7 @@ import uvloop
 from aiohttp import web
 
 from service.api.access_log import AccessLog
-from service.api.server.runner import Runner
+from service.api.server.server import Runner
 from service.app import create_app
 from service.observability.event_log import open_event_log
 from service.observability.metrics import Metrics

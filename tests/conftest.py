@@ -18,7 +18,7 @@ from schemathesis.pytest.plugin import SchemathesisFunction
 
 from service.api.access_log import AccessLog
 from service.api.middleware import ApplicationMiddleware
-from service.api.server.runner import Runner
+from service.api.server.server import Runner
 from service.app import create_app
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics

@@ -1,4 +1,4 @@
-"""What orchestrators and operators ask: is it alive, is it ready, how many sessions are there, how does it go."""
+"""The routes and handlers of probes, health and metrics."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from service.api.responses import json_response
 from service.api.routes import RouteTable
 from service.api.session_routes import SESSIONS
 from service.auth.scopes import ADMIN, COUNT, PUBLIC
-from service.errors import StoreUnavailable
+from service.errors import RETRY_AFTER_SECONDS, StoreUnavailable
 from service.maintenance.health import Counts, Health
 from service.maintenance.health_reasons import Reason, reason_of
 
@@ -26,10 +26,11 @@ async def livez(_: web.Request) -> web.StreamResponse:
 
 @routes.get("/readyz", permission=PUBLIC)
 async def readyz(request: web.Request) -> web.StreamResponse:
-    obstacle = await request.app[HEALTH].why_not_ready()
-    if obstacle is None:
+    reason = await request.app[HEALTH].why_not_ready()
+    if reason is None:
         return json_response({"status": "ready"})
-    return json_response({"status": "not ready", "reason": obstacle}, status=503, headers=StoreUnavailable.headers)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return json_response({"status": "not ready", "reason": reason}, status=503, headers=headers)
 
 
 @routes.get(SESSIONS + "/health", permission=COUNT)
@@ -44,7 +45,7 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 @routes.get("/metrics", permission=ADMIN)
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Every instrument of this replica, and how many sessions there are in all of Redis, in Prometheus's format."""
+    """Return the metrics of this replica, with session counts of the whole store (NaN if it is unavailable)."""
     metrics = request.app[ACCESS_LOG].metrics
     try:
         counts: tuple[float, float] = await request.app[HEALTH].counts()

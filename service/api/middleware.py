@@ -14,7 +14,7 @@ from service.api.cors import cors
 from service.api.request_headers import credential_of
 from service.api.responses import error_response
 from service.api.routes import Handler, Route, path_template_of
-from service.api.server.server import require_http_1
+from service.api.server.connection import require_http_1
 from service.auth.authenticator import Authenticator
 from service.errors import (
     Forbidden,

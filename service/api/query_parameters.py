@@ -1,4 +1,4 @@
-"""What clients may ask in the query of a URL: judged parameter by parameter, every fault named at once."""
+"""Parsing and validation of query parameters. An error names every invalid parameter."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 from pydantic.alias_generators import to_camel
 
-from service.api.request_bodies import MAX_FAULTS_SAID, Uuid
+from service.api.request_bodies import MAX_REPORTED_ERRORS, Uuid
 from service.errors import InvalidRequest
 from service.sessions import cursors
 from service.sessions.listing import START, Position, SessionFilter
@@ -17,7 +17,7 @@ from service.sessions.revocation import OwnerFilter, Remainder
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
-_WHOLE = re.compile(r"[0-9]{1,4}")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,4}")
 
 
 def _boolean(value: str) -> bool:
@@ -27,33 +27,33 @@ def _boolean(value: str) -> bool:
 
 
 def _limit(value: str) -> int:
-    if not _WHOLE.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
-        raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
+    if not _WHOLE_NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise ValueError(f"must be a whole number between 1 and {MAX_LIMIT}")
     return int(value)
 
 
-def _position(value: str, info: ValidationInfo) -> Position:
+def _listing_cursor(value: str, info: ValidationInfo) -> Position:
     try:
-        wanted, position = cursors.read(value)
+        session_filter, position = cursors.read(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a page") from None
-    if not _has_filters(info, wanted):
+    if not _has_filters(info, session_filter):
         raise ValueError("belongs to a listing with other filters")
     return position
 
 
-def _rest(value: str, info: ValidationInfo) -> Remainder:
+def _revocation_cursor(value: str, info: ValidationInfo) -> Remainder:
     try:
-        whose, rest = cursors.read_rest(value)
+        owner_filter, remainder = cursors.read_rest(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a revocation") from None
-    if not _has_filters(info, whose):
+    if not _has_filters(info, owner_filter):
         raise ValueError("belongs to a revocation with other filters")
-    return rest
+    return remainder
 
 
 def _has_filters(info: ValidationInfo, filters: SessionFilter | OwnerFilter) -> bool:
-    """Whether the query has these; where one of its own is wrong, that is said and nothing of the cursor."""
+    """Return whether the query has these filters. If a filter is invalid, return True: only the filter is reported."""
     return not info.data.keys() >= set(filters._fields) or filters == tuple(map(info.data.get, filters._fields))
 
 
@@ -61,66 +61,66 @@ class _Query(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid")
 
     one_of: ClassVar[tuple[str, ...]] = ()
-    """Parameters of which at least one must be given."""
+    """At least one of these parameters is required."""
 
 
 class ListingQuery(_Query):
-    """A page of sessions: whose, how many, and from where on."""
+    """The parameters of a listing."""
 
     agent_id: Uuid | None = None
     user_id: Uuid | None = None
     near_expiration: Annotated[bool | None, BeforeValidator(_boolean)] = None
     limit: Annotated[int, BeforeValidator(_limit)] = DEFAULT_LIMIT
-    cursor: Annotated[Position, BeforeValidator(_position)] = START
+    cursor: Annotated[Position, BeforeValidator(_listing_cursor)] = START
 
     @property
-    def wanted(self) -> SessionFilter:
+    def session_filter(self) -> SessionFilter:
         return SessionFilter(self.agent_id, self.user_id, self.near_expiration)
 
 
 class RevocationQuery(_Query):
-    """Whose sessions are to be ended: a user's, an agent's, or those between the two; and from where on."""
+    """The parameters of a bulk revocation: a user, an agent, or both."""
 
     one_of = ("agentId", "userId")
 
     agent_id: Uuid | None = None
     user_id: Uuid | None = None
-    cursor: Annotated[Remainder | None, BeforeValidator(_rest)] = None
+    cursor: Annotated[Remainder | None, BeforeValidator(_revocation_cursor)] = None
 
     @property
-    def whose(self) -> OwnerFilter:
+    def owner_filter(self) -> OwnerFilter:
         return OwnerFilter(self.agent_id, self.user_id)
 
 
 _Model = TypeVar("_Model", bound=_Query)
 
 
-def read_query(request: web.Request, model: type[_Model], user_id: str | None = None) -> _Model:
-    """The query as a `model`. Raises InvalidRequest naming all that is wrong, unknown, missing or repeated in it.
-
-    Where it does not say which user is meant, that is `user_id`, if one is given.
-    """
-    faults = _repeated(request) | _missing(request, model)
-    meant = {} if user_id is None else {"userId": user_id}
+def read_query(request: web.Request, model: type[_Model], default_user_id: str | None = None) -> _Model:
+    """Return the query as a `model`. Raises InvalidRequest for invalid, unknown, missing and repeated parameters."""
+    errors = _repeated(request) | _missing(request, model)
+    defaults = {} if default_user_id is None else {"userId": default_user_id}
     try:
-        query = model.model_validate(meant | dict(request.query))
+        query = model.model_validate(defaults | dict(request.query))
     except ValidationError as error:
-        faults = {str(fault["loc"][0]): _said(fault["type"], fault["msg"]) for fault in error.errors()} | faults
-    if faults:
-        raise InvalidRequest(dict(list(faults.items())[:MAX_FAULTS_SAID]))
+        invalid = {str(details["loc"][0]): _message(details["type"], details["msg"]) for details in error.errors()}
+        errors = invalid | errors
+    if errors:
+        raise InvalidRequest(dict(list(errors.items())[:MAX_REPORTED_ERRORS]))
     return query
 
 
 def _repeated(request: web.Request) -> dict[str, str]:
-    times = Counter([name for name, _ in request.query.items()])
-    return {name: "is given more than once" for name in times if times[name] > 1}
+    counts = Counter([name for name, _ in request.query.items()])
+    return {name: "must not be repeated" for name in counts if counts[name] > 1}
 
 
 def _missing(request: web.Request, model: type[_Query]) -> dict[str, str]:
     if not model.one_of or any(name in request.query for name in model.one_of):
         return {}
-    return dict.fromkeys(model.one_of, f"is required, or the other of {' and '.join(model.one_of)}")
+    return dict.fromkeys(model.one_of, f"at least one of {' and '.join(model.one_of)} is required")
 
 
-def _said(kind: str, message: str) -> str:
-    return "is not a parameter of this call" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+def _message(error_type: str, message: str) -> str:
+    if error_type == "extra_forbidden":
+        return "is not a parameter of this request"
+    return message.removeprefix("Value error, ")

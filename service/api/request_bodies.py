@@ -1,7 +1,8 @@
-"""What clients may ask: the bodies of requests, judged member by member, every fault named at once."""
+"""Parsing and validation of request bodies. An error names every invalid member."""
 
 import json
 import re
+import zlib
 from typing import Annotated, TypeVar
 
 import orjson
@@ -10,22 +11,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from service.api.content_encoding import opened
-from service.errors import InvalidRequest, MalformedRequest, UnsupportedMediaType
+from service.errors import InvalidRequest, MalformedRequest, PayloadTooLarge, UnsupportedEncoding, UnsupportedMediaType
 from service.identifiers import parse_uuid
 from service.sessions.metadata import Patch, storable
-from service.settings import Settings
+from service.settings import MAX_BODY_BYTES, Settings
 from service.settings.sessions import Bounds
 
-MAX_FAULTS_SAID = 20
-"""More than a person could have made; a body may hold thousands."""
+MAX_REPORTED_ERRORS = 20
+"""An error names at most this many members: a body may contain thousands."""
 
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
+_UNCOMPRESSED = ("", "identity")
+_GZIP_WINDOW, _ZLIB_WINDOW, _RAW_DEFLATE_WINDOW = 31, 15, -15
+"""Values of zlib's `wbits`."""
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
-_SAID_OF = {
+_MESSAGES = {
     "missing": "is required",
     "extra_forbidden": "is not a member of a timeout configuration",
     "model_type": "must be an object",
@@ -44,28 +47,28 @@ def _minutes(value: object, info: ValidationInfo) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number of minutes")
     bounds = _bounds(str(info.field_name), settings, info.data)
-    if settings.session_out_of_range == "clamp":
-        value = bounds.clamp(value)
-    is_whole = value == int(value)
-    if not bounds.contains(value) or (settings.whole_minutes and not is_whole):
-        raise ValueError(f"must be {'a whole number' if settings.whole_minutes else 'a number'} {bounds}")
-    return int(value) if is_whole else value
+    minutes = bounds.clamp(value) if settings.session_out_of_range == "clamp" else value
+    is_whole = minutes == int(minutes)
+    if not bounds.contains(minutes) or (settings.whole_minutes and not is_whole):
+        kind = "a whole number" if settings.whole_minutes else "a number"
+        raise ValueError(f"must be {kind} {bounds} (got {value})")
+    return int(minutes) if is_whole else minutes
 
 
-def _bounds(member: str, settings: Settings, before: dict[str, object]) -> Bounds:
+def _bounds(member: str, settings: Settings, earlier_members: dict[str, object]) -> Bounds:
     match member:
         case "timeout_minutes":
             return settings.timeout_bounds
         case "max_duration_minutes":
-            timeout_minutes = before.get("timeout_minutes")
+            timeout_minutes = earlier_members.get("timeout_minutes")
             minimum, maximum = settings.max_duration_bounds
             return Bounds(timeout_minutes if isinstance(timeout_minutes, int | float) else minimum, maximum)
         case _:
             return settings.warning_threshold_bounds
 
 
-class _BeyondSixtyFourBits(float):
-    """An integer that JSON can write and this service cannot keep exactly."""
+class _IntegerBeyond64Bits(float):
+    """An integer that JSON can express and the service cannot store exactly."""
 
 
 Uuid = Annotated[str, BeforeValidator(parse_uuid)]
@@ -89,12 +92,12 @@ class TimeoutBody(_Body):
     warning_threshold_minutes: Minutes = None
 
     def changes(self) -> dict[str, float | bool]:
-        """The members that were given, by their names in TimeoutConfig."""
+        """Return the given members by their names in TimeoutConfig."""
         return self.model_dump(exclude_none=True) if self.model_fields_set else {}
 
 
 class CreateSessionBody(_Body):
-    """What a session is made of; members that are not named here are ignored."""
+    """A new session. Unknown members are ignored."""
 
     agent_id: Uuid
     user_id: Uuid
@@ -106,73 +109,96 @@ _Model = TypeVar("_Model", bound=_Body)
 
 
 async def read_body(request: web.Request, model: type[_Model], settings: Settings) -> _Model:
-    """The body as a `model`. Raises InvalidRequest naming every bad member, UnsupportedMediaType, and aiohttp's 413."""
-    _require_sent_as(request, _JSON)
-    body = _parsed(await _arrived(request))
+    """Return the body as a `model`. Raises InvalidRequest, UnsupportedMediaType and other errors of `_read`."""
+    _require_content_type(request, _JSON)
+    body = _parse_json(await _read(request))
     try:
         return model.model_validate(body, context=settings)
     except ValidationError as error:
-        faults = error.errors(include_url=False)[:MAX_FAULTS_SAID]
-        raise InvalidRequest({_name(fault): _said(fault) for fault in faults}) from None
+        errors = error.errors(include_url=False)[:MAX_REPORTED_ERRORS]
+        raise InvalidRequest({_name(details): _message(details) for details in errors}) from None
 
 
 async def read_merge_patch(request: web.Request) -> Patch:
-    """The body as a JSON Merge Patch that makes an object of an object. Raises as `read_body` does."""
-    _require_sent_as(request, _JSON, _MERGE_PATCH)
-    patch = _parsed(await _arrived(request))
+    """Return the body as a JSON Merge Patch of an object. Raises the errors of `read_body`."""
+    _require_content_type(request, _JSON, _MERGE_PATCH)
+    patch = _parse_json(await _read(request))
     if not isinstance(patch, dict):
         raise InvalidRequest({"body": "must be an object"})
     return patch
 
 
-def agent_id_of(request: web.Request) -> str:
-    """The agent that the path names. Raises InvalidRequest."""
-    try:
-        return parse_uuid(request.match_info["agent_id"])
-    except ValueError as fault:
-        raise InvalidRequest({"agentId": str(fault)}) from None
-
-
-def _require_sent_as(request: web.Request, *media_types: str) -> None:
+def _require_content_type(request: web.Request, *media_types: str) -> None:
     if request.content_type not in media_types:
-        raise UnsupportedMediaType(_in_ascii(request.headers.get("Content-Type", "none")), *media_types)
+        raise UnsupportedMediaType(_to_ascii(request.headers.get("Content-Type", "none")), *media_types)
 
 
-def _in_ascii(header: str) -> str:
-    """As it was sent; what is not ASCII could not be said back in JSON."""
+def _to_ascii(header: str) -> str:
+    """Replace other characters: headers may contain surrogates, which JSON cannot."""
     return header.encode("ascii", "replace").decode()
 
 
-async def _arrived(request: web.Request) -> bytes:
+async def _read(request: web.Request) -> bytes:
+    """Return the decompressed body. Raises MalformedRequest, UnsupportedEncoding and PayloadTooLarge."""
     try:
         body = await request.read()
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise MalformedRequest("The body did not arrive whole, or not as its headers say.") from error
+        raise MalformedRequest("The body is incomplete or does not match its headers.") from error
     encoding = request.headers.get("Content-Encoding")
-    return body if encoding is None else opened(body, _in_ascii(encoding))
+    return body if encoding is None else decompress(body, _to_ascii(encoding))
 
 
-def _parsed(body: bytes) -> object:
+def decompress(body: bytes, encoding: str) -> bytes:
+    """Decompress a complete body up to MAX_BODY_BYTES.
+
+    aiohttp's own decompression is off: it has no limit, and a few bodies of 200 KB that expand to 200 MB delay all
+    other requests for seconds. Raises UnsupportedEncoding, MalformedRequest and PayloadTooLarge.
+    """
+    if encoding in _UNCOMPRESSED:
+        return body
+    decompressor = zlib.decompressobj(_window_bits(body, encoding))
+    try:
+        data = decompressor.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise MalformedRequest(f"The body is not valid {encoding}.") from None
+    if len(data) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(MAX_BODY_BYTES)
+    if not decompressor.eof or decompressor.unused_data:
+        raise MalformedRequest(f"The body must be a single complete {encoding} stream.")
+    return data
+
+
+def _window_bits(body: bytes, encoding: str) -> int:
+    match encoding.lower():
+        case "gzip":
+            return _GZIP_WINDOW
+        case "deflate":  # some clients omit the zlib header
+            return _ZLIB_WINDOW if body[:1] and body[0] & 0xF == 8 else _RAW_DEFLATE_WINDOW
+        case _:
+            raise UnsupportedEncoding(encoding)
+
+
+def _parse_json(body: bytes) -> object:
     try:
         parsed: object = orjson.loads(body)
-        if _LONG_NUMBER.search(body):  # orjson would round what is beyond 64 bits
-            parsed = json.loads(body, parse_int=_integer)
+        if _LONG_NUMBER.search(body):  # orjson rounds integers beyond 64 bits
+            parsed = json.loads(body, parse_int=_parse_integer)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest({"body": f"is not JSON: {error}"}) from None
+        raise InvalidRequest({"body": f"must be JSON: {error}"}) from None
     except RecursionError:
         raise InvalidRequest({"body": "is nested too deeply"}) from None
     return parsed
 
 
-def _integer(digits: str) -> float:
+def _parse_integer(digits: str) -> float:
     if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64:
         return int(digits)
-    return _BeyondSixtyFourBits(digits)
+    return _IntegerBeyond64Bits(digits)
 
 
-def _name(fault: ErrorDetails) -> str:
-    return ".".join(str(part) for part in fault["loc"]) or "body"
+def _name(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"]) or "body"
 
 
-def _said(fault: ErrorDetails) -> str:
-    return _SAID_OF.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+def _message(error: ErrorDetails) -> str:
+    return _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What clients are told: sessions and refusals as JSON responses."""
+"""The JSON responses of the API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ _SESSION = (
 
 
 def session_json(session: Session) -> bytes:
-    """The whole object of the contract, for the most part in the bytes that Redis holds."""
+    """Return a session in the format of the API. Most values are copied as Redis stores them."""
     stored = session.stored
     return _SESSION % (
         session.id.encode(),
@@ -43,7 +43,7 @@ def session_json(session: Session) -> bytes:
 
 
 def session_response(session: Session) -> JsonResponse:
-    return JsonResponse(session_json(session), tag=session.stored.revision)
+    return JsonResponse(session_json(session), etag=session.stored.revision)
 
 
 def created_response(created: CreatedSession, location: str) -> JsonResponse:
@@ -66,8 +66,8 @@ def page_response(page: Page, next_cursor: str | None) -> JsonResponse:
         "activeSessions": page.stats.active,
         "expiredSessions": page.stats.ended,
     }
-    rest = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})
-    return JsonResponse(b'{"sessions":[%b],%b' % (sessions, rest[1:]))
+    other_members = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})[1:]
+    return JsonResponse(b'{"sessions":[%b],%b' % (sessions, other_members))
 
 
 def revoked_response(revoked: Revoked, next_cursor: str | None) -> JsonResponse:
@@ -90,16 +90,16 @@ def policy_deleted_response(agent_id: str) -> JsonResponse:
     return json_response({"success": True, "message": f"Policy of agent {agent_id} deleted successfully"})
 
 
-def error_response(refusal: ServiceError, error_format: str) -> JsonResponse:
-    """A refusal in one of the contract's two shapes: `flat` is its example, `schema` its OpenAPI schema and more."""
-    body: dict[str, Any] = {"code": refusal.code, "details": refusal.facts}
+def error_response(error: ServiceError, error_format: str) -> JsonResponse:
+    """Return an error in the format `schema` or `flat` (SESSION_ERROR_FORMAT)."""
+    body: dict[str, Any] = {"code": error.code, "details": error.facts}
     if error_format == "flat":
-        body = {"error": refusal.message, **body}
+        body = {"error": error.message, **body}
     else:
-        error = {"code": refusal.code, "message": refusal.message, "details": refusal.detail}
-        body = {"success": False, "error": error, **body}
-    response = JsonResponse(orjson.dumps(body), refusal.status, refusal.headers)
-    response.code = refusal.code
+        members = {"code": error.code, "message": error.message, "details": error.detail}
+        body = {"success": False, "error": members, **body}
+    response = JsonResponse(orjson.dumps(body), error.status, error.headers)
+    response.code = error.code
     return response
 
 

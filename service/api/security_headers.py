@@ -1,7 +1,4 @@
-"""Headers that every answer has: a browser that is shown one guesses nothing, runs nothing of it, and tells nobody.
-
-`Strict-Transport-Security` is not among them: it belongs to what ends TLS.
-"""
+"""Security headers of all responses. The proxy that terminates TLS sets Strict-Transport-Security."""
 
 from aiohttp import web
 
@@ -15,7 +12,7 @@ SECURITY_HEADERS = {
 
 
 async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """Give them to a response that aiohttp is about to send, where it has not its own; and take aiohttp's name away."""
+    """Add the headers that a response of aiohttp does not set itself, and remove the name of aiohttp."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.popall("Server", None)

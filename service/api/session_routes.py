@@ -5,11 +5,12 @@ from aiohttp import web
 from service.api import responses
 from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
 from service.api.query_parameters import ListingQuery, RevocationQuery, read_query
-from service.api.request_bodies import CreateSessionBody, TimeoutBody, agent_id_of, read_body, read_merge_patch
+from service.api.request_bodies import CreateSessionBody, TimeoutBody, read_body, read_merge_patch
 from service.api.request_headers import expected_revisions_of, idempotency_key_of
 from service.api.routes import RouteTable
 from service.auth.scopes import ADMIN, LIST, READ, REVOKE, WRITE
-from service.errors import Forbidden
+from service.errors import Forbidden, InvalidRequest
+from service.identifiers import parse_uuid
 from service.sessions import cursors
 from service.sessions.session import NewSession
 
@@ -40,38 +41,37 @@ async def renew(request: web.Request) -> web.StreamResponse:
 
 @routes.post(SESSIONS, permission=WRITE, is_audited=True)
 async def create(request: web.Request) -> web.StreamResponse:
-    asked = await read_body(request, CreateSessionBody, request.app[SETTINGS])
-    _require_own(request, asked.user_id)
-    key = idempotency_key_of(request)
-    new_session = NewSession(asked.agent_id, asked.user_id, asked.timeout_config.changes(), asked.metadata)
-    created = await request.app[STORE].create(new_session, key)
+    body = await read_body(request, CreateSessionBody, request.app[SETTINGS])
+    _require_own_sessions(request, body.user_id)
+    new_session = NewSession(body.agent_id, body.user_id, body.timeout_config.changes(), body.metadata)
+    created = await request.app[STORE].create(new_session, idempotency_key_of(request))
     return responses.created_response(created, f"{SESSIONS}/{created.session.id}")
 
 
 @routes.get(SESSIONS, permission=LIST)
-async def page(request: web.Request) -> web.StreamResponse:
-    asked = read_query(request, ListingQuery, _user_id_of(request))
-    _require_own(request, asked.user_id)
-    page = await request.app[LISTING].page(asked.wanted, asked.limit, asked.cursor)
-    page = page if _user_id_of(request) is None else page.alone()
+async def list_sessions(request: web.Request) -> web.StreamResponse:
+    user_id = _user_id_of(request)
+    query = read_query(request, ListingQuery, user_id)
+    _require_own_sessions(request, query.user_id)
+    page = await request.app[LISTING].page(query.session_filter, query.limit, query.cursor)
+    page = page if user_id is None else page.alone()
     return responses.page_response(page, cursors.written(page.wanted, page.next) if page.next else None)
 
 
 @routes.delete(SESSIONS, permission=REVOKE, is_audited=True)
 async def revoke(request: web.Request) -> web.StreamResponse:
-    asked = read_query(request, RevocationQuery)
-    _require_own(request, asked.user_id)
-    revoked = await request.app[REVOCATION].revoke(asked.whose, asked.cursor)
-    return responses.revoked_response(
-        revoked, cursors.written_of_rest(asked.whose, revoked.rest) if revoked.rest else None
-    )
+    query = read_query(request, RevocationQuery)
+    _require_own_sessions(request, query.user_id)
+    revoked = await request.app[REVOCATION].revoke(query.owner_filter, query.cursor)
+    next_cursor = cursors.written_of_rest(query.owner_filter, revoked.rest) if revoked.rest else None
+    return responses.revoked_response(revoked, next_cursor)
 
 
 @routes.patch(SESSION + "/timeout", permission=WRITE)
 async def update_timeout(request: web.Request) -> web.StreamResponse:
-    changes = await read_body(request, TimeoutBody, request.app[SETTINGS])
+    body = await read_body(request, TimeoutBody, request.app[SETTINGS])
     session = await request.app[STORE].update_timeout(
-        _session_id_of(request), changes.changes(), expected_revisions_of(request), _user_id_of(request)
+        _session_id_of(request), body.changes(), expected_revisions_of(request), _user_id_of(request)
     )
     return responses.session_response(session)
 
@@ -94,22 +94,22 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 @routes.put(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def put_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = agent_id_of(request)
-    timeout = await read_body(request, TimeoutBody, request.app[SETTINGS])
-    policy = await request.app[POLICIES].put(agent_id, timeout.changes())
+    agent_id = _agent_id_of(request)
+    body = await read_body(request, TimeoutBody, request.app[SETTINGS])
+    policy = await request.app[POLICIES].put(agent_id, body.changes())
     return responses.policy_response(agent_id, policy)
 
 
 @routes.get(AGENT_TIMEOUT, permission=ADMIN)
 async def get_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = agent_id_of(request)
+    agent_id = _agent_id_of(request)
     policy = await request.app[POLICIES].get(agent_id)
     return responses.policy_response(agent_id, policy)
 
 
 @routes.delete(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def delete_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = agent_id_of(request)
+    agent_id = _agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)
     return responses.policy_deleted_response(agent_id)
 
@@ -118,13 +118,20 @@ def _session_id_of(request: web.Request) -> str:
     return request.match_info["session_id"]
 
 
+def _agent_id_of(request: web.Request) -> str:
+    try:
+        return parse_uuid(request.match_info["agent_id"])
+    except ValueError as error:
+        raise InvalidRequest({"agentId": str(error)}) from None
+
+
 def _user_id_of(request: web.Request) -> str | None:
     """Return the user whose sessions the caller has access to, or None for access to all sessions."""
     caller = request.get(CALLER)
     return None if caller is None else caller.user_id
 
 
-def _require_own(request: web.Request, user_id: str | None) -> None:
+def _require_own_sessions(request: web.Request, user_id: str | None) -> None:
     """Raises Forbidden if the caller is a user other than `user_id`."""
     own_id = _user_id_of(request)
     if own_id is not None and own_id != user_id:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from service.api.access_log import AccessLog
 from service.api.app_keys import HEALTH
-from service.api.server.runner import Runner
+from service.api.server.server import Runner
 from service.app import create_app
 from service.errors import StartupError
 from service.observability.audit import Actor, open_audit_log

@@ -299,11 +299,11 @@ async def test_an_episode_is_told_once(client: HttpClient, caplog: pytest.LogCap
     async with connected(client), connected(client):
         await answers_to(client, b"")
         await answers_to(client, b"")
-    while "connections are taken again" not in caplog.messages:
+    while "accepting connections again" not in caplog.messages:
         await client.get("/livez")
 
-    assert caplog.messages.count("connections are refused: there are 2 (SESSION_MAX_CONNECTIONS)") == 1
-    assert caplog.messages.count("connections are taken again") == 1
+    assert caplog.messages.count("rejecting connections: SESSION_MAX_CONNECTIONS is reached (2)") == 1
+    assert caplog.messages.count("accepting connections again") == 1
 
 
 @with_settings(session_max_connections=1)

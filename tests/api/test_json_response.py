@@ -81,4 +81,4 @@ async def test_one_that_is_to_be_the_last_says_so_and_is(aiohttp_client: Aiohttp
 
 def test_a_header_that_would_break_the_head_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
-        JsonResponse(b"", headers={"X-Split": "a\r\nX-Smuggled: b"}).whole()
+        JsonResponse(b"", headers={"X-Split": "a\r\nX-Smuggled: b"}).to_bytes()

@@ -120,7 +120,7 @@ REFUSALS = {
         {"agentId": "is required", "timeoutConfig.autoRenew": "must be true or false"},
     ),
     "InvalidQuery": InvalidRequest(
-        {"limit": "must be a whole number from 1 to 1000", "userid": "is not a parameter of this call"}
+        {"limit": "must be a whole number between 1 and 1000", "userid": "is not a parameter of this request"}
     ),
     "SessionRevoked": SessionRevoked("3c90c3cc-0d44-4b50-8888-8dd25736052a", "7d444840-9dc0-41d1-b245-5ffdce74fad2"),
     "SessionNotFound": SessionNotFound("abc-123"),
@@ -389,7 +389,7 @@ def test_where_minutes_are_clamped_they_are_whole_or_beyond_their_bounds(name: s
     assert whole == {"type": "integer"}
     assert [sorted(side) for side in beyond] == [["exclusiveMaximum", "type"], ["exclusiveMinimum", "type"]]
     assert not schema.keys() & {"type", "minimum", "maximum"}
-    assert re.search(r"What is not from \d+ to \d+ is brought there\.$", schema["description"])
+    assert re.search(r"What is not between \d+ and \d+ is brought there\.$", schema["description"])
 
 
 def test_one_document_does_not_change_another() -> None:

@@ -61,7 +61,7 @@ async def test_auto_renew_must_be_true_or_false(service: HttpClient, value: obje
 async def test_the_error_names_the_bounds(service: HttpClient, member: str, value: float, bounds: str) -> None:
     fields = await timeout_errors(service, **{member: value})
 
-    assert fields == {f"timeoutConfig.{member}": f"must be a whole number {bounds}"}
+    assert fields == {f"timeoutConfig.{member}": f"must be a whole number {bounds} (got {float(value):g})"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ async def test_minutes_must_be_whole(service: HttpClient, member: str) -> None:
 async def test_the_maximum_duration_must_not_be_below_the_timeout_of_the_request(service: HttpClient) -> None:
     fields = await timeout_errors(service, maxDurationMinutes=59, timeoutMinutes=60)
 
-    assert fields == {"timeoutConfig.maxDurationMinutes": "must be a whole number between 60 and 2880"}
+    assert fields == {"timeoutConfig.maxDurationMinutes": "must be a whole number between 60 and 2880 (got 59)"}
 
 
 async def test_the_maximum_duration_may_be_below_the_default_timeout(service: HttpClient) -> None:

@@ -127,12 +127,12 @@ async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, 
 @pytest.mark.parametrize(
     ("query", "fields"),
     [
-        ("userid=" + USER, {"userid": "is not a parameter of this call"}),
-        ("sessionId=x", {"sessionId": "is not a parameter of this call"}),
-        ("%ff=x", {"\ufffd": "is not a parameter of this call"}),
-        ("=x", {"": "is not a parameter of this call"}),
-        (f"userId={USER}&userId={USER}", {"userId": "is given more than once"}),
-        ("limit=1&limit=2", {"limit": "is given more than once"}),
+        ("userid=" + USER, {"userid": "is not a parameter of this request"}),
+        ("sessionId=x", {"sessionId": "is not a parameter of this request"}),
+        ("%ff=x", {"\ufffd": "is not a parameter of this request"}),
+        ("=x", {"": "is not a parameter of this request"}),
+        (f"userId={USER}&userId={USER}", {"userId": "must not be repeated"}),
+        ("limit=1&limit=2", {"limit": "must not be repeated"}),
         ("userId=", {"userId": "must be a UUID in the 36-character form"}),
         ("userId", {"userId": "must be a UUID in the 36-character form"}),
         ("agentId=nonsense", {"agentId": "must be a UUID in the 36-character form"}),
@@ -145,9 +145,9 @@ async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, 
             {
                 "agentId": "must be a UUID in the 36-character form",
                 "nearExpiration": "must be true or false",
-                "limit": "must be a whole number from 1 to 1000",
+                "limit": "must be a whole number between 1 and 1000",
                 "cursor": "must be the nextCursor of a page",
-                "x": "is not a parameter of this call",
+                "x": "is not a parameter of this request",
             },
         ),
     ],
@@ -159,7 +159,7 @@ async def test_every_bad_parameter_is_named(client: HttpClient, query: str, fiel
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "1e2", "%2B5", "", "ten", "%EF%BC%91", "9" * 5000, "0x10"])
 async def test_a_limit_is_a_whole_number_within_its_bounds(client: HttpClient, limit: str) -> None:
     assert await invalid_fields(await asked(client, f"limit={limit}")) == {
-        "limit": "must be a whole number from 1 to 1000"
+        "limit": "must be a whole number between 1 and 1000"
     }
 
 

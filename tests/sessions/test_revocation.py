@@ -738,24 +738,24 @@ async def test_a_cursor_holds_what_was_left(client: HttpClient) -> None:
 
 
 A_REST = Remainder(0, Entry("1700000000000", AGENT), Entry("1700000000001", USER))
-NEITHER = dict.fromkeys(("agentId", "userId"), "is required, or the other of agentId and userId")
+NEITHER = dict.fromkeys(("agentId", "userId"), "at least one of agentId and userId is required")
 
 
 @pytest.mark.parametrize(
     ("query", "fields"),
     [
         ({}, NEITHER),
-        ({"userid": USER}, {**NEITHER, "userid": "is not a parameter of this call"}),
+        ({"userid": USER}, {**NEITHER, "userid": "is not a parameter of this request"}),
         ({"userId": ""}, {"userId": "must be a UUID in the 36-character form"}),
-        ({"userId": USER, "agentID": AGENT}, {"agentID": "is not a parameter of this call"}),
-        ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this call"}),
+        ({"userId": USER, "agentID": AGENT}, {"agentID": "is not a parameter of this request"}),
+        ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this request"}),
         ({"cursor": "A"}, {**NEITHER, "cursor": "must be the nextCursor of a revocation"}),
         (
             {"userId": "1", "cursor": cursors.written_of_rest(OF_BOTH, A_REST)},
             {"userId": "must be a UUID in the 36-character form"},
         ),
-        ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this call"}),
-        ([("userId", USER), ("userId", OTHER_USER)], {"userId": "is given more than once"}),
+        ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this request"}),
+        ([("userId", USER), ("userId", OTHER_USER)], {"userId": "must not be repeated"}),
         ({"userId": USER, "agentId": "*"}, {"agentId": "must be a UUID in the 36-character form"}),
     ],
 )

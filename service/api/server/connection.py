@@ -1,18 +1,19 @@
-"""One client's connection: refusals in the service's words, and an end to whatever takes too long on it.
+"""A client connection with limits on size and time.
 
-No request sets a clock. What begins slowly is noted where it is seen, and the server looks at each connection once in a
-while.
+No request sets a timer: a connection records when something starts, and the server checks all connections regularly.
 """
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.web_urldispatcher import MatchInfoError
 
+from service.api.access_log import AccessLog
 from service.api.responses import error_response
 from service.errors import (
     HeaderFieldsTooLarge,
@@ -24,75 +25,87 @@ from service.errors import (
 )
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, MAX_URL_BYTES
 
-if TYPE_CHECKING:
-    from service.api.server.server import Server
+MIN_READ_BYTES = 64 * 1024
+"""A client must read this much of its pending responses, or all of them, within the request timeout."""
 
-LEAST_TAKEN_BYTES = 64 * 1024
-"""Of answers that wait for it a client takes so many in the time it has, or all."""
-
-MUCH_BYTES = 4096
-"""What arrives at once and is more than most requests."""
+LARGE_CHUNK_BYTES = 4096
+"""Larger than most requests."""
 
 _log = logging.getLogger(__name__)
-_receive = RequestHandler.data_received
+_data_received = RequestHandler.data_received
+
+
+class ConnectionPolicy(Protocol):
+    """The limits that a server sets for its connections."""
+
+    access_log: AccessLog
+    error_format: str
+    request_timeout_seconds: float
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the server accepts another connection."""
+
+    def reject(self, transport: asyncio.Transport) -> None:
+        """Send an error and close the connection."""
 
 
 class ClientConnection(RequestHandler):
-    """aiohttp's, which knows of none of these bounds."""
+    """Adds limits and the error format of the service to aiohttp's connection."""
 
     __slots__ = (
-        "_body_since",
+        "_body_request_number",
+        "_body_started_at",
+        "_connected_at",
         "_head_bytes",
-        "_head_since",
+        "_head_request_number",
+        "_head_started_at",
         "_is_unreadable",
-        "_made_at",
-        "_nth_with_body",
-        "_nth_with_head",
-        "_server",
+        "_policy",
         "_unsent_bytes",
         "_unsent_since",
     )
 
-    def __init__(self, server: "Server", **options: Any) -> None:
+    def __init__(self, server: web.Server, policy: ConnectionPolicy, **options: Any) -> None:
         super().__init__(server, **options)
-        self._server = server
-        self._made_at = self._loop.time()
-        self._nth_with_head = self._nth_with_body = -1  # the number of the request that these tell of
-        self._head_since = self._body_since = self._unsent_since = 0.0
+        self._policy = policy
+        self._connected_at = self._loop.time()
+        self._head_request_number = self._body_request_number = -1
+        self._head_started_at = self._body_started_at = self._unsent_since = 0.0
         self._head_bytes = self._unsent_bytes = 0
         self._is_unreadable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._server.has_room:
+        if self._policy.has_room:
             super().connection_made(transport)
         else:
             self._force_close = True
-            self._server.turn_away(cast(asyncio.Transport, transport))  # uvloop's is none by name
+            self._policy.reject(cast(asyncio.Transport, transport))  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         if self._is_unreadable:
             return
-        _receive(self, data)
-        if len(data) > MUCH_BYTES:
-            self._let_go_of_what_is_no_request()
+        _data_received(self, data)
+        if len(data) > LARGE_CHUNK_BYTES:
+            self._discard_unreadable_data()
         if self._current_request is not None:
-            self._tell_of_a_broken_body(self._current_request)
+            self._fail_broken_body(self._current_request)
         elif not self._messages and data and (self._waiter is not None or self._request_count == 0):
-            self._note_a_head(data)  # also the first of all, which may come before anybody waits for it
+            self._record_head(data)  # the first head may arrive before aiohttp waits for it
 
-    def look(self, transport: asyncio.Transport, now: float) -> None:
-        """Put an end to what has taken too long by this time of the loop's."""
-        if self._manager is None:  # the client has gone
+    def check_timeouts(self, transport: asyncio.Transport, now: float) -> None:
+        """End whatever has exceeded the request timeout at the loop time `now`."""
+        if self._manager is None:  # disconnected
             return
-        patience = self._server.wait_seconds
-        self._look_at_answers(transport, now, patience)
+        timeout_seconds = self._policy.request_timeout_seconds
+        self._check_unsent_responses(transport, now, timeout_seconds)
         if self._current_request is not None:
-            self._look_at_a_body(self._current_request, now, patience)
+            self._check_body(self._current_request, now, timeout_seconds)
         elif self._waiter is not None:
-            self._look_at_a_head(now, patience)
+            self._check_head(now, timeout_seconds)
 
     def log_exception(self, *arguments: Any, **options: Any) -> None:
-        """Told of a broken or late body once more when its request is answered, and aiohttp reads on to its end."""
+        """Skip broken and late bodies: the handler already raised them, and aiohttp logs them again."""
         if not isinstance(options.get("exc_info"), RequestPayloadError | RequestTimeout):
             super().log_exception(*arguments, **options)
 
@@ -103,84 +116,95 @@ class ClientConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The refusal of a request that never reached a handler; the connection is closed after it."""
-        _log.debug("a request was refused before it was read: %s", message)
-        response = error_response(_refusal_of(status, exc, message), self._server.error_format)
-        self._server.watch.refused_unread(response)
+        """Return the response to a request that no handler received. The connection is closed after it."""
+        _log.debug("rejected an unreadable request: %s", message)
+        response = error_response(_service_error(status, exc, message), self._policy.error_format)
+        self._policy.access_log.log_unreadable(response)
         response.force_close()
         return response
 
-    def _let_go_of_what_is_no_request(self) -> None:
-        """aiohttp reads on behind it, and each of its faults keeps what arrived, several times, in a cycle."""
-        last = self._messages[-1][0] if self._messages else None
-        if isinstance(last, _ErrInfo):
+    def _discard_unreadable_data(self) -> None:
+        """Stop reading after a parse error. Else aiohttp parses on, and keeps the data in a cycle for each error."""
+        message = self._messages[-1][0] if self._messages else None
+        if isinstance(message, _ErrInfo):
             self._is_unreadable = True
-            last.exc.__traceback__ = None
-            refusal = _refusal_of(last.status, last.exc, last.message)
-            self._messages[-1] = _ErrInfo(refusal.status, refusal, refusal.detail), EMPTY_PAYLOAD
+            message.exc.__traceback__ = None
+            error = _service_error(message.status, message.exc, message.message)
+            self._messages[-1] = _ErrInfo(error.status, error, error.detail), EMPTY_PAYLOAD
 
-    def _tell_of_a_broken_body(self, request: web.BaseRequest) -> None:
-        """aiohttp finds what is wrong with a body, and tells whoever reads it nothing."""
+    def _fail_broken_body(self, request: web.BaseRequest) -> None:
+        """Raise a parse error in the handler that reads the body. aiohttp only queues it."""
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
-            request.content.set_exception(RequestPayloadError("what arrived is no body"))
+            request.content.set_exception(RequestPayloadError("the body is malformed"))
 
-    def _note_a_head(self, data: bytes) -> None:
-        """Some of one has arrived; blank lines before it are not of it."""
-        if self._nth_with_head != self._request_count:
+    def _record_head(self, data: bytes) -> None:
+        """Record a part of a request head. Blank lines before a head do not count."""
+        if self._head_request_number != self._request_count:
             if data.isspace():
                 return
-            self._nth_with_head, self._head_since, self._head_bytes = self._request_count, self._loop.time(), 0
+            self._head_request_number, self._head_started_at = self._request_count, self._loop.time()
+            self._head_bytes = 0
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(_too_large())
+            self._reject_request(_headers_too_large())
 
-    def _look_at_a_head(self, now: float, patience: float) -> None:
-        if self._nth_with_head == self._request_count:
-            if now - self._head_since > patience:
-                self._refuse(RequestTimeout())
-        elif self._request_count == 0 and now - self._made_at > patience:
+    def _check_head(self, now: float, timeout_seconds: float) -> None:
+        if self._head_request_number == self._request_count:
+            if now - self._head_started_at > timeout_seconds:
+                self._reject_request(RequestTimeout())
+        elif self._request_count == 0 and now - self._connected_at > timeout_seconds:
             self.force_close()
 
-    def _look_at_a_body(self, request: web.BaseRequest, now: float, patience: float) -> None:
-        """While one is not whole no further request is counted."""
+    def _check_body(self, request: web.BaseRequest, now: float, timeout_seconds: float) -> None:
         if request.content.is_eof():
             return
-        if self._nth_with_body != self._request_count:
-            self._nth_with_body, self._body_since = self._request_count, now
-        elif now - self._body_since > patience:
+        if self._body_request_number != self._request_count:
+            self._body_request_number, self._body_started_at = self._request_count, now
+        elif now - self._body_started_at > timeout_seconds:
             request.content.set_exception(RequestTimeout())
 
-    def _look_at_answers(self, transport: asyncio.Transport, now: float, patience: float) -> None:
-        """A client that takes none of them for so long has none of them, also where the connection was to be closed."""
+    def _check_unsent_responses(self, transport: asyncio.Transport, now: float, timeout_seconds: float) -> None:
+        """Drop a client that does not read its responses, also if the connection is about to be closed."""
         unsent = transport.get_write_buffer_size()
-        if not 0 < unsent <= self._unsent_bytes or self._unsent_bytes - unsent >= LEAST_TAKEN_BYTES:
+        if not 0 < unsent <= self._unsent_bytes or self._unsent_bytes - unsent >= MIN_READ_BYTES:
             self._unsent_bytes, self._unsent_since = unsent, now
-        elif now - self._unsent_since > patience:
-            _log.debug("a client did not take its answers: the connection is dropped")
+        elif now - self._unsent_since > timeout_seconds:
+            _log.debug("dropped a connection, because the client did not read its responses")
             transport.abort()
 
-    def _refuse(self, refusal: ServiceError) -> None:
-        """In the place of the request that is on its way, as aiohttp does with one that it cannot read."""
+    def _reject_request(self, error: ServiceError) -> None:
+        """Queue an error instead of the incomplete request, as aiohttp does with an unreadable one."""
         if self._waiter is None or self._waiter.done():
             return
         self._request_count += 1
-        self._messages.append((_ErrInfo(refusal.status, refusal, refusal.detail), EMPTY_PAYLOAD))
+        self._messages.append((_ErrInfo(error.status, error, error.detail), EMPTY_PAYLOAD))
         self._waiter.set_result(None)
 
 
-def _refusal_of(status: int, error: BaseException | None, message: str | None) -> ServiceError:
+def require_http_1(request: Any) -> None:
+    """Raises MalformedRequest for HTTP/0.9 and HTTP/2.0, which aiohttp's parser accepts as if they were HTTP/1.1."""
+    if request._version is HttpVersion11:
+        return
+    major, minor = request._version
+    if (major, minor) not in (HttpVersion10, HttpVersion11):
+        request._version = HttpVersion10  # of the response
+        request._match_info = MatchInfoError(web.HTTPBadRequest())  # for the access log: the router has not run
+        raise MalformedRequest(f"The service supports HTTP/1.1, not HTTP/{major}.{minor}.")
+
+
+def _service_error(status: int, error: BaseException | None, message: str | None) -> ServiceError:
     match error:
         case ServiceError():
             return error
         case LineTooLong(args=(_, limit, *_)):
-            return UriTooLong(MAX_URL_BYTES) if limit == MAX_URL_BYTES else _too_large()
+            return UriTooLong(MAX_URL_BYTES) if limit == MAX_URL_BYTES else _headers_too_large()
         case _ if message == "Too many headers received":
-            return _too_large()
+            return _headers_too_large()
         case _ if status == 400:
-            return MalformedRequest((message or "The request could not be read.").partition("\n")[0].rstrip(":"))
+            return MalformedRequest((message or "The request could not be parsed.").partition("\n")[0].rstrip(":"))
         case _:
             return InternalError()
 
 
-def _too_large() -> HeaderFieldsTooLarge:
+def _headers_too_large() -> HeaderFieldsTooLarge:
     return HeaderFieldsTooLarge(max_fields=MAX_FIELDS, max_field_bytes=MAX_FIELD_BYTES, max_bytes=MAX_HEAD_BYTES)

@@ -1,64 +1,59 @@
-"""All connections of one process: how many there may be, and a look at each of them once in a while."""
+"""The server of one process: the connections and their limits, and the runner of the application."""
 
 import asyncio
 import logging
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access_log import AccessLog
+from service.api.app_keys import ACCESS_LOG, SETTINGS
+from service.api.middleware import MIDDLEWARE
 from service.api.responses import error_response
+from service.api.routes import Handler
 from service.api.server.connection import ClientConnection
-from service.errors import MalformedRequest, TooManyConnections
+from service.errors import TooManyConnections
+from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_URL_BYTES
 
-LONGEST_INTERVAL_SECONDS = 1
-"""Between two looks at the connections; where clients have little time, a tenth of that."""
+MAX_CHECK_INTERVAL_SECONDS = 1
+"""Connections are checked for timeouts at this interval, or ten times in a shorter request timeout."""
 
-_FAREWELL_SECONDS = 1
-"""A client that is turned away may take so long to read why: a connection that is closed at once tells nobody."""
-_MOST_FAREWELLS = 256
-_ROOM_AGAIN = 0.9
+_REJECTION_SECONDS = 1
+"""Time for a rejected client to read the error, before the connection is closed."""
+_MAX_REJECTIONS = 256
+"""Number of rejected connections that may be open. Further ones are closed without an error."""
+_ROOM_RATIO = 0.9
+"""The log reports that the server accepts connections again below this share of the maximum."""
 
 _log = logging.getLogger(__name__)
 
 
-def require_http_1(request: Any) -> None:
-    """Raises MalformedRequest for HTTP/0.9 and HTTP/2.0, which aiohttp's parser accepts as if they were HTTP/1.1."""
-    if request._version is HttpVersion11:
-        return
-    major, minor = request._version
-    if (major, minor) not in (HttpVersion10, HttpVersion11):
-        request._version = HttpVersion10  # of the response
-        request._match_info = MatchInfoError(web.HTTPBadRequest())  # the access log reads it without a route
-        raise MalformedRequest(f"The service supports HTTP/1.1, not HTTP/{major}.{minor}.")
-
-
 class Server(web.Server):
-    """Makes connections, with the bounds of `patience_seconds` and `max_connections`."""
+    """Accepts connections up to a maximum and checks their timeouts."""
 
     def __init__(
         self,
-        *arguments: Any,
+        handler: Handler,
+        *,
+        log: AccessLog,
         error_format: str,
-        watch: AccessLog,
-        wait_seconds: float,
+        request_timeout_seconds: float,
         max_connections: int,
         **options: Any,
     ) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(handler, **options)  # type: ignore[arg-type]  # the request factory creates web.Request
+        self.access_log = log
         self.error_format = error_format
-        self.watch = watch
-        self.wait_seconds = wait_seconds
+        self.request_timeout_seconds = request_timeout_seconds
         self._max_connections = max_connections
-        self._farewells: set[asyncio.Transport] = set()
+        self._rejected: set[asyncio.Transport] = set()
         self._is_full = False
-        self._interval_seconds = min(LONGEST_INTERVAL_SECONDS, wait_seconds / 10)
-        self._next_look = self._loop.call_later(self._interval_seconds, self._look)
+        self._check_interval_seconds = min(MAX_CHECK_INTERVAL_SECONDS, request_timeout_seconds / 10)
+        self._next_check = self._loop.call_later(self._check_interval_seconds, self._check_connections)
 
     def __call__(self) -> RequestHandler:
-        return ClientConnection(self, loop=self._loop, **self._kwargs)
+        return ClientConnection(self, self, loop=self._loop, **self._kwargs)
 
     @property
     def has_room(self) -> bool:
@@ -66,43 +61,74 @@ class Server(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self.watch.metrics.http_connections.inc()
+        self.access_log.metrics.http_connections.inc()
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         if handler in self._connections:
-            self.watch.metrics.http_connections.dec()
+            self.access_log.metrics.http_connections.dec()
         super().connection_lost(handler, exc)
 
-    def turn_away(self, transport: asyncio.Transport) -> None:
-        """Say so and close, without waiting for a request."""
-        self.watch.metrics.http_connections_refused.inc()
+    def reject(self, transport: asyncio.Transport) -> None:
+        """Send a TooManyConnections error without reading a request, then close the connection."""
+        self.access_log.metrics.http_connections_refused.inc()
         if not self._is_full:
             self._is_full = True
-            _log.warning("connections are refused: there are %d (SESSION_MAX_CONNECTIONS)", self._max_connections)
-        if len(self._farewells) >= _MOST_FAREWELLS:
+            _log.warning("rejecting connections: SESSION_MAX_CONNECTIONS is reached (%d)", self._max_connections)
+        if len(self._rejected) >= _MAX_REJECTIONS:
             transport.abort()
             return
-        transport.write(error_response(TooManyConnections(), self.error_format).whole())
+        transport.write(error_response(TooManyConnections(), self.error_format).to_bytes())
         transport.write_eof()
-        self._farewells.add(transport)
-        self._loop.call_later(_FAREWELL_SECONDS, self._leave, transport)
+        self._rejected.add(transport)
+        self._loop.call_later(_REJECTION_SECONDS, self._close_rejected, transport)
 
     def pre_shutdown(self) -> None:
-        self._next_look.cancel()
-        for transport in list(self._farewells):
-            self._leave(transport)
+        self._next_check.cancel()
+        for transport in list(self._rejected):
+            self._close_rejected(transport)
         super().pre_shutdown()
 
-    def _look(self) -> None:
+    def _check_connections(self) -> None:
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
             assert isinstance(connection, ClientConnection)
-            connection.look(transport, now)
-        if self._is_full and len(self._connections) <= self._max_connections * _ROOM_AGAIN:
+            connection.check_timeouts(transport, now)
+        if self._is_full and len(self._connections) <= self._max_connections * _ROOM_RATIO:
             self._is_full = False
-            _log.info("connections are taken again")
-        self._next_look = self._loop.call_later(self._interval_seconds, self._look)
+            _log.info("accepting connections again")
+        self._next_check = self._loop.call_later(self._check_interval_seconds, self._check_connections)
 
-    def _leave(self, transport: asyncio.Transport) -> None:
+    def _close_rejected(self, transport: asyncio.Transport) -> None:
         transport.abort()
-        self._farewells.discard(transport)
+        self._rejected.discard(transport)
+
+
+class Runner(web.AppRunner):
+    """Runs an application on a `Server`, within its application middleware."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        settings = app[SETTINGS]
+        super().__init__(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=settings.session_keep_alive_seconds,
+            lingering_time=settings.session_request_timeout_seconds,
+            max_line_size=MAX_URL_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+            **options,
+        )
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        settings = self.app[SETTINGS]
+        return Server(
+            self.app[MIDDLEWARE].wrap_application(server.request_handler),
+            log=self.app[ACCESS_LOG],
+            error_format=settings.session_error_format,
+            request_timeout_seconds=settings.session_request_timeout_seconds,
+            max_connections=settings.session_max_connections,
+            request_factory=server.request_factory,
+            **self._kwargs,
+        )
