@@ -1,1 +1,1 @@
-"""The ElizaOS Sessions API as a service of its own, with its state in Redis."""
+"""The ElizaOS Sessions API as a standalone service with its state in Redis."""

@@ -1,1 +1,1 @@
-"""Looks at sessions, and ends them, from a terminal: `python -m service inspect` and `revoke`."""
+"""Commands of the operator: `inspect`, `revoke`, `hash` and `key`."""

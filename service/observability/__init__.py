@@ -1,1 +1,1 @@
-"""What the service tells of itself: log, metrics and traces."""
+"""Logs, metrics, traces and the audit log."""

@@ -1,5 +1,6 @@
-"""What is counted and measured, by the names that Prometheus reads; no label takes an unbounded value."""
+"""Prometheus metrics of a replica, also over several worker processes. Labels have a bounded number of values."""
 
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,24 +15,95 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
+    values,
 )
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from service.observability import multiprocess_metrics
+RENEWAL_TRIGGERS = ("activity", "manual")
+END_REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
+CAP_OWNERS = ("user", "agent")
+RATE_LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
+STORE_ERRORS = ("timeout", "connection", "refused", "demoted", "other")
+LOGS = ("stderr", "audit")
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
-
-TRIGGERS = ("activity", "manual")
-REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
-OWNERS = ("user", "agent")
-LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
-LOGS = ("stderr", "audit")
-ERRORS = ("timeout", "connection", "refused", "demoted", "other")
+_SHARED_MEMORY = Path("/dev/shm")
 
 
-class _Arrears:
-    """Collects first of all and nothing itself: who counts by the thousand brings the instruments up to date."""
+class Metrics:
+    """The metrics of one process, in their own registry.
+
+    With `shared_folder`, the registry contains the metrics of all workers. Call `share_metrics` first.
+    """
+
+    def __init__(self, shared_folder: Path | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of time series
+        self.registry = CollectorRegistry()
+        self._callbacks = _Callbacks()
+        self.registry.register(self._callbacks)
+        PlatformCollector(self.registry)
+        if shared_folder is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(self.registry)
+        else:
+            MultiProcessCollector(self.registry, str(shared_folder))  # type: ignore[no-untyped-call]
+            self.registry.register(_WorkerProcesses(shared_folder))
+        registry = self.registry if shared_folder is None else None  # MultiProcessCollector reads them from files
+        counter = partial(Counter, namespace="sessions", registry=registry)
+        gauge = partial(Gauge, namespace="sessions", registry=registry, multiprocess_mode="livemax")
+        latest_gauge = partial(gauge, multiprocess_mode="mostrecent")
+        histogram = partial(Histogram, namespace="sessions", registry=registry)
+
+        self.created = counter("created", "Sessions created")
+        self.renewed = counter("renewed", "Renewals, by trigger", ["trigger"])
+        self.ended = counter("ended", "Sessions ended, by reason", ["reason"])
+        self.lost_met = counter("lost_met", "Requests for lost sessions")
+        self.denied = counter("denied", "Creations rejected by a cap, by owner of the cap", ["limit"])
+        self.active = latest_gauge("active", "Live sessions in Redis")
+        self.near_expiration = latest_gauge("near_expiration", "Sessions in Redis within their warning threshold")
+        self.sweeper_lag_seconds = gauge(
+            "sweeper_lag_seconds", "Age of the oldest expired session that the sweeper of this replica has not removed"
+        )
+        self.keys_without_end = gauge("keys_without_end", "Keys without the TTL that they should have")
+        self.http_connections = gauge("http_connections", "Open client connections", multiprocess_mode="livesum")
+        self.http_connections_refused = counter("http_connections_refused", "Connections rejected at the maximum")
+        self.request_seconds = histogram(
+            "http_request_duration_seconds",
+            "Duration of HTTP requests",
+            ["method", "route", "status"],
+            buckets=_REQUEST_SECONDS,
+        )
+        self.requests_limited = counter("requests_limited", "Requests rejected by a rate limit, by limit", ["limit"])
+        self.round_trip_seconds = histogram(
+            "store_round_trip_duration_seconds", "Duration of round trips to Redis", buckets=_ROUND_TRIP_SECONDS
+        )
+        self.batch_requests = histogram("store_batch_requests", "Requests per round trip", buckets=_BATCH_REQUESTS)
+        self.store_errors = counter("store_errors", "Redis errors, by kind", ["kind"])
+        self.log_lines_dropped = counter("log_lines_dropped", "Dropped log lines, by log", ["log"])
+        self._initialize_labels()
+
+    def _initialize_labels(self) -> None:
+        """Export 0 for every label value before its first event."""
+        for metric, label_values in (
+            (self.renewed, RENEWAL_TRIGGERS),
+            (self.ended, END_REASONS),
+            (self.denied, CAP_OWNERS),
+            (self.requests_limited, RATE_LIMITS),
+            (self.store_errors, STORE_ERRORS),
+            (self.log_lines_dropped, LOGS),
+        ):
+            for value in label_values:
+                metric.labels(value)
+
+    def before_collecting(self, callback: Callable[[], None]) -> None:
+        """Call `callback` before each collection, for example to update a gauge."""
+        self._callbacks.functions.append(callback)
+
+
+class _Callbacks:
+    """A collector without metrics. It is registered first, so it runs before the others."""
 
     def __init__(self) -> None:
         self.functions: list[Callable[[], None]] = []
@@ -42,71 +114,49 @@ class _Arrears:
         return []
 
 
-class Metrics:
-    """The instruments of one replica, in a registry of their own.
+# Several workers: each stores its values in files in one folder, and each can export the values of all. The files are
+# named after the number of the worker, not its process id. A restarted worker therefore continues its counters.
 
-    Where its workers share theirs in a folder, the registry tells of those of all. `share` comes first then.
-    """
 
-    def __init__(self, shared_in: Path | None = None) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the families, for nobody
-        self.registry = CollectorRegistry()
-        self._arrears = _Arrears()
-        self.registry.register(self._arrears)
-        PlatformCollector(self.registry)
-        if shared_in is None:
-            ProcessCollector(registry=self.registry)
-            GCCollector(self.registry)
-        else:
-            multiprocess_metrics.register_all(shared_in, self.registry)
-        registry = self.registry if shared_in is None else None  # what is shared is not to be told twice
-        counter = partial(Counter, namespace="sessions", registry=registry)
-        gauge = partial(Gauge, namespace="sessions", registry=registry, multiprocess_mode="livemax")
-        gauge_of_all = partial(gauge, multiprocess_mode="mostrecent")
-        histogram = partial(Histogram, namespace="sessions", registry=registry)
+def shared_metrics_parent() -> Path | None:
+    """Return a file system in memory for the folder of the metrics, or None if there is none."""
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
 
-        self.created = counter("created", "Sessions created")
-        self.renewed = counter("renewed", "Renewals by trigger", ["trigger"])
-        self.ended = counter("ended", "Sessions found ended by reason", ["reason"])
-        self.lost_met = counter("lost_met", "Requests that met a session lost before its end")
-        self.active = gauge_of_all("active", "Sessions that live, in all of Redis")
-        self.near_expiration = gauge_of_all(
-            "near_expiration", "Sessions within their warning threshold, in all of Redis"
-        )
-        self.sweeper_lag_seconds = gauge("sweeper_lag_seconds", "How far this replica's sweeper is behind by now")
-        self.keys_without_end = gauge("keys_without_end", "Keys that should have a TTL and were found without")
 
-        self.http_connections = gauge("http_connections", "Clients that are connected", multiprocess_mode="livesum")
-        self.http_connections_refused = counter("http_connections_refused", "Connections refused for want of room")
-        self.request_seconds = histogram(
-            "http_request_duration_seconds",
-            "Duration of HTTP requests",
-            ["method", "route", "status"],
-            buckets=_REQUEST_SECONDS,
-        )
-        self.round_trip_seconds = histogram(
-            "store_round_trip_duration_seconds",
-            "Round trips of requests to Redis",
-            buckets=_ROUND_TRIP_SECONDS,
-        )
-        self.batch_requests = histogram(
-            "store_batch_requests", "Requests that shared a round trip", buckets=_BATCH_REQUESTS
-        )
-        self.log_lines_dropped = counter("log_lines_dropped", "Lines that nobody took, by log", ["log"])
-        self.denied = counter("denied", "Sessions that were not created for those that live, by cap", ["limit"])
-        self.requests_limited = counter("requests_limited", "Requests refused by limit", ["limit"])
-        self.store_errors = counter("store_errors", "Failures of Redis by kind", ["kind"])
-        for instrument, values in (
-            (self.renewed, TRIGGERS),
-            (self.ended, REASONS),
-            (self.denied, OWNERS),
-            (self.requests_limited, LIMITS),
-            (self.store_errors, ERRORS),
-            (self.log_lines_dropped, LOGS),
-        ):
-            for value in values:  # what has not happened yet reads 0
-                instrument.labels(value)
+def share_metrics(folder: Path, worker: int) -> None:
+    """Store the values of all metrics that this process creates from now on in `folder`."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+    _process_file(folder, worker, os.getpid()).touch()
 
-    def before_collecting(self, function: Callable[[], None]) -> None:
-        """Have `function` called each time before the instruments are read."""
-        self._arrears.functions.append(function)
+
+def remove_worker_metrics(folder: Path, worker: int, process_id: int) -> None:
+    """Remove the gauges of an exited worker. Its counters stay."""
+    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+    _process_file(folder, worker, process_id).unlink(missing_ok=True)
+
+
+class _WorkerProcesses:
+    """Collects the process metrics of each worker, labelled with its number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for file in sorted(self._folder.glob("*.process")):
+            worker, process_id = file.stem.split("-")
+            for metric in _process_metrics(process_id):
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                for sample in metric.samples:
+                    family.add_sample(sample.name, {"worker": worker}, sample.value)
+        return families.values()
+
+
+def _process_metrics(process_id: str) -> Iterable[Metric]:
+    return ProcessCollector(pid=lambda: process_id, registry=None).collect()
+
+
+def _process_file(folder: Path, worker: int, process_id: int) -> Path:
+    """Return an empty file whose name maps a worker to its process. An empty file cannot be read half-written."""
+    return folder / f"{worker}-{process_id}.process"

@@ -10,9 +10,8 @@ from typing import NamedTuple, Self
 import uvloop
 
 from service.errors import StartupError
-from service.observability import multiprocess_metrics
 from service.observability.event_log import open_event_log
-from service.observability.metrics import Metrics
+from service.observability.metrics import Metrics, share_metrics
 from service.process import pulse
 from service.process.serve import serve_as_worker
 from service.settings import load_settings
@@ -58,7 +57,7 @@ def main() -> None:
 async def _work(assignment: Assignment) -> None:
     settings = load_settings()
     event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level, assignment.number)
-    multiprocess_metrics.share(assignment.metrics, assignment.number)
+    share_metrics(assignment.metrics, assignment.number)
     listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
     await serve_as_worker(settings, Metrics(assignment.metrics), event_log, listeners, _serving)
 

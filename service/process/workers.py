@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.errors import StartupError
-from service.observability import multiprocess_metrics
+from service.observability.metrics import remove_worker_metrics, shared_metrics_parent
 from service.process import pulse
 from service.process.banner import announce
 from service.process.child import DIE_WITH_PARENT
@@ -161,7 +161,7 @@ class Worker:
         now = asyncio.get_running_loop().time
         began = now()
         how = await self._end(self._process)
-        multiprocess_metrics.forget(self._folder, self._number, self._process.pid)
+        remove_worker_metrics(self._folder, self._number, self._process.pid)
         self._deaths = 1 if now() - began > STEADY_SECONDS else self._deaths + 1
         _log.error("worker %d %s; it is started again", self._number, how)
 
@@ -200,6 +200,6 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _folder() -> "TemporaryDirectory[str]":
     try:
-        return TemporaryDirectory(prefix="session-service-", dir=multiprocess_metrics.home())
+        return TemporaryDirectory(prefix="session-service-", dir=shared_metrics_parent())
     except OSError as error:
         raise StartupError(f"TMPDIR: workers need a folder for their metrics: {error.strerror or error}") from None

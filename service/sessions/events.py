@@ -6,7 +6,7 @@ from collections.abc import Callable
 from service.observability.audit import Actor, AuditLog
 from service.observability.event_log import EventLog, WriteEvent
 from service.observability.log import REQUEST_ID
-from service.observability.metrics import REASONS, TRIGGERS, Metrics
+from service.observability.metrics import END_REASONS, RENEWAL_TRIGGERS, Metrics
 from service.settings.observability import LogLevel
 
 _VERBS = {"put": "put", "deleted": "delete"}
@@ -29,9 +29,9 @@ class SessionEvents:
         self._renewed_by_hand = log.bind("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.bind("debug", "session renewed", trigger="activity")
         self._changed = {what: log.bind("info", "session changed", what=what) for what in ("timeout", "metadata")}
-        self._ended = {reason: log.bind(_level(reason), "session ended", reason=reason) for reason in REASONS}
+        self._ended = {reason: log.bind(_level(reason), "session ended", reason=reason) for reason in END_REASONS}
         self._lost_met = log.bind("warning", "a session is gone before its end: evicted, lost or removed by hand")
-        self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in TRIGGERS}
+        self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in RENEWAL_TRIGGERS}
         self.last_lost: float | None = None
         """When a lost session was last noticed, on the monotonic clock in seconds."""
         self.when_lost_is_met: Callable[[str], None] = _leave_it

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.observability.audit import ActorKind
-from service.observability.metrics import ERRORS, LIMITS, LOGS, OWNERS, REASONS, TRIGGERS
+from service.observability.metrics import CAP_OWNERS, END_REASONS, LOGS, RATE_LIMITS, RENEWAL_TRIGGERS, STORE_ERRORS
 from tests.conftest import AGENT, USER, HttpClient
 from tests.docs import markdown
 from tests.test_walkthrough import SESSIONS
@@ -96,7 +96,7 @@ def test_the_actions_of_the_audit_log_are_listed() -> None:
 def test_every_reason_of_an_end_is_listed() -> None:
     [row] = [row for row in markdown.table_rows(markdown.section(PAGE, "Audit log")) if row[0] == "`session.end`"]
 
-    assert set(re.findall(r"`(\w+)`", row[1])) - {"reason"} == set(REASONS)
+    assert set(re.findall(r"`(\w+)`", row[1])) - {"reason"} == set(END_REASONS)
 
 
 def test_every_kind_of_actor_is_listed() -> None:
@@ -117,10 +117,10 @@ async def test_every_metric_is_listed_with_its_labels(client: HttpClient) -> Non
 @pytest.mark.parametrize(
     ("metric", "values"),
     [
-        ("sessions_renewed_total", TRIGGERS),
-        ("sessions_denied_total", OWNERS),
-        ("sessions_requests_limited_total", LIMITS),
-        ("sessions_store_errors_total", ERRORS),
+        ("sessions_renewed_total", RENEWAL_TRIGGERS),
+        ("sessions_denied_total", CAP_OWNERS),
+        ("sessions_requests_limited_total", RATE_LIMITS),
+        ("sessions_store_errors_total", STORE_ERRORS),
         ("sessions_log_lines_dropped_total", LOGS),
     ],
 )

@@ -1,4 +1,4 @@
-"""Traces: what is in a span, which trace it belongs to, and that it arrives where it is sent."""
+"""Requests and calls to Redis are spans, without ids, and are exported over OTLP."""
 
 import asyncio
 import sys
@@ -58,22 +58,22 @@ async def client(redis: Redis, tracing: Tracing, aiohttp_client: AiohttpClient) 
     return await aiohttp_client(TracedServer(redis, tracing))
 
 
-def of_requests(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+def request_spans(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
     return [span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
 
 
-def of_redis(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+def redis_spans(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
     return [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
 
 
-async def test_a_request_is_a_span_named_by_its_route(
+async def test_a_request_is_a_span_with_the_name_of_its_route(
     client: HttpClient, exporter: InMemorySpanExporter, secret: SharedSecret
 ) -> None:
     session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
     secret.load("0f" * 32)
     await client.get(f"{SESSIONS}/{session_id}", headers={"X-Request-ID": "mine"})
 
-    _, read = of_requests(exporter)
+    _, read = request_spans(exporter)
 
     assert read.name == f"GET {SESSIONS}/{{session_id}}"
     assert dict(read.attributes or {}) == {
@@ -85,13 +85,13 @@ async def test_a_request_is_a_span_named_by_its_route(
     }
 
 
-async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter: InMemorySpanExporter) -> None:
-    await client.post(SESSIONS, json=NEW_SESSION)  # the server knows the scripts then, and the replica the agent
+async def test_a_call_to_redis_is_a_child_span(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    await client.post(SESSIONS, json=NEW_SESSION)  # loads the scripts and caches the policy
     exporter.clear()
 
     await client.post(SESSIONS, json=NEW_SESSION)
 
-    (request,), (call,) = of_requests(exporter), of_redis(exporter)
+    (request,), (call,) = request_spans(exporter), redis_spans(exporter)
 
     assert call.name == "HMGET add_to_index create"
     assert call.parent is not None
@@ -99,7 +99,7 @@ async def test_a_call_to_redis_is_a_span_within_it(client: HttpClient, exporter:
     assert call.parent.span_id == request.context.span_id
 
 
-async def test_a_request_joins_the_trace_that_it_names(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+async def test_a_request_continues_the_trace_of_its_caller(client: HttpClient, exporter: InMemorySpanExporter) -> None:
     await client.post(SESSIONS, json=NEW_SESSION)
     exporter.clear()
 
@@ -110,30 +110,28 @@ async def test_a_request_joins_the_trace_that_it_names(client: HttpClient, expor
     assert [f"{span.context.trace_id:032x}" for span in spans if span.context] == [TRACE, TRACE]
 
 
-async def test_what_its_trace_does_not_sample_leaves_no_span(
-    client: HttpClient, exporter: InMemorySpanExporter
-) -> None:
+async def test_an_unsampled_trace_has_no_spans(client: HttpClient, exporter: InMemorySpanExporter) -> None:
     await client.post(SESSIONS, json=NEW_SESSION, headers={"traceparent": TRACEPARENT[:-2] + "00"})
 
     assert exporter.get_finished_spans() == ()
 
 
-async def test_probes_leave_no_span(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+async def test_probes_have_no_spans(client: HttpClient, exporter: InMemorySpanExporter) -> None:
     await client.get("/readyz")
 
     assert exporter.get_finished_spans() == ()
 
 
-async def test_no_id_is_in_any_span(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+async def test_spans_contain_no_ids(client: HttpClient, exporter: InMemorySpanExporter) -> None:
     session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
     await client.post(f"{SESSIONS}/{session_id}/heartbeat")
     await client.delete(f"{SESSIONS}/{session_id}")
 
-    written = "".join(span.to_json() for span in exporter.get_finished_spans())
+    exported = "".join(span.to_json() for span in exporter.get_finished_spans())
 
-    assert "heartbeat" in written
-    assert session_id not in written
-    assert USER not in written
+    assert "heartbeat" in exported
+    assert session_id not in exported
+    assert USER not in exported
 
 
 async def test_an_outage_is_an_error_in_both_spans(
@@ -147,23 +145,23 @@ async def test_an_outage_is_an_error_in_both_spans(
     exporter.clear()
 
     await client.post(SESSIONS, json=NEW_SESSION)
-    (request,), (call,) = of_requests(exporter), of_redis(exporter)
+    (request,), (call,) = request_spans(exporter), redis_spans(exporter)
 
     assert (request.status.status_code, call.status.status_code) == (StatusCode.ERROR, StatusCode.ERROR)
     assert (request.attributes or {})["error.type"] == "503"
 
 
-async def test_traces_arrive_where_the_environment_sends_them(
+async def test_spans_are_exported_to_the_endpoint_of_the_environment(
     start_replica: StartReplica, redis_server: RedisServer
 ) -> None:
-    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+    received: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def take(request: web.Request) -> web.Response:
-        await arrived.put(await request.read())
+    async def receive(request: web.Request) -> web.Response:
+        await received.put(await request.read())
         return web.Response()
 
     collector = web.Application()
-    collector.router.add_post("/v1/traces", take)
+    collector.router.add_post("/v1/traces", receive)
     async with TestServer(collector) as server:
         replica = await asyncio.to_thread(
             start_replica,
@@ -175,14 +173,14 @@ async def test_traces_arrive_where_the_environment_sends_them(
         )
         await asyncio.to_thread(replica.call, "POST", SESSIONS, NEW_SESSION)
         await asyncio.to_thread(replica.stop)
-        sent = ExportTraceServiceRequest.FromString(await arrived.get())
+        export = ExportTraceServiceRequest.FromString(await received.get())
 
-    assert "chat-sessions" in [pair.value.string_value for pair in sent.resource_spans[0].resource.attributes]
-    names = [span.name for scope in sent.resource_spans[0].scope_spans for span in scope.spans]
+    assert "chat-sessions" in [pair.value.string_value for pair in export.resource_spans[0].resource.attributes]
+    names = [span.name for scope in export.resource_spans[0].scope_spans for span in scope.spans]
     assert {"HMGET add_to_index create", f"POST {SESSIONS}"} <= set(names)
 
 
-def test_without_the_extra_the_start_says_so(monkeypatch: pytest.MonkeyPatch, start_replica: StartReplica) -> None:
+def test_tracing_without_its_extra_is_an_error(monkeypatch: pytest.MonkeyPatch, start_replica: StartReplica) -> None:
     hidden = "import sys; sys.modules['opentelemetry'] = None; import service.__main__ as main; main.main()"
     monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", hidden])
 
