@@ -1,1 +1,1 @@
-"""`make bench`: what a replica serves, as a share of what aiohttp alone serves in the same run."""
+"""Benchmarks of the service, compared with a bare aiohttp handler and with other servers."""

@@ -1,4 +1,4 @@
-"""What everything is held against: aiohttp with one handler that returns 440 fixed bytes."""
+"""The baseline: an aiohttp server with one handler that returns 440 fixed bytes."""
 
 import asyncio
 import os

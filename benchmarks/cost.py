@@ -1,4 +1,4 @@
-"""What a request costs beside its time: the replica's and Redis's processor, round trips; and memory."""
+"""Measure the CPU time and Redis reads of requests, and the memory of sessions."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -24,16 +24,16 @@ _AT_ONCE = "0.001"
 
 
 class Cost(NamedTuple):
-    """Of one request, on average."""
+    """The average cost of one request."""
 
     replica_cpu_us: float
     redis_cpu_us: float
     redis_reads: float
-    """How often Redis read from the connection: less than once a request, where requests share their round trips."""
+    """Reads from the socket by Redis; below 1 if requests share a round trip."""
 
 
 def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
-    """The cost of each of the requests whose number `run` returns."""
+    """Call `run`, which returns the number of requests, and return the cost of one."""
     client.config_resetstat()
     before, cpu_before = _info(client), cpu_seconds(pid)
     requests = run()
@@ -47,7 +47,7 @@ def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
 
 
 def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
-    """Of a live session with all its keys and index entries, and of one that has ended and been swept."""
+    """Return the memory of an active session with all its keys, and of a swept expired one."""
     client = redis.Redis.from_url(url)
     metadata = b'{"a":"%b"}' % (b"x" * (metadata_bytes - 8))
     empty = _emptied(client)
@@ -62,7 +62,7 @@ def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
 
 
 async def _swept(url: str) -> None:
-    """Sweep until nothing is left to sweep."""
+    """Sweep until no expired session is left."""
     client = redis_py_client(url, 10)
     metrics = Metrics()
     redis_client, events = (
@@ -77,7 +77,7 @@ async def _swept(url: str) -> None:
 
 
 def _emptied(client: "redis.Redis") -> int:
-    """The memory in use once everything is gone, and gone at once."""
+    """Delete all data and return the memory in use."""
     client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
     return _memory(client)
 

@@ -1,4 +1,4 @@
-"""The kinds of servers that sessions may lie on, beside one another: one server, Sentinel, a Cluster."""
+"""Run one Redis server, Sentinel and a Cluster at the same time."""
 
 import os
 import tempfile
@@ -13,9 +13,9 @@ from tests.sentinel_servers import SentinelServers
 
 @contextmanager
 def kinds() -> Iterator[dict[str, dict[str, str]]]:
-    """What a replica is told of each kind, by its name. All servers are on the core of Redis and the load.
+    """Yield the settings of a replica for each kind of Redis. All servers run on the core of the load generator.
 
-    Behind Sentinel there are a primary with two replicas, and three Sentinels; the Cluster has three primaries.
+    Sentinel has a primary, two replicas and three Sentinels; the Cluster has three primaries.
     """
     with ExitStack() as stack:
         behind_sentinel = stack.enter_context(_running(SentinelServers))
@@ -29,7 +29,6 @@ def kinds() -> Iterator[dict[str, dict[str, str]]]:
 
 @contextmanager
 def _running(make: Callable[[Path], SentinelServers | ClusterServers]) -> Iterator[str]:
-    """The URL of the servers."""
     with tempfile.TemporaryDirectory() as folder:
         servers = make(Path(folder))
         with _children_on(LOAD_CORE):
@@ -42,7 +41,7 @@ def _running(make: Callable[[Path], SentinelServers | ClusterServers]) -> Iterat
 
 @contextmanager
 def _children_on(core: int) -> Iterator[None]:
-    """Processes that are started meanwhile stay on one core."""
+    """Pin processes that start within the block to one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
     yield

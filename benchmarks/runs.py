@@ -1,4 +1,4 @@
-"""The runs: every verb beside the bare handler in the same round, memory, many stored sessions, and peers."""
+"""Measure requests, memory, stored sessions, kinds of Redis and other servers."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ CONNECTIONS = (1, 32, 256)
 USUAL_CONNECTIONS = 32
 STORED = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
-_CREATE_OTHERWISE: dict[str, dict[str, str]] = {
+_CREATE_VARIANTS: dict[str, dict[str, str]] = {
     "create, audit log off": {"SESSION_AUDIT_LOG": "off"},
     "create, caps per user and agent": {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"},
 }
-_ASKED_FOR = 2_000
+_REQUESTED_SESSIONS = 2_000
 _PAGES = 9
-_ASKED_FOR_OF_A_KIND = 300
+_SESSIONS_PER_KIND = 300
 _BARE = Target(["/fixed"])
 _CREATION = ("create", Target([SESSIONS], method="POST", body=new_session_body()), USUAL_CONNECTIONS)
 
@@ -34,19 +34,19 @@ _KEY, _ENTRY = new_key("benchmark", ["read"])
 _KEYED, _WITH_KEY = {"SESSION_API_KEYS": _ENTRY}, {"X-API-KEY": _KEY}
 _LIMITED = {"SESSION_RATE_PER_ADDRESS": "1000000/second"}
 _LIMITED_TWICE = {**_KEYED, **_LIMITED, "SESSION_RATE_PER_CALLER": "1000000/second"}
-_READ_OTHERWISE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+_READ_VARIANTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "get 200, request log off": ({"SESSION_LOG_LEVEL": "warning"}, {}),
     "get 200, API key": (_KEYED, _WITH_KEY),
     "get 200, limit per address": (_LIMITED, {}),
     "get 200, API key, limits per address and caller": (_LIMITED_TWICE, _WITH_KEY),
 }
-"""What is read from replicas that are set up otherwise: their settings, and the headers that they need."""
+"""Settings of replicas with another configuration, and the request headers that they need."""
 
 Row = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """Where the sessions lie, how long a run lasts, and how often it is repeated."""
+    """The Redis to use, the duration of a run in seconds, and the number of rounds."""
 
     redis_url: str
     seconds: float
@@ -61,17 +61,17 @@ class Plan(NamedTuple):
 
 
 def verbs(plan: Plan, numbers: Sequence[int] = CONNECTIONS) -> list[Row]:
-    """Each verb at each of these numbers of connections, as a share of the bare handler in the same round."""
+    """Measure each request with these numbers of connections, relative to the bare handler in the same round."""
     rounds: dict[tuple[str, int], list[Row]] = {}
     with ExitStack() as stack:
         bare = stack.enter_context(_bare())
         url, pid = stack.enter_context(_replica(plan))
-        otherwise = {
+        reading_variants = {
             name: (*stack.enter_context(_replica(plan, **settings)), headers)
-            for name, (settings, headers) in _READ_OTHERWISE.items()
+            for name, (settings, headers) in _READ_VARIANTS.items()
         }
-        creating = {
-            name: stack.enter_context(_replica(plan, **settings)) for name, settings in _CREATE_OTHERWISE.items()
+        creating_variants = {
+            name: stack.enter_context(_replica(plan, **settings)) for name, settings in _CREATE_VARIANTS.items()
         }
         single_calls = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
@@ -84,11 +84,11 @@ def verbs(plan: Plan, numbers: Sequence[int] = CONNECTIONS) -> list[Row]:
                     row = _costed(plan, url, pid, target, connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
                 reading = Target([f"{SESSIONS}/{opened(url)}"])
-                for name, (other_url, other_pid, headers) in otherwise.items():
+                for name, (other_url, other_pid, headers) in reading_variants.items():
                     target = reading._replace(headers=headers)
                     row = _costed(plan, other_url, other_pid, target, connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
-                for name, (other_url, other_pid) in creating.items():
+                for name, (other_url, other_pid) in creating_variants.items():
                     row = _costed(plan, other_url, other_pid, _CREATION[1], connections, alone)
                     rounds.setdefault((name, connections), []).append(row)
                 row = _row(plan.run(single_calls, reading, connections), alone)
@@ -103,7 +103,7 @@ def memory(plan: Plan) -> list[Row]:
 
 
 def stored_sessions(plan: Plan) -> list[Row]:
-    """Reads and heartbeats of ids drawn from all that are stored, and looks at all of them, as more and more are."""
+    """Measure reads and heartbeats of random sessions, lists and counts, with a growing number of stored sessions."""
     rows: list[Row] = []
     client = plan.client
     client.flushall()
@@ -111,7 +111,7 @@ def stored_sessions(plan: Plan) -> list[Row]:
     with _bare() as bare, _replica(plan) as (url, pid):
         for number in STORED:
             session_ids += stored(client, number - len(session_ids))
-            drawn = random.choices(session_ids, k=_ASKED_FOR)
+            drawn = random.choices(session_ids, k=_REQUESTED_SESSIONS)
             for name, target, connections in [*_of_many(drawn), *_of_all(url)]:
                 found = []
                 for _ in range(plan.rounds):
@@ -123,12 +123,12 @@ def stored_sessions(plan: Plan) -> list[Row]:
 
 
 def kinds_of_servers(plan: Plan) -> list[Row]:
-    """Reads, heartbeats and creations on each kind of servers, over sessions in many shards."""
+    """Measure reads, heartbeats and creations on each kind of Redis, with sessions in many shards."""
     rounds: dict[tuple[str, str], list[Row]] = {}
     with kinds() as environments, ExitStack() as stack:
         bare = stack.enter_context(_bare())
-        servers = {kind: stack.enter_context(_served(told)) for kind, told in environments.items()}
-        session_ids = {kind: [opened(url) for _ in range(_ASKED_FOR_OF_A_KIND)] for kind, (url, _) in servers.items()}
+        servers = {kind: stack.enter_context(_served(settings)) for kind, settings in environments.items()}
+        session_ids = {kind: [opened(url) for _ in range(_SESSIONS_PER_KIND)] for kind, (url, _) in servers.items()}
         for _ in range(plan.rounds):
             alone = plan.run(bare, _BARE)
             for kind, (url, pid) in servers.items():
@@ -141,15 +141,15 @@ def kinds_of_servers(plan: Plan) -> list[Row]:
 
 
 def peers(plan: Plan) -> list[Row]:
-    """Reading one session, by others and by this service, in turn."""
+    """Measure reading one session with other servers and with this service, alternately."""
     return [row for peer in PEERS for row in [_beside(plan, peer)]]
 
 
 def _beside(plan: Plan, peer: Any) -> Row:
     try:
         peer.install()
-    except MissingTool as why:
-        return {"what": peer.name, "absent": str(why)}
+    except MissingTool as error:
+        return {"what": peer.name, "absent": str(error)}
     environment = {"REDIS_URL": plan.redis_url, **peer.environment}
     server = http_server(peer.command, peer.probe_path, environment=environment, folder=peer.folder)
     with server as (peer_url, _), _replica(plan) as (url, _):
@@ -172,7 +172,7 @@ def _of_many(session_ids: list[str]) -> list[tuple[str, Target, int]]:
 
 
 def _of_all(url: str) -> list[tuple[str, Target, int]]:
-    """The first pages of a walk, one after the other; and the counts of health, which are a second old at most."""
+    """The first pages of a list, and health, whose counts are cached for a second."""
     return [("list, 100 per page", Target(pages(url, _PAGES)), 1), ("health", Target([f"{SESSIONS}/health"]), 1)]
 
 
@@ -198,7 +198,7 @@ def _row(measured: Measured, alone: Measured) -> Row:
 
 
 def _middle(rows: list[Row]) -> Row:
-    """The median of each column; of the share also the least and the greatest."""
+    """Return the median of each column, and the lowest and highest share."""
     middle: Row = {name: median(row[name] for row in rows) for name in rows[0]}
     shares = [row["share_of_bare"] for row in rows]
     return {**middle, "share_least": min(shares), "share_greatest": max(shares)}

@@ -1,4 +1,4 @@
-"""Sessions for the benchmark: opened over HTTP, or stored in their thousands by the service's own scripts."""
+"""Create sessions over HTTP, or many at once with the scripts of the service."""
 
 import json
 import urllib.request
@@ -30,7 +30,7 @@ def new_session_body() -> str:
 
 
 def opened(url: str) -> str:
-    """The id of a new session."""
+    """Create a session and return its id."""
     request = urllib.request.Request(
         url + SESSIONS, new_session_body().encode(), {"Content-Type": "application/json"}, method="POST"
     )
@@ -40,7 +40,7 @@ def opened(url: str) -> str:
 
 
 def pages(url: str, number: int) -> list[str]:
-    """The paths of the first pages of a listing, a hundred sessions each."""
+    """Return the paths of the first pages of a list, with 100 sessions each."""
     paths = [SESSIONS]
     while len(paths) < number:
         with urllib.request.urlopen(url + paths[-1], timeout=10) as response:
@@ -49,7 +49,7 @@ def pages(url: str, number: int) -> list[str]:
 
 
 def expired(url: str, client: "redis.Redis") -> str:
-    """The id of a session that has ended: its hash is gone, and its tombstone says since when."""
+    """Create a session, make it expire, and return its id."""
     session_id = opened(url)
     client.delete(_KEYS.session(session_id))
     client.hset(_KEYS.tombstone(session_id), "expiresAt", "1705314600000")
@@ -57,12 +57,12 @@ def expired(url: str, client: "redis.Redis") -> str:
 
 
 def targets(url: str, client: "redis.Redis") -> dict[str, Target]:
-    """What is measured, by name; create comes last, for it fills the store."""
+    """Return the requests to measure by name. `create` is last, because it fills Redis."""
     live = f"{SESSIONS}/{opened(url)}"
     return {
         "get 200": Target([live]),
-        "get 404": Target([f"{SESSIONS}/{uuid.uuid4()}"], refused=True),
-        "get 410": Target([f"{SESSIONS}/{expired(url, client)}"], refused=True),
+        "get 404": Target([f"{SESSIONS}/{uuid.uuid4()}"], is_rejected=True),
+        "get 410": Target([f"{SESSIONS}/{expired(url, client)}"], is_rejected=True),
         "heartbeat": Target([f"{live}/heartbeat"], method="POST"),
         "renew": Target([f"{live}/renew"], method="POST"),
         "create": Target([SESSIONS], method="POST", body=new_session_body()),
@@ -72,7 +72,7 @@ def targets(url: str, client: "redis.Redis") -> dict[str, Target]:
 def stored(
     client: "redis.Redis", number: int, metadata: bytes = b'{"channel":"web"}', timeout_minutes: str = "30"
 ) -> list[str]:
-    """Store that many sessions, each of a user of its own, and return their ids."""
+    """Store this number of sessions, each with its own user, and return their ids."""
     for script in (scripts.ADD_TO_INDEX, scripts.CREATE):
         client.script_load(script.text)
     session_ids = [str(uuid.uuid4()) for _ in range(number)]

@@ -1,4 +1,4 @@
-"""The service with a round trip of redis-py's for each request: what auto-pipelining is held against."""
+"""The service with one redis-py call per request, without pipelining."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Servers that others would build for the same question, each fetched by name and each optional."""
+"""Other servers that store sessions. Each one is optional and installed on demand."""
 
 import json
 import re
@@ -23,18 +23,18 @@ _NEW_SESSION = {
 
 
 class Peer(NamedTuple):
-    """One of them; `environment` is beside PORT, and REDIS_URL where it keeps its sessions in Redis."""
+    """A server. It also receives PORT and REDIS_URL in its environment."""
 
     name: str
     folder: Path
     command: Sequence[str]
     environment: Mapping[str, str]
     probe_path: str
-    """Answers 200 once it serves, with no session needed."""
+    """A path that returns 200 once the server is ready."""
     install: Callable[[], None]
-    """Does nothing where it is installed; raises MissingTool where it cannot be."""
+    """Install the server if it is missing. Raises MissingTool if that fails."""
     open_session: Callable[[str], Target]
-    """Creates a session at a base URL; the target reads it."""
+    """Create a session at a base URL; return a target that reads it."""
 
 
 def _install_fastapi() -> None:
@@ -65,10 +65,10 @@ def _run(command: Sequence[str], folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=_INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
-        raise MissingTool(f"its packages did not arrive in {_INSTALL_SECONDS} seconds") from None
+        raise MissingTool(f"the packages were not installed within {_INSTALL_SECONDS} seconds") from None
     except subprocess.CalledProcessError as failure:
-        said = re.search(r"^(?:npm )?error:? .*", failure.stderr, re.IGNORECASE | re.MULTILINE)
-        raise MissingTool(f"its packages could not be installed ({said[0] if said else failure})") from None
+        message = re.search(r"^(?:npm )?error:? .*", failure.stderr, re.IGNORECASE | re.MULTILINE)
+        raise MissingTool(f"the packages could not be installed ({message[0] if message else failure})") from None
 
 
 def _open_fastapi(url: str) -> Target:
@@ -87,7 +87,7 @@ def _open_elizaos(url: str) -> Target:
 
 
 def _created(url: str) -> tuple[dict[str, str], str]:
-    """The session that a peer made, and its cookie if there is one."""
+    """Create a session; return it with its cookie, if any."""
     request = urllib.request.Request(url, json.dumps(_NEW_SESSION).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=5) as response:
         return json.load(response), response.headers.get("Set-Cookie", "").partition(";")[0]

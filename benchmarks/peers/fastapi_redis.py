@@ -1,5 +1,5 @@
-"""A peer: the same session in FastAPI, uvicorn and redis-py, each as its own documentation shows it."""
-# FastAPI is in this peer's own environment only, so that a type checker may not see it.
+"""The same session with FastAPI, uvicorn and redis-py, as their documentation recommends."""
+# FastAPI is installed only in the environment of this server, so a type checker may not find it.
 # mypy: disable-error-code="import-not-found", allow-untyped-decorators
 
 import json
@@ -17,7 +17,7 @@ from redis.typing import EncodableT, FieldT
 
 
 class Wire(BaseModel):
-    """Members are camelCase in JSON."""
+    """A model with camelCase members in JSON."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 

@@ -1,17 +1,17 @@
-// A peer: the reference implementation's own session router, which keeps sessions in a Map of its process.
-// It is alone in its app, to its favour: its own server puts CORS, a rate limit and other checks before it.
+// The session router of the reference implementation, which keeps sessions in memory.
+// It runs without the CORS, rate limit and other middleware of its server.
 import { readFileSync, writeFileSync } from "node:fs";
 
 import express from "express";
 
-// The package is one bundle that does not export its session router; a copy that does lies beside it, so that what
-// the bundle imports is found.
+// The package is a bundle that does not export its session router. Write a copy that does next to it, so that its
+// imports resolve.
 const bundle = new URL(import.meta.resolve("@elizaos/server"));
 const opened = new URL("with-sessions-router.js", bundle);
 writeFileSync(opened, `${readFileSync(bundle)}\nexport { createSessionsRouter };\n`);
 const { createSessionsRouter } = await import(opened);
 
-// What creating a session asks of agents and of the message store; reading one asks nothing of either.
+// Stubs of the agents and the message store, which only the creation of a session uses.
 const agents = { getAgent: (agentId) => ({ agentId, getSetting: () => undefined }) };
 const messages = {
   messageServerId: "00000000-0000-0000-0000-000000000000",
@@ -24,5 +24,5 @@ app.use(express.json());
 app.use("/api/messaging", createSessionsRouter(agents, messages));
 app.listen(Number(process.env.PORT), "127.0.0.1");
 
-// The router listens for this signal to stop its timer, and a signal that is listened for no longer ends a process.
+// The router handles this signal to stop its timer, so the process must exit explicitly.
 process.once("SIGTERM", () => process.exit());

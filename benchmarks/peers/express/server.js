@@ -1,5 +1,5 @@
-// A peer: the same session in express-session and connect-redis, as their documentation shows them.
-// Every read costs Redis a GET and, as is their default, an EXPIRE: there a read keeps a session alive.
+// The same session with express-session and connect-redis, as their documentation recommends.
+// By default, a read extends the session, so it needs a GET and an EXPIRE.
 import { randomBytes } from "node:crypto";
 
 import { RedisStore } from "connect-redis";
