@@ -1,4 +1,4 @@
-"""The lines of redis-cli that the banner and `inspect` show, for each kind of URL."""
+"""redis-cli lines reach the same data as the service, for each kind of URL."""
 
 import pytest
 
@@ -8,18 +8,18 @@ SENTINEL = "redis+sentinel://user:hunter2@one:26380,two/main/3"
 CLUSTER = "rediss+cluster://user:hunter2@one:7001,two:7002"
 
 
-def test_behind_sentinels_the_first_is_asked_for_the_primary_within_the_line() -> None:
+def test_with_sentinel_the_line_queries_a_sentinel_for_the_primary() -> None:
     assert redis_cli(SENTINEL, "HGETALL", "session:{ab}:1") == (
         "redis-cli $(redis-cli -h one -p 26380 SENTINEL get-master-addr-by-name main | xargs printf -- '-h %s -p %s')"
         " --user user -n 3 HGETALL 'session:{ab}:1'"
     )
 
 
-def test_in_a_cluster_redis_cli_follows_the_slots() -> None:
+def test_in_a_cluster_the_line_follows_redirects() -> None:
     assert redis_cli(CLUSTER, "PTTL", "k") == "redis-cli -c -h one -p 7001 --tls --user user PTTL k"
 
 
-def test_a_sum_over_the_shards_is_one_line_too() -> None:
+def test_a_sum_over_all_shards_is_one_line() -> None:
     assert summed_over_shards(CLUSTER, "ZCARD", "sessions:{ }:expiry") == (
         r"printf 'ZCARD sessions:{%02x}:expiry\n' $(seq 0 255)"
         " | redis-cli -c -h one -p 7001 --tls --user user | awk '{ n += $1 } END { print n }'"
@@ -27,5 +27,5 @@ def test_a_sum_over_the_shards_is_one_line_too() -> None:
 
 
 @pytest.mark.parametrize("url", [SENTINEL, CLUSTER, "redis://user:hunter2@one"])
-def test_no_line_has_the_password(url: str) -> None:
+def test_a_line_does_not_contain_the_password(url: str) -> None:
     assert "hunter2" not in redis_cli(url, "PING")
