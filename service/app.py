@@ -59,7 +59,7 @@ def create_app(
     upkeep = StartupChecks(beside, keys, events)
     sweeper = Sweeper(beside, keys, events, metrics, retention_ms=settings.retention_ms)
     losses, delisting = LostSessions(beside, keys, events), IndexRemoval(beside, keys)
-    events.when_lost_is_met, events.when_left_behind = losses.met, delisting.left_behind
+    events.on_lost_session, events.on_index_entry_left = losses.met, delisting.left_behind
     relisting = IndexRepair(beside, keys, delisting, owner_index_lifetime_ms=settings.owner_index_lifetime_ms)
     reconciler = Reconciler(beside, keys, relisting, losses, metrics)
     degradation = HealthReasons(

@@ -29,6 +29,6 @@ async def age_counted(redis: Redis, session_id: str, by_ms: int, *owner_indexes:
     """The same of one that is counted: also what lies beside its lookups is of as long ago."""
     await age(redis, session_id, by_ms)
     for owner_index in owner_indexes:
-        for key in Keys("").beside(owner_index):
+        for key in Keys("").capped_index(owner_index):
             if await redis.zscore(key, session_id) is not None:
                 await redis.zincrby(key, -by_ms, session_id)

@@ -215,7 +215,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         asked_ms, session, answered_ms = self._timed(
             create_session(self._store, agent_id=agent, user_id=user, config=timeout._asdict(), metadata=metadata)
         )
-        now_ms = session.seen_at_ms
+        now_ms = session.read_at_ms
         life = Life(session.id, agent, user, metadata, now_ms, now_ms, now_ms, timeout, RETENTION_MS)
         assert asked_ms <= now_ms <= answered_ms
         assert session == model.seen(life, now_ms)
@@ -260,10 +260,10 @@ class SessionsInRedis(RuleBasedStateMachine):
         if life is None:
             assert answer == model.unknown(session_id)
         elif isinstance(answer, Session):
-            assert asked_ms <= answer.seen_at_ms <= answered_ms
-            expected, self._lives[session_id] = verb(life, answer.seen_at_ms)
+            assert asked_ms <= answer.read_at_ms <= answered_ms
+            expected, self._lives[session_id] = verb(life, answer.read_at_ms)
             assert answer == expected
-            assert answer.is_near_expiration is model.is_near_expiration(self._living(session_id), answer.seen_at_ms)
+            assert answer.is_near_expiration is model.is_near_expiration(self._living(session_id), answer.read_at_ms)
         else:
             outcomes = [verb(life, now_ms) for now_ms in (asked_ms - 1, answered_ms)]
             assert answer in [expected for expected, _ in outcomes]

@@ -34,7 +34,7 @@ def _limit(value: str) -> int:
 
 def _listing_cursor(value: str, info: ValidationInfo) -> Position:
     try:
-        session_filter, position = cursors.read(value)
+        session_filter, position = cursors.decode_position(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a page") from None
     if not _has_filters(info, session_filter):
@@ -44,7 +44,7 @@ def _listing_cursor(value: str, info: ValidationInfo) -> Position:
 
 def _revocation_cursor(value: str, info: ValidationInfo) -> Remainder:
     try:
-        owner_filter, remainder = cursors.read_rest(value)
+        owner_filter, remainder = cursors.decode_remainder(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a revocation") from None
     if not _has_filters(info, owner_filter):

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from service.errors import InvalidRequest, MalformedRequest, PayloadTooLarge, UnsupportedEncoding, UnsupportedMediaType
 from service.identifiers import parse_uuid
-from service.sessions.metadata import Patch, storable
+from service.sessions.metadata import MergePatch, encode_metadata
 from service.settings import MAX_BODY_BYTES, Settings
 from service.settings.sessions import Bounds
 
@@ -74,7 +74,7 @@ class _IntegerBeyond64Bits(float):
 Uuid = Annotated[str, BeforeValidator(parse_uuid)]
 Minutes = Annotated[int | float | None, BeforeValidator(_minutes)]
 Boolean = Annotated[bool | None, BeforeValidator(_boolean)]
-Metadata = Annotated[bytes, BeforeValidator(storable)]
+Metadata = Annotated[bytes, BeforeValidator(encode_metadata)]
 
 
 class _Body(BaseModel):
@@ -119,7 +119,7 @@ async def read_body(request: web.Request, model: type[_Model], settings: Setting
         raise InvalidRequest({_name(details): _message(details) for details in errors}) from None
 
 
-async def read_merge_patch(request: web.Request) -> Patch:
+async def read_merge_patch(request: web.Request) -> MergePatch:
     """Return the body as a JSON Merge Patch of an object. Raises the errors of `read_body`."""
     _require_content_type(request, _JSON, _MERGE_PATCH)
     patch = _parse_json(await _read(request))

@@ -62,9 +62,9 @@ def deleted_response(session_id: str) -> JsonResponse:
 def page_response(page: Page, next_cursor: str | None) -> JsonResponse:
     sessions = b",".join([session_json(session) for session in page.sessions])
     stats = {
-        "totalSessions": page.stats.listed,
+        "totalSessions": page.stats.total,
         "activeSessions": page.stats.active,
-        "expiredSessions": page.stats.ended,
+        "expiredSessions": page.stats.expired,
     }
     other_members = orjson.dumps({"total": page.total, "stats": stats, "nextCursor": next_cursor})[1:]
     return JsonResponse(b'{"sessions":[%b],%b' % (sessions, other_members))

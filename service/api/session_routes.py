@@ -54,8 +54,8 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     query = read_query(request, ListingQuery, user_id)
     _require_own_sessions(request, query.user_id)
     page = await request.app[LISTING].page(query.session_filter, query.limit, query.cursor)
-    page = page if user_id is None else page.alone()
-    return responses.page_response(page, cursors.written(page.wanted, page.next) if page.next else None)
+    page = page if user_id is None else page.for_user()
+    return responses.page_response(page, cursors.encode_position(page.filter, page.next) if page.next else None)
 
 
 @routes.delete(SESSIONS, permission=REVOKE, is_audited=True)
@@ -63,7 +63,7 @@ async def revoke(request: web.Request) -> web.StreamResponse:
     query = read_query(request, RevocationQuery)
     _require_own_sessions(request, query.user_id)
     revoked = await request.app[REVOCATION].revoke(query.owner_filter, query.cursor)
-    next_cursor = cursors.written_of_rest(query.owner_filter, revoked.rest) if revoked.rest else None
+    next_cursor = cursors.encode_remainder(query.owner_filter, revoked.remainder) if revoked.remainder else None
     return responses.revoked_response(revoked, next_cursor)
 
 

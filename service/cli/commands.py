@@ -196,9 +196,9 @@ class _CommandRun:
         """Revoke in batches and return the number of revoked sessions."""
         revoked = self._await(self._backend.revocation.revoke(owner_filter))
         number = revoked.number
-        while revoked.rest is not None:
+        while revoked.remainder is not None:
             self._print(f"{_sessions(number)} revoked so far.")
-            revoked = self._await(self._backend.revocation.revoke(owner_filter, revoked.rest))
+            revoked = self._await(self._backend.revocation.revoke(owner_filter, revoked.remainder))
             number += revoked.number
         return number
 

@@ -118,12 +118,12 @@ class Inspection:
         self._secret = secret
 
     async def overview(self, limit: int) -> OverviewReport:
-        counts, near_expiration = await self._counts.take_with_near()
+        counts, near_expiration = await self._counts.count_with_near_expiration()
         return OverviewReport(
             server=await self._server(),
-            counts=counts.total,
+            counts=counts.overall,
             near_expiration=near_expiration,
-            oldest_end_ms=await self._counts.oldest_end_ms(counts),
+            oldest_end_ms=await self._counts.oldest_expiry_ms(counts),
             listing=await self.listing(SessionFilter(), limit),
             expiry_keys=self._keys.expiry(" "),
             now_ms=max(counts.at_ms.values()),

@@ -42,7 +42,7 @@ def _overview(report: OverviewReport) -> dict[str, Any]:
     stats = {
         "activeSessions": report.counts.active,
         "nearExpiration": report.near_expiration,
-        "expiredSessions": report.counts.ended,
+        "expiredSessions": report.counts.expired,
         "oldestUnsweptMs": oldest_ms,
     }
     return {"server": report.server, "stats": stats, **_list_report(report.listing)}

@@ -44,7 +44,7 @@ def report_tables(report: Report, width: int) -> RenderableType:
 
 
 def _totals(report: OverviewReport) -> Table:
-    expired = str(report.counts.ended)
+    expired = str(report.counts.expired)
     if report.oldest_end_ms is not None:
         expired += f", the oldest {format_relative(report.oldest_end_ms, report.now_ms)}"
     return _pairs(

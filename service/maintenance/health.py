@@ -74,8 +74,8 @@ class Health:
         return None
 
     async def _count(self) -> Counts:
-        counted, near = await self._session_counts.take_with_near()
-        return Counts(counted.total.active, expiring_soon=near)
+        counted, near = await self._session_counts.count_with_near_expiration()
+        return Counts(counted.overall.active, expiring_soon=near)
 
     async def _look(self, looking: Awaitable[_T]) -> _T:
         try:

@@ -62,7 +62,7 @@ class HealthReasons:
             )
 
     def _of_losses(self) -> Iterator[Reason]:
-        lost = self._events.last_lost
+        lost = self._events.last_loss_at
         if lost is not None and time.monotonic() - lost <= LATELY_SECONDS:
             yield Reason(
                 "SESSIONS_LOST",

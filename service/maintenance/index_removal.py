@@ -99,7 +99,7 @@ class IndexRemoval:
         gone = [(suspect, age_ms) for suspect, age_ms in ages_ms if age_ms is not None]
         commands = [
             scripts.REMOVE_FROM_INDEX.command_with_keys(
-                self._keys.holding(suspect.owner_index), id=suspect.id, min_age_ms=age_ms
+                self._keys.keys_with_ids(suspect.owner_index), id=suspect.id, min_age_ms=age_ms
             )
             for suspect, age_ms in gone
         ]

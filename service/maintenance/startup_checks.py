@@ -46,7 +46,7 @@ class StartupChecks:
         """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""
         (mark,) = await self._redis.query(("GET", self._keys.layout))
         if mark is None and await self._set_mark() and self._layout_was_marked:
-            self._events.all_lost()
+            self._events.store_emptied()
         self._layout_was_marked = True
 
     async def _set_mark(self) -> bool:

@@ -18,7 +18,7 @@ from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS, Keys
-from service.sessions.owner_index import take_out
+from service.sessions.owner_index import remove_from_owner_indexes
 
 BATCH_PER_SHARD = 100
 
@@ -167,7 +167,7 @@ class Sweeper:
         for session in sessions:
             for owner_index in self._keys.owner_indexes(session.agent_id, session.user_id):
                 leaving[owner_index].append(session.id)
-        return await take_out(self._redis, self._keys, leaving, failures)
+        return await remove_from_owner_indexes(self._redis, self._keys, leaving, failures)
 
     async def _take_out(self, session_ids: Sequence[str], owners: Mapping[str, tuple[str, str]]) -> None:
         commands = [

@@ -1,1 +1,1 @@
-"""The life of a session in Redis: its verbs, its keys, its scripts, and who is told of its turns."""
+"""Sessions in Redis: their lifecycle, keys, Lua scripts, indexes, caps and events."""

@@ -1,8 +1,8 @@
-"""How a session gets a place among those of its user and its agent, where there are caps on them.
+"""Enforce caps on the live sessions of a user and of an agent.
 
-A lookup lists an id before its session lives, and until that has ended. So whoever is listed only where there are fewer
-than the cap, in the script that counts them, is never one too many: whatever other replicas do meanwhile, and whatever
-becomes of them. What is listed and lives no more is found when a lookup is full, and leaves it there and then.
+add_within_caps.lua adds an id to the owner indexes only below the caps, before the session is created. An id stays
+until its session has ended. So live sessions never exceed a cap, whatever other replicas do. When an index is at its
+cap, ids of ended sessions are removed from it.
 """
 
 import asyncio
@@ -11,179 +11,225 @@ from math import inf
 from typing import NamedTuple
 
 from service.errors import CreationContention, SessionLimitReached, StoreUnavailable
-from service.redis_client.client import RedisClient
-from service.redis_client.errors import CommandRejected, ScriptError, UnexpectedReply
+from service.redis_client.client import RedisClient, Reply, run_all
+from service.redis_client.errors import CommandRejected, ScriptError, UnderReplicated, UnexpectedReply
 from service.sessions import scripts
-from service.sessions.caps import Owner, owners_of
 from service.sessions.events import SessionEvents
-from service.sessions.eviction import Eviction
 from service.sessions.idempotency import AlreadyCreated
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
-from service.sessions.occupancy import LOOK_AGAIN_MS, LiveSession, Occupancy
+from service.sessions.occupancy import RECHECK_MS, CappedOwner, LiveSession, Occupancy, owners_of
 from service.sessions.owner_index import OwnerIndex
 from service.settings import Settings
 from service.settings.sessions import NO_CAP, Caps
 
-_MOST_UNKNOWN = 250
-"""How many of those not known to live are looked at together."""
+_MAX_UNVERIFIED = 250
+"""The most ids to verify together that are not known to be live."""
 
-_SAMPLE, _FRONT, _MOST_AT_ONCE = 16, 8, 250
-"""How many of those that are known to live are looked at before a session is refused, or some of them end for it.
+_SAMPLE_SIZE, _MIN_CANDIDATES, _MAX_CANDIDATES = 16, 8, 250
+"""How many ids of known live sessions to verify before a refusal, or before evictions."""
 
-They may have been lost, and those in front of the queue may have been active since.
-"""
-
-
-Unless = Callable[[], Awaitable[None]]
-"""Awaited before an id is refused, or a session ends for it. Raises CameFirst where it needs no place any more."""
+BeforeRefusal = Callable[[], Awaitable[None]]
+"""Awaited before a refusal or an eviction. Raises AlreadyCreated if another request has created the session."""
 
 
 class Full(NamedTuple):
-    """Whose lookup is full, how many it lists, which of them are not known to live, and some of those that are.
+    """An owner at their cap, the size of their index, ids not known to be live, and a selection of the others.
 
-    Where sessions are evicted, those are in front of the queue: each was active at its bound or later, and every one
-    behind them at the last bound or later.
+    For eviction, these candidates are the least recently active ones by the bounds known of them. Every other session
+    was active at the last bound or later.
     """
 
-    owner: Owner
-    number: int
-    unknown: list[str]
-    others: list[str]
+    owner: CappedOwner
+    size: int
+    unverified: list[str]
+    candidates: list[str]
     bounds_ms: list[float]
     last_bound_ms: float
 
     @property
-    def too_many(self) -> int:
-        return self.number - self.owner.cap + 1
+    def excess(self) -> int:
+        """How many sessions must end before one can be created."""
+        return self.size - self.owner.cap + 1
 
-    def news_in(self, living: Sequence[LiveSession]) -> list[LiveSession]:
-        """Those of whom more is known now. Without eviction there are no bounds, and nothing is news of the others."""
-        unknown, bounds_ms = set(self.unknown), dict(zip(self.others, self.bounds_ms, strict=False))
+    def changed(self, live: Sequence[LiveSession]) -> list[LiveSession]:
+        """Select the sessions about which more is known now."""
+        unverified, bounds_ms = set(self.unverified), dict(zip(self.candidates, self.bounds_ms, strict=False))
         return [
             session
-            for session in living
-            if session.id in unknown or bounds_ms.get(session.id, session.last_activity_ms) < session.last_activity_ms
+            for session in live
+            if session.id in unverified
+            or bounds_ms.get(session.id, session.last_activity_ms) < session.last_activity_ms
         ]
 
 
+class Eviction:
+    """Evicts the least recently active sessions of an owner at their cap.
+
+    Only a session's hash holds its last activity. A sorted set beside the owner index orders ids by lower bounds of it.
+    So the first ids are read, and a session is evicted if it was active before the bounds of all ids behind.
+    """
+
+    def __init__(
+        self, client: RedisClient, keys: Keys, events: SessionEvents, owner_index: OwnerIndex, occupancy: Occupancy
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._events = events
+        self._owner_index = owner_index
+        self._occupancy = occupancy
+
+    async def evict(self, owner: CappedOwner, live: Sequence[LiveSession], number: int, active_until_ms: float) -> None:
+        """Evict up to `number` of the owner's sessions, the least recently active first, active until then at most."""
+        by_activity = sorted(live, key=lambda session: session.last_activity_ms)
+        least_active = [session for session in by_activity if session.last_activity_ms <= active_until_ms]
+        await run_all(self._evict(owner, session) for session in least_active[:number])
+
+    async def _evict(self, owner: CappedOwner, session: LiveSession) -> None:
+        command = scripts.EVICT.command(
+            self._keys.of(session.id), id=session.id, owner_id=owner.id, last_activity=session.last_activity
+        )
+        try:
+            (reply,) = await self._client.execute(command)
+        except UnderReplicated as error:  # the session was evicted
+            await self._process(owner, session.id, error.replies[-1])
+            raise
+        await self._process(owner, session.id, reply)
+
+    async def _process(self, owner: CappedOwner, session_id: str, reply: Reply) -> None:
+        match reply:
+            case [b"evicted", agent_id, user_id]:
+                self._events.ended(session_id, "evicted", agent_id.decode(), user_id.decode())
+                await self._owner_index.remove(session_id, agent_id.decode(), user_id.decode())
+            case [b"expired", *_] | [b"missing"] | [b"lost"] | [b"other_owner"]:
+                await self._occupancy.remove(owner, [session_id])
+            case [b"active"]:
+                pass
+            case _:
+                raise UnexpectedReply(repr(reply))
+
+
 class CapEnforcer:
-    """Admits ids to lookups. One that is refused, or of which it is not known, is in none, or will soon be in none."""
+    """Adds ids of new sessions to owner indexes. Removes a refused id from all of them, immediately or later."""
 
     def __init__(
         self,
-        redis: RedisClient,
+        client: RedisClient,
         keys: Keys,
         events: SessionEvents,
-        owner_indexes: OwnerIndex,
+        owner_index: OwnerIndex,
         caps: Caps,
         settings: Settings,
     ) -> None:
-        self._redis = redis
+        self._client = client
         self._keys = keys
         self._events = events
-        self._owner_index = owner_indexes
+        self._owner_index = owner_index
         self._caps = caps
         self._owner_index_lifetime_ms = settings.owner_index_lifetime_ms
-        self._wait_seconds = settings.session_store_timeout_seconds
-        self._occupancy = Occupancy(redis, keys, wait_ms=round(self._wait_seconds * 1000))
-        self._eviction = Eviction(redis, keys, events, owner_indexes, self._occupancy)
-        self._locks = KeyedLock(self._wait_seconds)
+        self._timeout_seconds = settings.session_store_timeout_seconds
+        self._occupancy = Occupancy(client, keys, creation_ms=round(self._timeout_seconds * 1000))
+        self._eviction = Eviction(client, keys, events, owner_index, self._occupancy)
+        self._locks = KeyedLock(self._timeout_seconds)
 
-    async def admit(self, session_id: str, agent_id: str, user_id: str, unless: Unless) -> None:
-        """List an id that is to come to life.
+    async def admit(self, session_id: str, agent_id: str, user_id: str, before_refusal: BeforeRefusal) -> None:
+        """Add the id of a new session to the owner indexes.
 
-        Raises SessionLimitReached, CreationContention, StoreUnavailable, and what `unless` does.
+        Raises SessionLimitReached, CreationContention, StoreUnavailable and the errors of `before_refusal`.
         """
-        is_listed = False
+        is_added = False
         try:
-            for owners in self._together(owners_of(self._caps, self._keys, agent_id, user_id)):
-                await self._admit(session_id, owners, unless)
-                is_listed = True
+            for owners in self._groups(owners_of(self._caps, self._keys, agent_id, user_id)):
+                await self._admit(session_id, owners, before_refusal)
+                is_added = True
         except (SessionLimitReached, CreationContention, AlreadyCreated):
-            if is_listed:
+            if is_added:
                 await self._owner_index.remove(session_id, agent_id, user_id)
             raise
         except (CommandRejected, ScriptError):
             await self._owner_index.remove(session_id, agent_id, user_id)
             raise
-        except StoreUnavailable as error:  # what was sent may be carried out yet
-            self._events.left_behind(session_id, agent_id, user_id, error.cause)
+        except StoreUnavailable as error:  # Redis may still execute the command
+            self._events.index_entry_left(session_id, agent_id, user_id, error.cause)
             raise
 
-    def _together(self, owners: Sequence[Owner]) -> list[Sequence[Owner]]:
-        """Those whose lookups one script may reach: then an id is put into all or none."""
-        return [owners] if self._redis.supports_multi_slot else [[owner] for owner in owners]
+    def _groups(self, owners: Sequence[CappedOwner]) -> list[Sequence[CappedOwner]]:
+        """Group owners whose indexes one script can change together."""
+        return [owners] if self._client.supports_multi_slot else [[owner] for owner in owners]
 
-    async def _admit(self, session_id: str, owners: Sequence[Owner], unless: Unless) -> None:
-        full = await self._list(session_id, owners)
-        if full is not None and not full.unknown and not self._caps.evicts:
-            await self._find_room(full, unless)
-            full = await self._list(session_id, owners)
+    async def _admit(self, session_id: str, owners: Sequence[CappedOwner], before_refusal: BeforeRefusal) -> None:
+        full = await self._add(session_id, owners)
+        if full is not None and not full.unverified and not self._caps.evicts:
+            await self._make_room(full, before_refusal)
+            full = await self._add(session_id, owners)
         if full is None:
             return
         try:
-            async with self._locks.at(full.owner.owner_index) as others_came_first:
-                await self._admit_in_turn(session_id, owners, None if others_came_first else full, unless)
+            async with self._locks.hold(full.owner.owner_index) as has_waited:
+                await self._admit_in_turn(session_id, owners, None if has_waited else full, before_refusal)
         except TimeoutError:
             raise CreationContention(full.owner.kind, full.owner.id) from None
 
-    async def _admit_in_turn(self, session_id: str, owners: Sequence[Owner], full: Full | None, unless: Unless) -> None:
-        """What many would look at, or end, one does for all in this replica; other replicas may come between."""
+    async def _admit_in_turn(
+        self, session_id: str, owners: Sequence[CappedOwner], full: Full | None, before_refusal: BeforeRefusal
+    ) -> None:
+        """Make room for one creation of this replica at a time, so that each benefits from the verifications before."""
         clock = asyncio.get_running_loop().time
-        patient_until = clock() + self._wait_seconds
-        full, front = full or await self._list(session_id, owners), _FRONT
+        deadline = clock() + self._timeout_seconds
+        full, candidates = full or await self._add(session_id, owners), _MIN_CANDIDATES
         while full is not None:
-            if clock() > patient_until:
+            if clock() > deadline:
                 raise CreationContention(full.owner.kind, full.owner.id)
-            if not await self._find_room(full, unless):
-                await asyncio.sleep(LOOK_AGAIN_MS / 1000)
-            front = min(max(full.too_many, 2 * front), _MOST_AT_ONCE)
-            full = await self._list(session_id, owners, front=front)
+            if not await self._make_room(full, before_refusal):
+                await asyncio.sleep(RECHECK_MS / 1000)
+            candidates = min(max(full.excess, 2 * candidates), _MAX_CANDIDATES)
+            full = await self._add(session_id, owners, candidates=candidates)
 
-    async def _find_room(self, full: Full, unless: Unless) -> bool:
-        """Look whether what is listed lives, then do as the policy says; whether it is worth trying again at once.
+    async def _make_room(self, full: Full, before_refusal: BeforeRefusal) -> bool:
+        """Verify ids, then evict or refuse. Return whether to try again without a pause.
 
-        Raises SessionLimitReached where all places are taken and nobody has to leave.
+        Raises SessionLimitReached if the cap is reached and its policy is to deny.
         """
         owner = full.owner
-        seen = await self._occupancy.look(owner, {*full.unknown, *full.others})
-        await self._occupancy.keep(owner, full.news_in(seen.living))
-        if seen.left or len(full.unknown) == _MOST_UNKNOWN:
+        verified = await self._occupancy.verify(owner, {*full.unverified, *full.candidates})
+        await self._occupancy.record(owner, full.changed(verified.live))
+        if verified.removed or len(full.unverified) == _MAX_UNVERIFIED:
             return True
         if self._caps.evicts:
-            await unless()
-            await self._eviction.end_idlest(owner, seen.living, full.too_many, full.last_bound_ms)
-            return bool(seen.living)
-        if not seen.some_are_coming:
-            await unless()
-            self._events.denied(owner.kind)
+            await before_refusal()
+            await self._eviction.evict(owner, verified.live, full.excess, full.last_bound_ms)
+            return bool(verified.live)
+        if not verified.are_some_in_creation:
+            await before_refusal()
+            self._events.creation_denied(owner.kind)
             raise SessionLimitReached(owner.kind, owner.id, owner.cap)
         return False
 
-    async def _list(self, session_id: str, owners: Sequence[Owner], *, front: int = _FRONT) -> Full | None:
-        """List the id for all of them, or say who has no place, with so many in front of the queue."""
+    async def _add(
+        self, session_id: str, owners: Sequence[CappedOwner], *, candidates: int = _MIN_CANDIDATES
+    ) -> Full | None:
+        """Add the id to the owners' indexes, or return the first owner at their cap."""
         first_cap, second_cap = [*(owner.cap for owner in owners), NO_CAP][:2]
         command = scripts.ADD_WITHIN_CAPS.command_with_keys(
-            [key for owner in owners for key in self._keys.beside(owner.owner_index)],
+            [key for owner in owners for key in self._keys.capped_index(owner.owner_index)],
             id=session_id,
             owner_index_lifetime_ms=self._owner_index_lifetime_ms,
             first_cap=first_cap,
             second_cap=second_cap,
             evicts="true" if self._caps.evicts else "false",
-            max_unverified=_MOST_UNKNOWN,
-            max_candidates=front if self._caps.evicts else _SAMPLE,
+            max_unverified=_MAX_UNVERIFIED,
+            max_candidates=candidates if self._caps.evicts else _SAMPLE_SIZE,
         )
-        (answer,) = await self._redis.execute(command)
-        match answer:
+        (reply,) = await self._client.execute(command)
+        match reply:
             case [b"added"]:
                 return None
-            case [b"full", place, number, unknown, others]:
-                ids, texts = [session_id.decode() for session_id in unknown], [text.decode() for text in others]
+            case [b"full", number, size, unverified, found]:
+                ids, texts = [session_id.decode() for session_id in unverified], [text.decode() for text in found]
                 if not self._caps.evicts:
-                    return Full(owners[place], number, ids, texts, [], inf)
+                    return Full(owners[number], size, ids, texts, [], inf)
                 bounds_ms = [float(bound) for bound in texts[1::2]]
-                last_bound_ms = bounds_ms[-1] if len(bounds_ms) == front else inf
-                return Full(owners[place], number, ids, texts[::2], bounds_ms, last_bound_ms)
+                last_bound_ms = bounds_ms[-1] if len(bounds_ms) == candidates else inf
+                return Full(owners[number], size, ids, texts[::2], bounds_ms, last_bound_ms)
             case _:
-                raise UnexpectedReply(repr(answer))
+                raise UnexpectedReply(repr(reply))

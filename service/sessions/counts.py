@@ -1,4 +1,4 @@
-"""How many sessions there are: counted shard by shard, each in one moment and by the clock of its own server."""
+"""Count sessions, shard by shard."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,74 +6,77 @@ from typing import NamedTuple
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
-from service.sessions.index_scan import BEGINNING, Stretch, entries_of
+from service.sessions.index_scan import BEGINNING, IndexRange, read_ranges
 from service.sessions.keys import SHARDS, Keys
 
-_SHARDS_AT_ONCE = 32
-"""As many as one script counts where they lie together: Redis does nothing else meanwhile."""
+_SHARDS_PER_SCRIPT = 32
+"""Redis does nothing else while a script counts."""
 
 
 class ShardCount(NamedTuple):
-    """Sessions that live, and those that have ended and are not swept yet."""
+    """The number of live sessions, and of expired sessions that are not swept yet."""
 
     active: int
-    ended: int
+    expired: int
 
     @property
-    def listed(self) -> int:
-        return self.active + self.ended
+    def total(self) -> int:
+        return self.active + self.expired
 
 
 class CountsByShard(NamedTuple):
-    """The tallies of all shards, in their order, and by shard the instant, in milliseconds, at which each was taken."""
+    """The count of each shard, and the time of its server at which it was taken."""
 
     shards: Mapping[str, ShardCount]
     at_ms: Mapping[str, int]
 
     @property
-    def total(self) -> ShardCount:
+    def overall(self) -> ShardCount:
         return ShardCount(*map(sum, zip(*self.shards.values(), strict=True)))
 
 
 class SessionCounts:
-    """Counts over `lane`, which should not be the requests' own. The commands that it takes do not grow in number."""
+    """Counts sessions, in a number of commands that does not grow with them. Use a client other than for requests."""
 
-    def __init__(self, redis: RedisClient, keys: Keys) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
         self._keys = keys
-        together = _SHARDS_AT_ONCE if redis.supports_multi_slot else 1
-        self._groups = [SHARDS[start : start + together] for start in range(0, len(SHARDS), together)]
+        group_size = _SHARDS_PER_SCRIPT if client.supports_multi_slot else 1
+        self._groups = [SHARDS[start : start + group_size] for start in range(0, len(SHARDS), group_size)]
 
-    async def take(self) -> CountsByShard:
-        counted, _ = await self._take(near="false")
-        return counted
+    async def count(self) -> CountsByShard:
+        counts, _ = await self._count(counts_near="false")
+        return counts
 
-    async def take_with_near(self) -> tuple[CountsByShard, int]:
-        """The same, and how many of those that live are near their end: it costs twice as much."""
-        return await self._take(near="true")
+    async def count_with_near_expiration(self) -> tuple[CountsByShard, int]:
+        """Count, and also return how many live sessions are near their expiration. This doubles the cost."""
+        return await self._count(counts_near="true")
 
-    async def _take(self, near: str) -> tuple[CountsByShard, int]:
-        commands = [scripts.COUNT.command_with_keys(self._indexes(group), counts_near=near) for group in self._groups]
-        tallies, instants, all_near = dict[str, ShardCount](), dict[str, int](), 0
-        for group, answer in zip(self._groups, await self._redis.query(*commands), strict=True):
-            match answer:
-                case [b"counts", now_ms, number_near, counts]:
-                    listed, ended = counts[::2], counts[1::2]
-                    tallies |= zip(group, map(ShardCount, map(int.__sub__, listed, ended), ended), strict=True)
-                    instants |= dict.fromkeys(group, now_ms)
-                    all_near += number_near
+    async def oldest_expiry_ms(self, counts: CountsByShard) -> int | None:
+        """Return when the longest expired session that is not swept yet expired."""
+        unswept = [shard for shard, count in counts.shards.items() if count.expired]
+        ranges = [IndexRange(self._keys.expiry(shard), BEGINNING, 1) for shard in unswept]
+        heads = await read_ranges(self._client, ranges)
+        expiries = [
+            (int(float(entry.score)), shard) for shard, head in zip(unswept, heads, strict=True) for entry in head
+        ]
+        return min((expiry_ms for expiry_ms, shard in expiries if expiry_ms <= counts.at_ms[shard]), default=None)
+
+    async def _count(self, counts_near: str) -> tuple[CountsByShard, int]:
+        commands = [
+            scripts.COUNT.command_with_keys(self._indexes(group), counts_near=counts_near) for group in self._groups
+        ]
+        shards, at_ms, near_expiration = dict[str, ShardCount](), dict[str, int](), 0
+        for group, reply in zip(self._groups, await self._client.query(*commands), strict=True):
+            match reply:
+                case [b"counts", now_ms, near, numbers]:
+                    totals, expired = numbers[::2], numbers[1::2]
+                    shards |= zip(group, map(ShardCount, map(int.__sub__, totals, expired), expired), strict=True)
+                    at_ms |= dict.fromkeys(group, now_ms)
+                    near_expiration += near
                 case _:
-                    raise UnexpectedReply(repr(answer))
-        return CountsByShard(tallies, instants), all_near
+                    raise UnexpectedReply(repr(reply))
+        return CountsByShard(shards, at_ms), near_expiration
 
     def _indexes(self, group: Sequence[str]) -> list[str]:
         return [key for shard in group for key in (self._keys.expiry(shard), self._keys.warning(shard))]
-
-    async def oldest_end_ms(self, counted: CountsByShard) -> int | None:
-        """When that session ended which has waited longest to be swept; None where none waits."""
-        waiting = [shard for shard, tally in counted.shards.items() if tally.ended]
-        fronts = await entries_of(self._redis, [Stretch(self._keys.expiry(shard), BEGINNING, 1) for shard in waiting])
-        ends = [
-            (int(float(entry.score)), shard) for shard, front in zip(waiting, fronts, strict=True) for entry in front
-        ]
-        return min((end_ms for end_ms, shard in ends if end_ms <= counted.at_ms[shard]), default=None)

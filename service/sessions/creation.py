@@ -21,8 +21,15 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
 from service.sessions.policies import AssumedPolicy, Policies, Policy, policy_from
-from service.sessions.replies import MISSING, error_for_reply
-from service.sessions.session import NewSession, Session, as_stored, new_session_id, session_from
+from service.sessions.session import (
+    MISSING,
+    NewSession,
+    Session,
+    as_stored,
+    error_for_reply,
+    new_session_id,
+    session_from,
+)
 from service.settings import Settings
 
 MAX_ATTEMPTS = 64
@@ -46,7 +53,7 @@ class SessionCreation:
 
     def __init__(
         self,
-        redis: RedisClient,
+        client: RedisClient,
         keys: Keys,
         events: SessionEvents,
         policies: Policies,
@@ -55,7 +62,7 @@ class SessionCreation:
         records: IdempotencyRecords,
         settings: Settings,
     ) -> None:
-        self._redis = redis
+        self._client = client
         self._keys = keys
         self._events = events
         self._policies = policies
@@ -81,7 +88,7 @@ class SessionCreation:
     async def _create_in_turn(self, request: NewSession, record: IdempotencyRecord) -> Session | FirstCreation:
         """Let one request per key and replica create, so that the others do not take places under a cap."""
         try:
-            async with self._locks.at(record.digest) as has_waited:
+            async with self._locks.hold(record.digest) as has_waited:
                 first = await self._records.first(record) if has_waited else None
                 return first or await self._create(request, record)
         except AlreadyCreated as other:
@@ -138,7 +145,7 @@ class SessionCreation:
         if self._cap_enforcer is None:
             owner_indexes = (self._keys.agent(agent_id), self._keys.user(user_id))
             additions = [self._owner_index.add_command(owner_index, draft.session_id) for owner_index in owner_indexes]
-        policy, *_, reply = await self._redis.execute_ordered(
+        policy, *_, reply = await self._client.execute_ordered(
             self._policies.read_command(agent_id), *additions, self._create_command(draft, assumed)
         )
         return policy_from(policy), reply
@@ -206,9 +213,9 @@ class SessionCreation:
             keys = self._keys.with_record(session_id, record.digest)
             command = scripts.DELETE_WITH_RECORD.command(keys, id=session_id, owner_id="")
         try:
-            (reply,) = await self._redis.execute(command)
+            (reply,) = await self._client.execute(command)
         except StoreUnavailable as error:
-            self._events.left_behind(session_id, request.agent_id, request.user_id, error.cause)
+            self._events.index_entry_left(session_id, request.agent_id, request.user_id, error.cause)
             raise
         await self._owner_index.remove(session_id, request.agent_id, request.user_id)
         return reply

@@ -1,4 +1,4 @@
-"""What happens to sessions, said once and told to the log and the metrics."""
+"""Report what happens to sessions to the log, the metrics and the audit."""
 
 import time
 from collections.abc import Callable
@@ -9,115 +9,112 @@ from service.observability.log import REQUEST_ID
 from service.observability.metrics import END_REASONS, RENEWAL_TRIGGERS, Metrics
 from service.settings.observability import LogLevel
 
-_VERBS = {"put": "put", "deleted": "delete"}
-_DOERS = {
+_POLICY_ACTIONS = {"put": "policy.put", "deleted": "policy.delete"}
+_ACTORS = {
     **dict.fromkeys(("inactivity", "max_duration", "unknown"), lambda: Actor("sweeper")),
     "lost": lambda: Actor("service"),
 }
-"""Of ends that nobody asked for."""
+"""The actor of ends that no request caused, by reason."""
 
 
 class SessionEvents:
-    """Told of every turn in a session's life. Ids reach the log only as a keyed hash, metadata never."""
+    """Has one method per event. The log contains ids only as keyed hashes, and never metadata."""
 
     def __init__(self, metrics: Metrics, log: EventLog, audit: AuditLog | None = None) -> None:
         self._metrics = metrics
         self._log = log
-        self._audit = _leave_it if audit is None else audit.record
+        self._audit = _ignore if audit is None else audit.record
         self._created = log.bind("info", "session created")
-        self._creation_repeated = log.bind("info", "session creation repeated")
-        self._renewed_by_hand = log.bind("info", "session renewed", trigger="manual")
+        self._creation_replayed = log.bind("info", "session creation replayed")
+        self._renewed_manually = log.bind("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.bind("debug", "session renewed", trigger="activity")
         self._changed = {what: log.bind("info", "session changed", what=what) for what in ("timeout", "metadata")}
         self._ended = {reason: log.bind(_level(reason), "session ended", reason=reason) for reason in END_REASONS}
-        self._lost_met = log.bind("warning", "a session is gone before its end: evicted, lost or removed by hand")
+        self._lost_session_requested = log.bind(
+            "warning", "a requested session was lost before its expiry: evicted, lost by Redis or deleted by hand"
+        )
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in RENEWAL_TRIGGERS}
-        self.last_lost: float | None = None
-        """When a lost session was last noticed, on the monotonic clock in seconds."""
-        self.when_lost_is_met: Callable[[str], None] = _leave_it
-        """Called with the id of each lost session that a request met, for someone to see to it afterwards."""
-        self.when_left_behind: Callable[[str, str, str], None] = _leave_it
-        """Likewise with the ids of each session that may still be listed, its agent and its user."""
+        self.last_loss_at: float | None = None
+        """When a lost session was last found, in seconds of the monotonic clock."""
+        self.on_lost_session: Callable[[str], None] = _ignore
+        """Called with the id of a lost session that a request named."""
+        self.on_index_entry_left: Callable[[str, str, str], None] = _ignore
+        """Called with the ids of an ended session, its agent and its user, if owner indexes may still contain it."""
 
     def created(self, session_id: str, agent_id: str, user_id: str) -> None:
         self._metrics.created.inc()
         self._write(self._created, session_id)
         self._audit("session.create", session=session_id, agent=agent_id, user=user_id)
 
-    def creation_repeated(self, session_id: str) -> None:
-        """It had been created before, and its client was told so."""
-        self._write(self._creation_repeated, session_id)
+    def creation_replayed(self, session_id: str) -> None:
+        self._write(self._creation_replayed, session_id)
 
-    def renewed_by_hand(self, session_id: str) -> None:
+    def creation_denied(self, limit: str) -> None:
+        """Report a creation beyond a cap. `limit` is `user` or `agent`."""
+        self._metrics.denied.labels(limit).inc()
+
+    def renewed_manually(self, session_id: str) -> None:
         self._renewals["manual"].inc()
-        self._write(self._renewed_by_hand, session_id)
+        self._write(self._renewed_manually, session_id)
 
     def renewed_by_activity(self, session_id: str) -> None:
         self._renewals["activity"].inc()
         self._write(self._renewed_by_activity, session_id)
 
     def changed(self, session_id: str, what: str) -> None:
-        """`what` is `timeout` or `metadata`."""
+        """Report a change. `what` is `timeout` or `metadata`."""
         self._write(self._changed[what], session_id)
 
     def ended(self, session_id: str, reason: str, agent_id: str | None = None, user_id: str | None = None) -> None:
-        """`reason`: inactivity, max_duration, deleted, revoked, evicted, lost, or unknown where its tombstone is gone.
+        """Report an end, with the agent and the user if they are known.
 
-        One that only a newer version beside this one knows counts as unknown too. The agent and the user are given
-        where they are known.
+        `reason` is one of END_REASONS. A reason of a newer release counts as unknown, and so does a missing tombstone.
         """
         reason = reason if reason in self._ended else "unknown"
         self._metrics.ended.labels(reason).inc()
         if reason == "lost":
-            self.last_lost = time.monotonic()
+            self.last_loss_at = time.monotonic()
         self._write(self._ended[reason], session_id)
-        doer = _DOERS.get(reason)
-        self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, actor=doer)
+        actor = _ACTORS.get(reason)
+        self._audit("session.end", session=session_id, agent=agent_id, user=user_id, reason=reason, actor=actor)
 
-    def denied(self, limit: str) -> None:
-        """A session was not created, for as many of its user, or of its agent, live as may; `limit` says which."""
-        self._metrics.denied.labels(limit).inc()
-
-    def lost_met(self, session_id: str) -> None:
-        """A request asked for a session that is gone before its end: its hash was evicted, lost or removed by hand."""
+    def lost_session_requested(self, session_id: str) -> None:
+        """Report a request for a session whose hash disappeared before its expiry."""
         self._metrics.lost_met.inc()
-        self.last_lost = time.monotonic()
-        self._write(self._lost_met, session_id)
-        self.when_lost_is_met(session_id)
+        self.last_loss_at = time.monotonic()
+        self._write(self._lost_session_requested, session_id)
+        self.on_lost_session(session_id)
 
-    def left_behind(self, session_id: str, agent_id: str, user_id: str, why: str) -> None:
-        """A session has ended, and it is not known whether its lookups list it still."""
-        self._log.log(
-            "info", "an ended session may stay in its lookups for now", **self._hashes(session=session_id), why=why
-        )
-        self.when_left_behind(session_id, agent_id, user_id)
+    def index_entry_left(self, session_id: str, agent_id: str, user_id: str, cause: str) -> None:
+        """Report an ended session that its owner indexes may still contain."""
+        fields = self._hashes(session=session_id)
+        self._log.log("info", "owner indexes may contain an ended session for now", **fields, cause=cause)
+        self.on_index_entry_left(session_id, agent_id, user_id)
 
-    def all_lost(self) -> None:
-        """The data is gone as a whole: the server came back without it, or someone flushed it."""
-        self.last_lost = time.monotonic()
-        self._log.log("warning", "the session store was emptied: every session it held is lost")
+    def store_emptied(self) -> None:
+        """Report that Redis lost all data, by a restart without persistence or by FLUSHALL."""
+        self.last_loss_at = time.monotonic()
+        self._log.log("warning", "the session store was emptied: all of its sessions are lost")
 
     def revoked(self, agent_id: str | None, user_id: str | None, number: int, *, more: bool) -> None:
-        """A call ended so many sessions of an agent, of a user, or between the two; more may be left."""
-        self._log.log(
-            "info", "sessions revoked", **self._hashes(agent=agent_id, user=user_id), number=number, more=more
-        )
+        """Report a call of a bulk revocation, and whether sessions are left for another call."""
+        fields = self._hashes(agent=agent_id, user=user_id)
+        self._log.log("info", "sessions revoked", **fields, number=number, more=more)
         self._audit("sessions.revoke", agent=agent_id, user=user_id, number=number, more=more)
 
     def policy_changed(self, agent_id: str, how: str) -> None:
-        """`how` is `put` or `deleted`."""
+        """Report a change of an agent's policy. `how` is `put` or `deleted`."""
         self._log.log("info", "policy changed", **self._hashes(agent=agent_id), how=how)
-        self._audit(f"policy.{_VERBS[how]}", agent=agent_id)
+        self._audit(_POLICY_ACTIONS[how], agent=agent_id)
 
     def _hashes(self, **ids: str | None) -> dict[str, str]:
-        return {name: self._log.secret.hash_id(given) for name, given in ids.items() if given is not None}
+        return {name: self._log.secret.hash_id(value) for name, value in ids.items() if value is not None}
 
     def _write(self, write: WriteEvent, session_id: str) -> None:
         write(REQUEST_ID.get(None), session_id, None)
 
 
-def _leave_it(*_: str, **__: object) -> None:
-    """Nobody sees to it."""
+def _ignore(*_: str, **__: object) -> None: ...
 
 
 def _level(reason: str) -> LogLevel:

@@ -1,7 +1,6 @@
-"""Records: which session came of the first creation with a client's key, so that repeating it makes no other.
+"""Idempotency records: which session the first creation with an Idempotency-Key created.
 
-A record lies in the slot of its session and is written with it, and so it is one of both or neither. It outlives the
-session: what was once created is not created again, whatever has become of it.
+create.lua writes a record together with its session, in the same slot. The record outlives the session.
 """
 
 import json
@@ -16,19 +15,19 @@ from service.sessions.session import NewSession
 from service.shared_secret import SharedSecret
 
 _FIELDS = (b"sessionId", b"fingerprint")
-_OF_KEYS = b"idempotency"
-_OF_REQUESTS = b"fingerprint"
+_KEY_DIGEST = b"idempotency"
+_REQUEST_DIGEST = b"fingerprint"
 
 
 class IdempotencyKey(NamedTuple):
-    """A client's name for one creation, among those of the same caller; nobody is told it."""
+    """A key that a client chose for one creation. Keys of different callers are unrelated."""
 
     caller: str
     key: str
 
 
 class IdempotencyRecord(NamedTuple):
-    """Where it will be written which session was created, by which request, and for how long."""
+    """A record to be written: a digest of the key, a fingerprint of the request, and the lifetime."""
 
     digest: str
     fingerprint: str
@@ -40,14 +39,14 @@ class IdempotencyRecord(NamedTuple):
 
 
 class FirstCreation(NamedTuple):
-    """What was written by whoever came first: the session, and the fingerprint of the request."""
+    """The session that the first request with a key created, and the fingerprint of that request."""
 
     session_id: str
     fingerprint: str
 
 
-class AlreadyCreated(Exception):  # noqa: N818  (it is an answer)
-    """Another has created the session while this creation was looking for its place."""
+class AlreadyCreated(Exception):  # noqa: N818  (not an error)
+    """Another request with the same key created the session during this creation."""
 
     def __init__(self, first: FirstCreation) -> None:
         super().__init__(first.session_id)
@@ -55,35 +54,34 @@ class AlreadyCreated(Exception):  # noqa: N818  (it is an answer)
 
 
 class IdempotencyRecords:
-    """Keys and requests are kept as keyed hashes: nobody can try which they were."""
+    """Reads records. Keys and requests are stored as digests with the shared secret."""
 
-    def __init__(self, redis: RedisClient, keys: Keys, secret: SharedSecret, *, lifetime_ms: int) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, keys: Keys, secret: SharedSecret, *, lifetime_ms: int) -> None:
+        self._client = client
         self._keys = keys
         self._secret = secret
-        self._life_ms = lifetime_ms
+        self._lifetime_ms = lifetime_ms
 
-    def record_of(self, key: IdempotencyKey, new_session: NewSession) -> IdempotencyRecord:
-        """Raises StoreUnavailable while the secret is not known."""
-        digest = self._secret.digest(json.dumps(key), purpose=_OF_KEYS)
-        return IdempotencyRecord(
-            digest, self._secret.digest(_in_one_form(new_session), purpose=_OF_REQUESTS), self._life_ms
-        )
+    def record_of(self, key: IdempotencyKey, request: NewSession) -> IdempotencyRecord:
+        """Build the record of a request. Raises StoreUnavailable while the shared secret is not loaded."""
+        digest = self._secret.digest(json.dumps(key), purpose=_KEY_DIGEST)
+        fingerprint = self._secret.digest(_canonical(request), purpose=_REQUEST_DIGEST)
+        return IdempotencyRecord(digest, fingerprint, self._lifetime_ms)
 
     async def first(self, record: IdempotencyRecord) -> FirstCreation | None:
-        """Raises StoreUnavailable."""
-        (session_id, fingerprint), _ = await self._redis.read_hash(self._keys.record(record.digest), _FIELDS)
+        """Read the first creation with this record, if there was one."""
+        (session_id, fingerprint), _ = await self._client.read_hash(self._keys.record(record.digest), _FIELDS)
         return None if session_id is None else FirstCreation(session_id.decode(), (fingerprint or b"").decode())
 
     async def await_replication(self, record: IdempotencyRecord) -> None:
-        """Where changes wait for replicas, wait until they have it, and its session. Raises StoreUnavailable."""
-        await self._redis.execute(scripts.AWAIT_REPLICATION.command(RecordKeys(self._keys.record(record.digest))))
+        """Wait until replicas have the record and its session, if the settings require it. Raises StoreUnavailable."""
+        await self._client.execute(scripts.AWAIT_REPLICATION.command(RecordKeys(self._keys.record(record.digest))))
 
 
-def _in_one_form(new_session: NewSession) -> str:
-    """The same for all requests that ask for the same: members have no order.
+def _canonical(request: NewSession) -> str:
+    """Serialize a request so that the order of members does not matter.
 
-    Metadata is written by itself: it may be nested as deeply as can be written, and no deeper within a list.
+    Metadata is a separate JSON text: inside a list it would exceed the nesting that orjson supports.
     """
-    parts = (*new_session[:-1], orjson.loads(new_session.metadata))
+    parts = (*request[:-1], orjson.loads(request.metadata))
     return "\n".join([orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode() for part in parts])

@@ -1,4 +1,4 @@
-"""Reading an index in its own order, from any place in it: ids by score, and by their bytes where scores are equal."""
+"""Read indexes in their order: by score, and by the bytes of the id for equal scores."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,53 +7,50 @@ from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
 
-Order = tuple[float, str]
-
 
 class Entry(NamedTuple):
-    """An id and its score as Redis writes it; and the place in the index that it has, or had while it was there."""
+    """An id and its score as Redis formats it. Also a position in the index, even after the entry is removed."""
 
     score: str
     id: str
 
     @property
-    def order(self) -> Order:
+    def order(self) -> tuple[float, str]:
         return float(self.score), self.id
 
 
 BEGINNING = Entry("-inf", "")
 
 
-class Stretch(NamedTuple):
-    """Up to `number` entries of the index with the key `ids`, the first of them after a place."""
+class IndexRange(NamedTuple):
+    """Up to `limit` entries of the index with the key `ids`, behind a position."""
 
     ids: str
     after: Entry
-    number: int
+    limit: int
 
 
-async def entries_of(redis: RedisClient, stretches: Sequence[Stretch]) -> list[list[Entry]]:
-    """The entries of each stretch."""
+async def read_ranges(client: RedisClient, ranges: Sequence[IndexRange]) -> list[list[Entry]]:
     commands = [
-        scripts.LIST.command(stretch, score=stretch.after.score, id=stretch.after.id, limit=stretch.number)
-        for stretch in stretches
+        scripts.LIST.command(range_, score=range_.after.score, id=range_.after.id, limit=range_.limit)
+        for range_ in ranges
     ]
-    return [_entries(answer) for answer in await redis.query(*commands)] if commands else []
+    return [_entries(reply) for reply in await client.query(*commands)] if commands else []
 
 
-async def last_of(redis: RedisClient, index: str) -> Entry | None:
-    """The last entry of an index; None where there are none."""
-    while ids := (await redis.query(("ZRANGE", index, -1, -1)))[0]:
-        (score,) = await redis.query(("ZSCORE", index, ids[0]))
-        if score is not None:  # else it has left meanwhile, and another is the last
+async def read_last(client: RedisClient, index: str) -> Entry | None:
+    """Read the last entry of an index, if there is one."""
+    while ids := (await client.query(("ZRANGE", index, -1, -1)))[0]:
+        (score,) = await client.query(("ZSCORE", index, ids[0]))
+        if score is not None:  # otherwise the entry has just been removed
             return Entry(f"{float(score):.17g}", ids[0].decode())
     return None
 
 
-def _entries(answer: Reply) -> list[Entry]:
-    match answer:
+def _entries(reply: Reply) -> list[Entry]:
+    match reply:
         case [b"entries", [*flat]]:
             texts = iter([text.decode() for text in flat])
             return [Entry(score, session_id) for session_id, score in zip(texts, texts, strict=True)]
         case _:
-            raise UnexpectedReply(repr(answer))
+            raise UnexpectedReply(repr(reply))

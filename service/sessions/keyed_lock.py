@@ -1,4 +1,4 @@
-"""Turns: those in a replica who would change the same thing do it one after the other, not at one another's cost."""
+"""A lock per key, within one process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,24 +7,23 @@ from weakref import WeakValueDictionary
 
 
 class KeyedLock:
-    """Turns at whatever has a name, in the order of coming. A name is known for as long as somebody wants its turn."""
+    """Locks by key, granted in the order of arrival. A key is forgotten when nothing uses it any more."""
 
-    def __init__(self, wait_seconds: float) -> None:
-        self._wait_seconds = wait_seconds
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def at(self, name: str) -> AsyncIterator[bool]:
-        """Whether others came first. Raises TimeoutError where the turn does not come while there is patience."""
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        waits = lock.locked()
-        async with asyncio.timeout(self._wait_seconds):
+    async def hold(self, key: str) -> AsyncIterator[bool]:
+        """Hold the lock of a key, and yield whether it had to wait. Raises TimeoutError."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        has_waited = lock.locked()
+        async with asyncio.timeout(self._timeout_seconds):
             await lock.acquire()
         try:
-            yield waits
+            yield has_waited
         finally:
             lock.release()
 
     def __len__(self) -> int:
-        """How many names are known."""
         return len(self._locks)

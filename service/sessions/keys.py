@@ -1,64 +1,55 @@
-"""The only speller of keys: how the service's data lies in Redis.
+"""The data model: every key in Redis, and the names of keys.
 
-Every name begins with `SESSION_KEY_PREFIX` (default: nothing). `{ab}`, the first two characters of a session's id, is
-a hash tag: everything about one session lies in one slot of a Redis Cluster. All instants are milliseconds of Redis's
-own clock.
+Names begin with SESSION_KEY_PREFIX, which is empty by default. `{ab}` is a hash tag with the first two characters of the
+session id, the *shard*: all keys with the same tag are in one slot of a Redis Cluster. Times are milliseconds of the
+Redis server's clock.
 
-| key | type | holds | dies |
+| key | type | fields or members | lifetime |
 |---|---|---|---|
-| `session:{ab}:<id>` | hash | agentId userId createdAt lastActivity renewedAt expiresAt timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes renewalCount revision metadata | at expiresAt: its TTL is the time remaining |
-| `session:{ab}:<id>:tombstone` | hash | agentId userId expiresAt reason | at expiresAt + the tombstone retention |
-| `sessions:{ab}:expiry` | zset | id by expiresAt | never; a member leaves when its session is deleted, or swept after its end |
-| `sessions:{ab}:warning` | zset | id by expiresAt less the warning threshold | never; likewise |
-| `sessions:{ab}:created` | zset | id by createdAt | never; likewise |
-| `sessions:user:{<userId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
-| `sessions:agent:{<agentId>}` | zset | id by the time of its creation | twice the longest life of those it knew, a day added to each |
-| `sessions:user:{<userId>}:ends` | zset | id by the end at which it was last seen to live | with the lookup beside it |
-| `sessions:user:{<userId>}:activity` | zset | id by the last activity that it was seen to have | with the lookup beside it |
-| `sessions:agent:{<agentId>}:ends` | zset | id by the end at which it was last seen to live | with the lookup beside it |
-| `sessions:agent:{<agentId>}:activity` | zset | id by the last activity that it was seen to have | with the lookup beside it |
-| `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | never; it is deleted by request |
-| `session:{ab}:idempotency:<digest>` | hash | sessionId fingerprint | `SESSION_IDEMPOTENCY_MINUTES` after its creation |
-| `sessions:layout` | string | the version of this table | never |
-| `sessions:secret` | string | 64 random hex digits that all replicas share | never |
-| `sessions:address:{<address>}:requests` | string | when its bucket is full again, in microseconds | then |
-| `sessions:address:{<address>}:guesses` | string | likewise | then |
-| `sessions:caller:{<caller>}:requests` | string | likewise | then |
-| `sessions:caller:{<caller>}:guesses` | string | likewise | then |
+| `session:{ab}:<id>` | hash | agentId userId createdAt lastActivity renewedAt expiresAt timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes renewalCount revision metadata | until expiresAt |
+| `session:{ab}:<id>:tombstone` | hash | agentId userId expiresAt reason | until expiresAt plus SESSION_TOMBSTONE_RETENTION_MINUTES |
+| `session:{ab}:idempotency:<digest>` | hash | sessionId fingerprint | SESSION_IDEMPOTENCY_MINUTES |
+| `sessions:{ab}:expiry` | zset | id by expiresAt | permanent; deletion and the sweeper remove ids |
+| `sessions:{ab}:warning` | zset | id by expiresAt minus the warning threshold | permanent; deletion and the sweeper remove ids |
+| `sessions:{ab}:created` | zset | id by createdAt | permanent; deletion and the sweeper remove ids |
+| `sessions:user:{<userId>}` | zset | id by creation time | twice the longest possible lifetime of its sessions plus a day |
+| `sessions:user:{<userId>}:ends` | zset | id by the expiry last read | as the owner index |
+| `sessions:user:{<userId>}:activity` | zset | id by the activity last read | as the owner index |
+| `sessions:agent:{<agentId>}` | zset | id by creation time | twice the longest possible lifetime of its sessions plus a day |
+| `sessions:agent:{<agentId>}:ends` | zset | id by the expiry last read | as the owner index |
+| `sessions:agent:{<agentId>}:activity` | zset | id by the activity last read | as the owner index |
+| `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | permanent; deleted by request |
+| `sessions:layout` | string | schema version | permanent |
+| `sessions:secret` | string | shared secret: 64 hex digits | permanent |
+| `sessions:address:{<address>}:requests` | string | time in microseconds at which the bucket is full | until then |
+| `sessions:address:{<address>}:guesses` | string | the same for failed lookups | until then |
+| `sessions:caller:{<caller>}:requests` | string | time in microseconds at which the bucket is full | until then |
+| `sessions:caller:{<caller>}:guesses` | string | the same for failed lookups | until then |
 
-A policy holds those of its members that were given, and when that was. Once an ended session is swept, its tombstone
-keeps only what a 410 needs: expiresAt and reason. Where a session was found lost (its hash is gone before its end) its
-tombstone holds lostAt too, the instant when that was counted, until it is swept.
+- **Tombstones** make 410 possible after the hash has expired. The sweeper removes all fields except expiresAt and reason.
+  If the hash disappears early, the session is lost, and `lostAt` records when it was counted.
+- **Markers** are hashes in place of a tombstone that hold only `revokedAt` and expire after ten minutes. They refuse the
+  creation of a session whose id was revoked, or was given up under a cap, before the session existed.
+- **Policies** hold only the members that were set.
+- **Owner indexes** are the sets of a user and of an agent. With caps, `:ends` holds the same ids by a time until which a
+  session counts as live. With eviction, `:activity` holds them by a lower bound of their last activity. Both may be
+  deleted at any time: a script rebuilds them if their size differs from the owner index.
+- **Idempotency records** are in the slot of their session: its id starts with the first two digits of the digest of the
+  caller and the key. The fingerprint is a digest of the request.
+- **Buckets** exist only while they are not full. An address is an IPv4 address or an IPv6 /64 network. A caller is `key:`
+  and the name of an API key, or `token:` and the subject of a token, hashed if it is long or contains other characters.
 
-The `ends` and the `activity` of a user or an agent are there only where there is a cap on their sessions, `activity` only
-where it evicts. They hold what their lookup holds, and bounds: an id lives no longer than its end says, but for renewals
-since, and was active then or later. Where one holds another number of ids than its lookup, as when replicas without caps
-put some there or took some out, it is made to hold the same before it is relied on. So they may be deleted at any time.
+Replicas of different releases share one schema version:
 
-Buckets are there only while something is missing in them, and only where requests are limited. An address is one of IPv4, or
-an IPv6 network of 64 bits; a caller is `key:` and its name, or `token:` and its `sub` (where that is long or odd, `#` and a hash).
-
-A creation that came with an `Idempotency-Key` leaves a record at the keyed hash of its caller and key, whose first two
-digits the session's id begins with: which session it was, and a keyed hash of what was asked for.
-
-A bulk revocation, or a creation under a cap, that meets an id before its session is there may leave a mark in the
-tombstone's place, which refuses the creation: a hash of `revokedAt` alone that dies ten minutes after it. To every
-reader it is no tombstone.
-
-Replicas of different versions work side by side on one layout, during a rolling update and for as long as you like.
-So there are two kinds of change to this table, and the version tells them apart:
-
-- *Additions* keep the version. A field, or a kind of key with an end of its own, may be added if replicas that do not
-  know it may leave it as it is, nothing goes wrong where it is missing (they create sessions without it), and what they
-  do know still means the same. Readers ask for the fields they know, by name; writers never replace a whole hash and
-  never delete a field they do not know, except with its key; a value that one does not know (the reason of an end) is
-  passed on. A script may change at will: it is found by its own hash, so each version runs its own.
-- *Everything else* needs the next version: a field or key renamed or removed, a type, unit, score or meaning changed, a
-  member that must be there. Stop all replicas, move the data, write the new version to `sessions:layout`, and start the
-  new ones. A replica that finds a version it does not know is not ready and says which, takes no requests (503) and
-  sweeps nothing. It looks before each sweep and whenever it is asked whether it is ready, so for some seconds it may go
-  on with what it knew: hence "stop all" comes first.
-"""  # noqa: E501  (a table's row is one line)
+- An *addition* keeps the version: a field, or a kind of key with a lifetime. Replicas without it must be able to ignore
+  it, and nothing may require it. Readers name the fields that they read. Writers neither replace whole hashes nor delete
+  unknown fields, and pass on unknown values such as a new expiry reason. Scripts may change, because they are found by
+  hash and each release runs its own.
+- Any *other change* needs the next version: a field or key that is renamed, removed or required, or a type, unit, score
+  or meaning that changes. Stop all replicas, migrate the data, write the new version to `sessions:layout`, then start
+  the new replicas. A replica that finds an unknown version is not ready, answers 503 and sweeps nothing. It notices
+  within seconds, so stop all replicas first.
+"""  # noqa: E501  (a row of the table is one line)
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -67,13 +58,13 @@ from typing import Literal, NamedTuple
 SCHEMA_VERSION = "1"
 
 REVOCATION_MARKER_MS = 600_000
-"""How long a mark refuses the creation that it met; none is on its way for as long as that."""
+"""The lifetime of a marker. No creation takes that long."""
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class SessionKeys(NamedTuple):
-    """The keys of one session and of the shard it lies in; all of them share one slot."""
+    """The keys of a session and the indexes of its shard, in one slot."""
 
     session: str
     tombstone: str
@@ -82,8 +73,8 @@ class SessionKeys(NamedTuple):
     created: str
 
 
-class RepeatableKeys(NamedTuple):
-    """The same of a session whose creation may be repeated, and its record."""
+class SessionAndRecordKeys(NamedTuple):
+    """The same keys and that of the idempotency record, in one slot."""
 
     session: str
     tombstone: str
@@ -94,34 +85,40 @@ class RepeatableKeys(NamedTuple):
 
 
 class RecordKeys(NamedTuple):
-    """The key of a record alone, which lies in the slot of its session."""
+    """The key of an idempotency record."""
 
     record: str
 
 
 class OwnerIndexKeys(NamedTuple):
-    """The key of one user's or one agent's lookup, which lies in a slot of its own."""
+    """The key of an owner index."""
 
     owner_index: str
 
 
-class BucketKeys(NamedTuple):
-    """The key of a bucket, and of one of the same subject's that may bar the way to it; both share one slot."""
-
-    bucket: str
-    bar: str
-
-
-class CountedKeys(NamedTuple):
-    """The keys of a lookup under a cap and of what is known beside it, all in one slot; the lookup's comes last."""
+class CappedIndexKeys(NamedTuple):
+    """The keys of an owner index under a cap, in one slot. The index comes last."""
 
     ends: str
     activity: str
     owner_index: str
 
 
+class PolicyKeys(NamedTuple):
+    """The key of an agent's policy."""
+
+    policy: str
+
+
+class BucketKeys(NamedTuple):
+    """The key of a bucket, and of a bucket that blocks it while empty, in one slot."""
+
+    bucket: str
+    blocked_by: str
+
+
 class Keys:
-    """Spells every key, behind one prefix. `capped`: there are caps, so lookups have other keys beside them."""
+    """Builds key names. `capped` states whether owner indexes have sets for caps beside them."""
 
     def __init__(self, prefix: str, *, capped: bool = False) -> None:
         self.capped = capped
@@ -129,7 +126,13 @@ class Keys:
         self._sessions = f"{prefix}sessions:"
         self.layout = f"{prefix}sessions:layout"
         self.secret = f"{prefix}sessions:secret"
-        self._indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
+        self._shard_indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
+
+    def of(self, session_id: str) -> SessionKeys:
+        shard = session_id[:2]
+        session = f"{self._session}{shard}}}:{session_id}"
+        indexes = self._shard_indexes.get(shard) or self._indexes_of(shard)  # ids added by hand may have other shards
+        return SessionKeys._make((session, f"{session}:tombstone", *indexes))
 
     def session(self, session_id: str) -> str:
         return f"{self._session}{session_id[:2]}}}:{session_id}"
@@ -137,18 +140,12 @@ class Keys:
     def tombstone(self, session_id: str) -> str:
         return f"{self._session}{session_id[:2]}}}:{session_id}:tombstone"
 
-    def of(self, session_id: str) -> SessionKeys:
-        shard = session_id[:2]
-        session = f"{self._session}{shard}}}:{session_id}"
-        indexes = self._indexes.get(shard) or self._indexes_of(shard)  # of no shard is what others put there by hand
-        return SessionKeys._make((session, f"{session}:tombstone", *indexes))
-
-    def with_record(self, session_id: str, digest: str) -> RepeatableKeys:
-        """They share a slot where the id begins as the digest does."""
-        return RepeatableKeys(*self.of(session_id), self.record(digest))
-
     def record(self, digest: str) -> str:
         return f"{self._session}{digest[:2]}}}:idempotency:{digest}"
+
+    def with_record(self, session_id: str, digest: str) -> SessionAndRecordKeys:
+        """The keys of a session and its record. The id and the digest must start alike."""
+        return SessionAndRecordKeys(*self.of(session_id), self.record(digest))
 
     def expiry(self, shard: str) -> str:
         return f"{self._sessions}{{{shard}}}:expiry"
@@ -162,32 +159,32 @@ class Keys:
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
 
+    def agent(self, agent_id: str) -> str:
+        return f"{self._sessions}agent:{{{agent_id}}}"
+
     def owner_indexes(self, agent_id: str | None, user_id: str | None) -> list[str]:
-        """Of the user and the agent where they are given: the user's first, which is likely the shorter."""
+        """The indexes of the given owners. The user's comes first, because it is usually shorter."""
         user = [] if user_id is None else [self.user(user_id)]
         agent = [] if agent_id is None else [self.agent(agent_id)]
         return user + agent
 
-    def agent(self, agent_id: str) -> str:
-        return f"{self._sessions}agent:{{{agent_id}}}"
+    def capped_index(self, owner_index: str) -> CappedIndexKeys:
+        return CappedIndexKeys(f"{owner_index}:ends", f"{owner_index}:activity", owner_index)
 
-    def beside(self, owner_index: str) -> CountedKeys:
-        return CountedKeys(f"{owner_index}:ends", f"{owner_index}:activity", owner_index)
-
-    def holding(self, owner_index: str) -> tuple[str, ...]:
-        """The keys that an id leaves when it leaves a lookup, in the order in which it does."""
-        return self.beside(owner_index) if self.capped else (owner_index,)
+    def keys_with_ids(self, owner_index: str) -> tuple[str, ...]:
+        """The keys to remove an id from, in this order, to remove it from an owner index."""
+        return self.capped_index(owner_index) if self.capped else (owner_index,)
 
     def policy(self, agent_id: str) -> str:
         return f"{self._sessions}agent:{{{agent_id}}}:policy"
 
     def requests(self, kind: Literal["address", "caller"], subject: str) -> BucketKeys:
-        """Of what an address or a caller may ask, barred by guesses."""
+        """The bucket of requests, blocked by that of failed lookups."""
         bucket = f"{self._sessions}{kind}:{{{subject}}}:"
         return BucketKeys(f"{bucket}requests", f"{bucket}guesses")
 
     def failed_lookups(self, kind: Literal["address", "caller"], subject: str) -> BucketKeys:
-        """Of how often one of them may guess; nothing else bars that."""
+        """The bucket of failed lookups, which no other bucket blocks."""
         bucket = f"{self._sessions}{kind}:{{{subject}}}:guesses"
         return BucketKeys(bucket, bucket)
 

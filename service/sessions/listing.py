@@ -1,6 +1,6 @@
-"""Which sessions there are: listed page by page in the order of indexes that never change while a session lives.
+"""List live sessions page by page, in the order of indexes that do not change while a session is live.
 
-What an index lists is no proof: each session is read, and judged by Redis's clock, before it is shown.
+An entry of an index does not prove that a session is live, so each session is read before it is listed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,29 +10,29 @@ from typing import NamedTuple, cast
 from service.redis_client.client import RedisClient
 from service.sessions import scripts
 from service.sessions.counts import CountsByShard, SessionCounts, ShardCount
-from service.sessions.index_scan import BEGINNING, Entry, Stretch, entries_of
+from service.sessions.index_scan import BEGINNING, Entry, IndexRange, read_ranges
 from service.sessions.keys import SHARDS, Keys
 from service.sessions.session import Session, session_from
 
 MAX_EXAMINED = 1000
-"""How many entries of indexes a page looks at; it may be short of sessions and yet not be the last."""
+"""The most index entries that a page examines. A page may be short although others follow."""
 
-_READ_AT_ONCE = 100
+_READ_BATCH = 100
 
 
 class SessionFilter(NamedTuple):
-    """Whose sessions are listed; None is any. `near_expiration` False lists those that are not."""
+    """The sessions to list. None matches any value."""
 
     agent_id: str | None = None
     user_id: str | None = None
     near_expiration: bool | None = None
 
     @property
-    def indexes(self) -> int:
-        """How many indexes it is a walk through: a lookup, or the shards' indexes of creation."""
+    def index_count(self) -> int:
+        """How many indexes a listing scans: one owner index, or an index per shard."""
         return len(SHARDS) if self.agent_id is None and self.user_id is None else 1
 
-    def holds(self, session: Session) -> bool:
+    def matches(self, session: Session) -> bool:
         return (
             self.agent_id in (None, session.agent_id)
             and self.user_id in (None, session.user_id)
@@ -41,9 +41,9 @@ class SessionFilter(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A place in a walk: behind this entry of that one among its indexes. The entry may have left it."""
+    """A position in a scan: the number of the index, and the entry behind which it continues."""
 
-    part: int
+    index_number: int
     score: str
     id: str
 
@@ -56,144 +56,144 @@ START = Position(0, *BEGINNING)
 
 
 class Page(NamedTuple):
-    """Sessions that live and are wanted; `total` is how many there are on all pages, at most, `next` where to go on."""
+    """Live sessions that match a filter. `total` is an upper bound over all pages, `next` the following position."""
 
-    wanted: SessionFilter
+    filter: SessionFilter
     sessions: list[Session]
     total: int
     stats: ShardCount
     next: Position | None
 
-    def alone(self) -> "Page":
-        """The same, for a reader who is to learn nothing of others: its stats tell of what `total` counts."""
-        return self._replace(stats=ShardCount(active=self.total, ended=0))
+    def for_user(self) -> "Page":
+        """Replace the stats, which count the sessions of all users, by those of the filter."""
+        return self._replace(stats=ShardCount(active=self.total, expired=0))
 
 
 class IndexScan(NamedTuple):
-    """The indexes of a walk, and how many entries each held when the page began; those of size 0 are passed over."""
+    """The indexes of a scan, and their sizes when the page began. Empty indexes are skipped."""
 
     indexes: Sequence[str]
     sizes: Sequence[int]
 
     @property
     def owner_index(self) -> str | None:
-        """The lookup that it is a walk through; None where it is one through the shards."""
+        """The owner index that is scanned; None for a scan of all shards."""
         return self.indexes[0] if len(self.indexes) == 1 else None
 
-    def ahead(self, position: Position, number: int) -> tuple[list[int], Position | None]:
-        """The indexes that likely hold so many entries after a place, and where those behind them begin."""
+    def plan(self, position: Position, number: int) -> tuple[list[int], Position | None]:
+        """Choose indexes that likely hold `number` entries behind a position; also return where the others begin."""
         chosen, expected = list[int](), 0
-        for part in range(position.part, len(self.indexes)):
+        for index in range(position.index_number, len(self.indexes)):
             if expected >= number:
-                return chosen, Position(part, *BEGINNING)
-            if self.sizes[part]:
-                chosen.append(part)
-                is_begun = part == position.part and self.sizes[part] <= number  # then what is left of it may be little
-                expected += 0 if is_begun else self.sizes[part]
+                return chosen, Position(index, *BEGINNING)
+            if self.sizes[index]:
+                chosen.append(index)
+                is_started = index == position.index_number and self.sizes[index] <= number  # little of it may be left
+                expected += 0 if is_started else self.sizes[index]
         return chosen, None
 
 
-Absent = Callable[[str, Iterable[str]], None]
+ReportStale = Callable[[str, Iterable[str]], None]
+"""Receives an owner index, and ids in it whose sessions are not live."""
 
 
-def unheeded(_: str, __: Iterable[str]) -> None:
-    """Nobody is there to take absent ids out of their lookup."""
+def ignore_stale(_: str, __: Iterable[str]) -> None:
+    """Leave stale entries to the sweeper and the reconciler."""
 
 
 class SessionListing:
-    """Lists sessions over `lane`, which should not be the requests' own. Raises StoreUnavailable and ScriptFault.
-
-    `absent` is told of ids in a lookup whose sessions were not found to live.
-    """
+    """Lists sessions. Use a client other than for requests. Raises StoreUnavailable and ScriptError."""
 
     def __init__(
-        self, redis: RedisClient, keys: Keys, session_counts: SessionCounts, absent: Absent = unheeded
+        self, client: RedisClient, keys: Keys, session_counts: SessionCounts, report_stale: ReportStale = ignore_stale
     ) -> None:
-        self._redis = redis
+        self._client = client
         self._keys = keys
         self._session_counts = session_counts
-        self._absent = absent
+        self._report_stale = report_stale
 
-    async def page(self, wanted: SessionFilter, limit: int, after: Position = START) -> Page:
-        """Up to `limit` sessions behind a place in the walk, in the walk's order."""
-        counted, of_all = await self._count(wanted)
-        owner_indexes = self._keys.owner_indexes(wanted.agent_id, wanted.user_id)
+    async def page(self, filter_: SessionFilter, limit: int, after: Position = START) -> Page:
+        """List up to `limit` sessions behind a position."""
+        counts, matching = await self._count(filter_)
+        owner_indexes = self._keys.owner_indexes(filter_.agent_id, filter_.user_id)
         sizes: list[int] = (
-            await self._redis.query(*[("ZCARD", owner_index) for owner_index in owner_indexes]) if owner_indexes else []
+            await self._client.query(*[("ZCARD", owner_index) for owner_index in owner_indexes])
+            if owner_indexes
+            else []
         )
-        walk = IndexScan(owner_indexes[:1], sizes[:1]) if owner_indexes else self._all_shards(counted)
-        sessions, position = await self._sessions(walk, wanted, limit, after, counted)
-        total = min([of_all, *sizes])
-        return Page(wanted, sessions, total, counted.total, position)
+        scan = IndexScan(owner_indexes[:1], sizes[:1]) if owner_indexes else self._scan_of_all_shards(counts)
+        sessions, position = await self._sessions(scan, filter_, limit, after, counts)
+        return Page(filter_, sessions, min([matching, *sizes]), counts.overall, position)
 
-    async def _count(self, wanted: SessionFilter) -> tuple[CountsByShard, int]:
-        """The tallies, and how many sessions of whomever are as near to their end as is wanted."""
-        if wanted.near_expiration is None:
-            counted = await self._session_counts.take()
-            return counted, counted.total.active
-        counted, near = await self._session_counts.take_with_near()
-        return counted, near if wanted.near_expiration else counted.total.active - near
+    async def _count(self, filter_: SessionFilter) -> tuple[CountsByShard, int]:
+        """Return the counts, and how many live sessions of all owners match `near_expiration`."""
+        if filter_.near_expiration is None:
+            counts = await self._session_counts.count()
+            return counts, counts.overall.active
+        counts, near = await self._session_counts.count_with_near_expiration()
+        return counts, near if filter_.near_expiration else counts.overall.active - near
 
-    def _all_shards(self, counted: CountsByShard) -> IndexScan:
-        sizes = [tally.listed for tally in counted.shards.values()]
+    def _scan_of_all_shards(self, counts: CountsByShard) -> IndexScan:
+        sizes = [count.total for count in counts.shards.values()]
         return IndexScan([self._keys.created(shard) for shard in SHARDS], sizes)
 
     async def _sessions(
-        self, walk: IndexScan, wanted: SessionFilter, limit: int, after: Position, counted: CountsByShard
+        self, scan: IndexScan, filter_: SessionFilter, limit: int, after: Position, counts: CountsByShard
     ) -> tuple[list[Session], Position | None]:
         found: list[Session] = []
         may_examine, position = MAX_EXAMINED, cast(Position | None, after)
         while position is not None and may_examine and (room := limit - len(found)):
-            number = may_examine if wanted.near_expiration else min(room, may_examine)
-            entries, position = await self._entries(walk, position, number)
+            number = may_examine if filter_.near_expiration else min(room, may_examine)
+            entries, position = await self._entries(scan, position, number)
             may_examine -= len(entries)
-            if wanted.near_expiration:
-                entries = await self._near_expiration(entries, counted)
+            if filter_.near_expiration:
+                entries = await self._entries_near_expiration(entries, counts)
             if len(entries) > room:
                 entries, position = entries[:room], entries[room - 1]
-            living = await self._living(entries)
-            if walk.owner_index is not None:
-                self._absent(walk.owner_index, {entry.id for entry in entries} - {session.id for session in living})
-            found += [session for session in living if wanted.holds(session)]
+            live = await self._live(entries)
+            if scan.owner_index is not None:
+                self._report_stale(scan.owner_index, {entry.id for entry in entries} - {session.id for session in live})
+            found += [session for session in live if filter_.matches(session)]
         return found, position
 
-    async def _entries(self, walk: IndexScan, after: Position, number: int) -> tuple[list[Position], Position | None]:
-        """Up to `number` entries behind a place, and the place to go on from; None at the end of the walk."""
+    async def _entries(self, scan: IndexScan, after: Position, number: int) -> tuple[list[Position], Position | None]:
+        """Read up to `number` entries, and return them with the position to continue from."""
         found: list[Position] = []
         position = cast(Position | None, after)
         while position is not None and (missing := number + 1 - len(found)) > 0:
-            parts, behind = walk.ahead(position, missing)
-            places = [position.entry if part == position.part else BEGINNING for part in parts]
-            stretches = [Stretch(walk.indexes[part], place, missing) for part, place in zip(parts, places, strict=True)]
-            for part, entries in zip(parts, await entries_of(self._redis, stretches), strict=True):
-                found += [Position(part, *entry) for entry in entries]
-            position = behind
+            indexes, following = scan.plan(position, missing)
+            starts = [position.entry if index == position.index_number else BEGINNING for index in indexes]
+            ranges = [
+                IndexRange(scan.indexes[index], start, missing) for index, start in zip(indexes, starts, strict=True)
+            ]
+            for index, entries in zip(indexes, await read_ranges(self._client, ranges), strict=True):
+                found += [Position(index, *entry) for entry in entries]
+            position = following
         return found[:number], found[number - 1] if len(found) > number else None
 
-    async def _near_expiration(self, entries: Sequence[Position], counted: CountsByShard) -> list[Position]:
-        """Those whose shard's index says that their warning had begun when they were counted."""
-        of_shards: dict[str, list[str]] = {}
+    async def _entries_near_expiration(self, entries: Sequence[Position], counts: CountsByShard) -> list[Position]:
+        """Keep entries whose warning had started when their shard was counted."""
+        ids_by_shard: dict[str, list[str]] = {}
         for entry in entries:
-            of_shards.setdefault(entry.id[:2], []).append(entry.id)
-        commands = [("ZMSCORE", self._keys.warning(shard), *ids) for shard, ids in of_shards.items()]
-        replies = await self._redis.query(*commands) if commands else []
-        warned_at = dict(zip(chain(*of_shards.values()), chain(*replies), strict=True))
-        begun = {id_ for id_, at in warned_at.items() if at is not None and float(at) <= counted.at_ms[id_[:2]]}
-        return [entry for entry in entries if entry.id in begun]
+            ids_by_shard.setdefault(entry.id[:2], []).append(entry.id)
+        commands = [("ZMSCORE", self._keys.warning(shard), *ids) for shard, ids in ids_by_shard.items()]
+        replies = await self._client.query(*commands) if commands else []
+        warns_at = dict(zip(chain(*ids_by_shard.values()), chain(*replies), strict=True))
+        warned = {id_ for id_, at_ms in warns_at.items() if at_ms is not None and float(at_ms) <= counts.at_ms[id_[:2]]}
+        return [entry for entry in entries if entry.id in warned]
 
-    async def _living(self, entries: Sequence[Position]) -> list[Session]:
-        """Those that live. What seems to have ended may have been renewed since it was read: it is read again."""
+    async def _live(self, entries: Sequence[Position]) -> list[Session]:
+        """Read the live sessions. Reads expired ones twice, because they may have been renewed meanwhile."""
         sessions = []
-        for start in range(0, len(entries), _READ_AT_ONCE):
-            sessions += await self._read([entry.id for entry in entries[start : start + _READ_AT_ONCE]])
-        late = [session.id for session in sessions if session.time_remaining_ms <= 0]
-        again = {session.id: session for session in await self._read(late)} if late else {}
-        latest = [again.get(session.id, session) for session in sessions]
+        for start in range(0, len(entries), _READ_BATCH):
+            sessions += await self._read([entry.id for entry in entries[start : start + _READ_BATCH]])
+        expired = [session.id for session in sessions if session.time_remaining_ms <= 0]
+        reread = {session.id: session for session in await self._read(expired)} if expired else {}
+        latest = [reread.get(session.id, session) for session in sessions]
         return [session for session in latest if session.time_remaining_ms > 0]
 
     async def _read(self, session_ids: Sequence[str]) -> list[Session]:
-        """What there is of these sessions, in their order."""
-        found = await self._redis.read_hashes(
+        found = await self._client.read_hashes(
             [self._keys.session(session_id) for session_id in session_ids], scripts.FIELDS
         )
         return [

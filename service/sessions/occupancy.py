@@ -1,36 +1,52 @@
-"""Who really occupies the places of a user or an agent: what lives, and what is on its way. The rest leaves at once.
+"""Verify which ids in an owner index that is at its cap have a live session, and remove the others.
 
-A lookup lists more than lives: an id is there before its session, and stays for the seconds until that is swept. So one
-that is full may have room. What was seen to live is taken to, until the end that it had then; only what is not known to
-live is looked at again, so that a long lookup is not read anew for each session that it has no room for.
+An owner index also holds ids under creation, and ended sessions until they are swept. For each id, a sorted set beside
+the index holds the expiry that was last read. Ids count as live until then without being read again.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from service.redis_client.client import PartialFailure, RedisClient, Reply
 from service.redis_client.errors import UnexpectedReply
 from service.redis_client.scripts import Command
 from service.sessions import scripts
-from service.sessions.caps import Owner
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
-from service.sessions.owner_index import take_out
+from service.sessions.owner_index import remove_from_owner_indexes
+from service.settings.sessions import Caps
 from service.timestamps import ms_from_time_reply
 
 ABANDONED_MS = 30_000
-"""How long after it was listed an id without a session is waited for; then its creation is held for one that failed."""
+"""How long an id may be in an index without a session before its creation counts as failed."""
 
-LOOK_AGAIN_MS = 5
-"""When what is on its way is looked at again."""
+RECHECK_MS = 5
+"""When to check an id again whose session is about to be created."""
 
-_LOOK_AGAIN_LATER_MS = 1000
+_LATE_RECHECK_MS = 1000
 _FIELDS = (b"agentId", b"userId", b"lastActivity", b"expiresAt")
-_NOBODY = "nobody"
+_NO_OWNER = "nobody"
+
+
+class CappedOwner(NamedTuple):
+    """A user or an agent with a cap on their live sessions, or NO_CAP, and the key of their owner index."""
+
+    kind: Literal["user", "agent"]
+    id: str
+    cap: int
+    owner_index: str
+
+
+def owners_of(caps: Caps, keys: Keys, agent_id: str, user_id: str) -> list[CappedOwner]:
+    """The owners of a session. The user comes first, so that a user at their cap takes no place of the agent's."""
+    return [
+        CappedOwner("user", user_id, caps.per_user, keys.user(user_id)),
+        CappedOwner("agent", agent_id, caps.per_agent, keys.agent(agent_id)),
+    ]
 
 
 class LiveSession(NamedTuple):
-    """A session that lives, and its instants as they were seen."""
+    """A live session, with its times as stored."""
 
     id: str
     last_activity: bytes
@@ -41,118 +57,121 @@ class LiveSession(NamedTuple):
         return int(self.last_activity)
 
 
-class Seen(NamedTuple):
-    """What was found of ids: those that live, how many have left, and whether others are to live in a moment."""
+class Verified(NamedTuple):
+    """The result of a verification: live sessions, how many ids were removed, and whether others are being created."""
 
-    living: Sequence[LiveSession]
-    left: int
-    some_are_coming: bool
+    live: Sequence[LiveSession]
+    removed: int
+    are_some_in_creation: bool
 
 
 class Occupancy:
-    """Looks over `lane`. What was listed within `patience_ms` and has no session yet is about to have one."""
+    """Verifies ids. An id added within `creation_ms` and without a session is about to have one."""
 
-    def __init__(self, redis: RedisClient, keys: Keys, *, wait_ms: int) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, keys: Keys, *, creation_ms: int) -> None:
+        self._client = client
         self._keys = keys
-        self._wait_ms = wait_ms
+        self._creation_ms = creation_ms
 
-    async def look(self, owner: Owner, listed: Iterable[str]) -> Seen:
-        """Look at ids that an owner's lookup lists. Raises StoreUnavailable and ScriptFault."""
-        living, absent, others = await self._read(owner, list(listed))
-        gone, unknown, has_come = await self._judge(absent)
-        failed, is_coming = await self._wait_for(owner, unknown)
-        leaving = [*others, *gone, *failed]
-        await self.leave(owner, leaving)
-        return Seen(living, len(leaving), has_come or is_coming)
+    async def verify(self, owner: CappedOwner, session_ids: Iterable[str]) -> Verified:
+        """Read sessions of an owner index, and remove ids without one. Raises StoreUnavailable and ScriptError."""
+        live, not_live, foreign = await self._read(owner, list(session_ids))
+        ended, missing, is_created = await self._check_status(not_live)
+        failed, is_in_creation = await self._check_creation(owner, missing)
+        to_remove = [*foreign, *ended, *failed]
+        await self.remove(owner, to_remove)
+        return Verified(live, len(to_remove), is_created or is_in_creation)
 
-    async def keep(self, owner: Owner, living: Sequence[LiveSession]) -> None:
-        """Note beside the lookup what was seen; what has left it meanwhile is not put back."""
-        if living:
-            beside = self._keys.beside(owner.owner_index)
-            await self._redis.execute(
-                _moved(beside.ends, [(session.expires_at, session.id) for session in living]),
-                _moved(beside.activity, [(session.last_activity, session.id) for session in living]),
+    async def record(self, owner: CappedOwner, live: Sequence[LiveSession]) -> None:
+        """Record the expiry and activity of sessions. Ids that have left the index meanwhile are not added."""
+        if live:
+            capped = self._keys.capped_index(owner.owner_index)
+            await self._client.execute(
+                _update_command(capped.ends, [(session.expires_at, session.id) for session in live]),
+                _update_command(capped.activity, [(session.last_activity, session.id) for session in live]),
             )
 
-    async def leave(self, owner: Owner, session_ids: Sequence[str]) -> None:
-        """Take ids out of the owner's lookup, which do not live or are not theirs."""
+    async def remove(self, owner: CappedOwner, session_ids: Sequence[str]) -> None:
+        """Remove ids from the owner's index. Raises StoreUnavailable."""
         failures = PartialFailure()
         if session_ids:
-            await take_out(self._redis, self._keys, {owner.owner_index: session_ids}, failures)
+            ids_by_index = {owner.owner_index: session_ids}
+            await remove_from_owner_indexes(self._client, self._keys, ids_by_index, failures)
         failures.raise_if_any()
 
-    async def _read(self, owner: Owner, session_ids: Sequence[str]) -> tuple[list[LiveSession], list[str], list[str]]:
-        """The owner's that live, those of which there is nothing that does, and those that are others'."""
-        living, absent, others = list[LiveSession](), list[str](), list[str]()
-        found = await self._redis.read_hashes([self._keys.session(session_id) for session_id in session_ids], _FIELDS)
+    async def _read(
+        self, owner: CappedOwner, session_ids: Sequence[str]
+    ) -> tuple[list[LiveSession], list[str], list[str]]:
+        """Return the owner's live sessions, ids that are not live, and ids of other owners."""
+        live, not_live, foreign = list[LiveSession](), list[str](), list[str]()
+        found = await self._client.read_hashes([self._keys.session(session_id) for session_id in session_ids], _FIELDS)
         for session_id, (values, now_ms) in zip(session_ids, found, strict=True):
             agent_id, user_id, last_activity, expires_at = values
             if expires_at is None or int(expires_at) <= now_ms:
-                absent.append(session_id)
+                not_live.append(session_id)
             elif owner.id.encode() not in (agent_id, user_id):
-                others.append(session_id)
+                foreign.append(session_id)
             else:
-                living.append(LiveSession(session_id, last_activity or b"0", expires_at))
-        return living, absent, others
+                live.append(LiveSession(session_id, last_activity or b"0", expires_at))
+        return live, not_live, foreign
 
-    async def _judge(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:
-        """Which live no more, which were never seen to, and whether one has come to life since it was read."""
+    async def _check_status(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:
+        """Return ids of ended sessions, ids without any trace, and whether a session was created after the read."""
         commands = [scripts.STATUS.command(self._keys.of(session_id), owner_id="") for session_id in session_ids]
-        answers: list[Reply] = await self._redis.query(*commands) if commands else []
-        gone, unknown, has_come = list[str](), list[str](), False
-        for session_id, answer in zip(session_ids, answers, strict=True):
-            match answer:
+        replies: list[Reply] = await self._client.query(*commands) if commands else []
+        ended, missing, is_created = list[str](), list[str](), False
+        for session_id, reply in zip(session_ids, replies, strict=True):
+            match reply:
                 case [b"expired", *_] | [b"lost"] | [b"unreadable"]:
-                    gone.append(session_id)
+                    ended.append(session_id)
                 case [b"missing"]:
-                    unknown.append(session_id)
+                    missing.append(session_id)
                 case [b"live", *_]:
-                    has_come = True
+                    is_created = True
                 case _:
-                    raise UnexpectedReply(repr(answer))
-        return gone, unknown, has_come
+                    raise UnexpectedReply(repr(reply))
+        return ended, missing, is_created
 
-    async def _wait_for(self, owner: Owner, session_ids: Sequence[str]) -> tuple[list[str], bool]:
-        """Of ids that have no session yet those that will have none, and whether another is about to have one."""
+    async def _check_creation(self, owner: CappedOwner, session_ids: Sequence[str]) -> tuple[list[str], bool]:
+        """Return ids whose creation failed, and whether another session is about to be created."""
         if not session_ids:
             return [], False
-        listed_at, time = await self._redis.query(("ZMSCORE", owner.owner_index, *session_ids), ("TIME",))
+        scores, time = await self._client.query(("ZMSCORE", owner.owner_index, *session_ids), ("TIME",))
         now_ms = ms_from_time_reply(time)
-        listed = zip(session_ids, listed_at, strict=True)
-        ages_ms = {session_id: now_ms - float(at_ms) for session_id, at_ms in listed if at_ms is not None}
-        failed = await self._marked([session_id for session_id, age_ms in ages_ms.items() if age_ms > ABANDONED_MS])
+        added_at = zip(session_ids, scores, strict=True)
+        ages_ms = {session_id: now_ms - float(added_ms) for session_id, added_ms in added_at if added_ms is not None}
+        failed = await self._mark_abandoned([id_ for id_, age_ms in ages_ms.items() if age_ms > ABANDONED_MS])
         failed += [session_id for session_id in session_ids if session_id not in ages_ms]
-        waited_for = [session_id for session_id in ages_ms if session_id not in failed]
-        coming = [session_id for session_id in waited_for if ages_ms[session_id] <= self._wait_ms]
-        await self._put_off(owner, waited_for, now_ms, LOOK_AGAIN_MS if coming else _LOOK_AGAIN_LATER_MS)
-        return failed, bool(coming)
+        pending = [session_id for session_id in ages_ms if session_id not in failed]
+        recent = [session_id for session_id in pending if ages_ms[session_id] <= self._creation_ms]
+        await self._recheck_after(owner, pending, now_ms, RECHECK_MS if recent else _LATE_RECHECK_MS)
+        return failed, bool(recent)
 
-    async def _marked(self, session_ids: Sequence[str]) -> list[str]:
-        """Those that still have no session; should its creation come after all, a mark refuses it (see Revocation)."""
+    async def _mark_abandoned(self, session_ids: Sequence[str]) -> list[str]:
+        """Leave markers that refuse creations which are still running (see revocation.py). Return the marked ids."""
         commands = [
             scripts.REVOKE.command(
                 self._keys.of(session_id),
                 id=session_id,
-                agent_id=_NOBODY,
-                user_id=_NOBODY,
+                agent_id=_NO_OWNER,
+                user_id=_NO_OWNER,
                 marker_lifetime_ms=REVOCATION_MARKER_MS,
             )
             for session_id in session_ids
         ]
-        answers: list[Reply] = await self._redis.execute(*commands) if commands else []
-        return [session_id for session_id, answer in zip(session_ids, answers, strict=True) if answer == [b"marked"]]
+        replies: list[Reply] = await self._client.execute(*commands) if commands else []
+        return [session_id for session_id, reply in zip(session_ids, replies, strict=True) if reply == [b"marked"]]
 
-    async def _put_off(self, owner: Owner, session_ids: Sequence[str], now_ms: int, by_ms: int) -> None:
-        """Look at them again by then. Whichever come to life, they were not active before now."""
+    async def _recheck_after(self, owner: CappedOwner, session_ids: Sequence[str], now_ms: int, delay_ms: int) -> None:
+        """Count ids as live for `delay_ms`. Their sessions, once created, were active now or later."""
         if session_ids:
-            beside = self._keys.beside(owner.owner_index)
-            await self._redis.execute(
-                _moved(beside.ends, [(now_ms + by_ms, session_id) for session_id in session_ids]),
-                _moved(beside.activity, [(now_ms, session_id) for session_id in session_ids]),
+            capped = self._keys.capped_index(owner.owner_index)
+            await self._client.execute(
+                _update_command(capped.ends, [(now_ms + delay_ms, session_id) for session_id in session_ids]),
+                _update_command(capped.activity, [(now_ms, session_id) for session_id in session_ids]),
             )
 
 
-def _moved(key: str, scores: Iterable[tuple[bytes | int, str]]) -> Command:
-    """The command that gives ids other scores, as far as they are there."""
+def _update_command(key: str, scores: Iterable[tuple[bytes | int, str]]) -> Command:
+    """Build a command that changes the scores of present ids and adds none."""
     return ("ZADD", key, "XX", *chain.from_iterable(scores))

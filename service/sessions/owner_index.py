@@ -1,4 +1,7 @@
-"""What a session's user and agent know it by: it is put there before it lives, and taken out once it has ended."""
+"""Owner indexes: the session ids of each user and each agent.
+
+An id is added before its session is created, and removed after the session has ended.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,60 +18,61 @@ _log = logging.getLogger(__name__)
 
 
 class OwnerIndex:
-    """Those of all users and agents; an id stays `life_ms` at least."""
+    """Changes the owner indexes of all users and agents. Ids stay for at least `lifetime_ms`."""
 
-    def __init__(self, redis: RedisClient, keys: Keys, events: SessionEvents, *, lifetime_ms: int) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, keys: Keys, events: SessionEvents, *, lifetime_ms: int) -> None:
+        self._client = client
         self._keys = keys
         self._events = events
-        self._life_ms = lifetime_ms
+        self._lifetime_ms = lifetime_ms
 
     def add_command(self, owner_index: str, session_id: str, created_at: bytes = b"") -> Command:
-        """What puts an id into a lookup; without the time of its creation, by now."""
+        """Build the command that adds an id. Without `created_at`, the session is about to be created."""
         return scripts.ADD_TO_INDEX.command(
-            OwnerIndexKeys(owner_index), id=session_id, owner_index_lifetime_ms=self._life_ms, created_at=created_at
+            OwnerIndexKeys(owner_index), id=session_id, owner_index_lifetime_ms=self._lifetime_ms, created_at=created_at
         )
 
-    async def prolong(self, session: Session) -> None:
-        """Let its lookups last as long as the session may now: they may be of a replica with tighter settings."""
+    async def extend_lifetime(self, session: Session) -> None:
+        """Extend the TTL of a session's indexes to its maximum duration. Replicas may have shorter settings."""
         owner_indexes = self._keys.owner_indexes(session.agent_id, session.user_id)
         try:
-            await self._redis.execute(
+            await self._client.execute(
                 *[self.add_command(owner_index, session.id, session.stored.created_at) for owner_index in owner_indexes]
             )
         except StoreUnavailable as error:
-            _log.info("the lookups of a session may end before it does, until they are reconciled: %s", error.cause)
+            _log.info("the owner indexes of a session may expire before it until they are repaired: %s", error.cause)
 
-    async def tell_end(self, session: Session) -> None:
-        """Where there are caps, let what lies beside its lookups know of an end that may have come nearer."""
+    async def lower_known_expiry(self, session: Session) -> None:
+        """With caps, record an expiry that moved closer, so that the session stops counting in time."""
         if not self._keys.capped:
             return
-        ends = [
-            self._keys.beside(owner_index).ends
-            for owner_index in self._keys.owner_indexes(session.agent_id, session.user_id)
-        ]
+        owner_indexes = self._keys.owner_indexes(session.agent_id, session.user_id)
+        ends = [self._keys.capped_index(owner_index).ends for owner_index in owner_indexes]
         try:
-            await self._redis.execute(*[("ZADD", key, "XX", "LT", session.expires_at_ms, session.id) for key in ends])
+            await self._client.execute(*[("ZADD", key, "XX", "LT", session.expires_at_ms, session.id) for key in ends])
         except StoreUnavailable as error:
-            _log.info("a session may be counted for seconds after its end, until it is swept: %s", error.cause)
+            _log.info("a session may count toward a cap after its expiry until it is swept: %s", error.cause)
 
     async def remove(self, session_id: str, agent_id: str, user_id: str) -> None:
-        """Take an ended session out of its lookups. Left behind it does little harm, so trouble is not passed on."""
+        """Remove an ended session. A failure is reported as an event, because a leftover entry does little harm."""
         try:
             owner_indexes = self._keys.owner_indexes(agent_id, user_id)
-            held_by = [key for owner_index in owner_indexes for key in self._keys.holding(owner_index)]
-            await self._redis.execute(*[("ZREM", key, session_id) for key in held_by])
+            keys = [key for owner_index in owner_indexes for key in self._keys.keys_with_ids(owner_index)]
+            await self._client.execute(*[("ZREM", key, session_id) for key in keys])
         except StoreUnavailable as error:
-            self._events.left_behind(session_id, agent_id, user_id, error.cause)
+            self._events.index_entry_left(session_id, agent_id, user_id, error.cause)
 
 
-async def take_out(
-    redis: RedisClient, keys: Keys, leaving: Mapping[str, Sequence[str]], failures: PartialFailure
+async def remove_from_owner_indexes(
+    client: RedisClient, keys: Keys, ids_by_index: Mapping[str, Sequence[str]], failures: PartialFailure
 ) -> set[str]:
-    """Take ids of what has ended out of lookups; those of which it is not known whether they have left."""
-    parts = [(key, session_ids) for owner_index, session_ids in leaving.items() for key in keys.holding(owner_index)]
-    replies = await replies_or_none(
-        redis.execute, [("ZREM", key, *session_ids) for key, session_ids in parts], failures
-    )
-    undone = [session_ids for (_, session_ids), reply in zip(parts, replies, strict=True) if reply is None]
-    return {session_id for session_ids in undone for session_id in session_ids}
+    """Remove ids of ended sessions, and return those that may still be in an index."""
+    removals = [
+        (key, session_ids)
+        for owner_index, session_ids in ids_by_index.items()
+        for key in keys.keys_with_ids(owner_index)
+    ]
+    commands = [("ZREM", key, *session_ids) for key, session_ids in removals]
+    replies = await replies_or_none(client.execute, commands, failures)
+    failed = [session_ids for (_, session_ids), reply in zip(removals, replies, strict=True) if reply is None]
+    return {session_id for session_ids in failed for session_id in session_ids}

@@ -1,11 +1,10 @@
-"""Ending all sessions of a user, of an agent, or between the two: also those whose creation is under way.
+"""End all sessions of a user, of an agent, or of a user with an agent, including sessions under creation.
 
-A creation puts its id into both lookups, and brings the session to life last. So an id in a lookup without a session is
-of one that has ended, or of one that is on its way: a mark in its place refuses that.
+A creation adds its id to the owner indexes before it creates the session. So an id without a session belongs to an
+ended session or to one under creation. A marker in place of its tombstone makes create.lua refuse the creation.
 
-Between a user and an agent the shorter of their lookups is walked, and only what the other holds too is asked for. What
-the other lacks at that moment is of others or has ended; or its creation has come to one lookup and not yet to the
-other: that one is listed by both after the call began, and is left alone like any other.
+With a user and an agent, the call scans the shorter index and skips ids that the other one lacks. An id under creation
+that is in one index only is added to the other after the call began, and such sessions may survive.
 """
 
 from collections import defaultdict
@@ -16,186 +15,187 @@ from service.redis_client.client import PartialFailure, RedisClient, Reply, run_
 from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
-from service.sessions.index_scan import BEGINNING, Entry, Stretch, entries_of, last_of
+from service.sessions.index_scan import BEGINNING, Entry, IndexRange, read_last, read_ranges
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys, group_by_shard
-from service.sessions.owner_index import take_out
+from service.sessions.owner_index import remove_from_owner_indexes
 
 MAX_REVOKED = 1000
-"""How many sessions one call ends at most."""
+"""The most sessions that one call ends."""
 
 MAX_EXAMINED = 50_000
-"""How many entries of a lookup one call looks at, at most."""
+"""The most index entries that one call examines."""
 
-_NO_MARK = 0
+_NO_MARKER = 0
 _PAGE = 1000
 _BATCH = 100
 
 
 class OwnerFilter(NamedTuple):
-    """Whose sessions are to be ended; at least one is given, and None is any."""
+    """The owners whose sessions to end: a user, an agent or both. None matches any."""
 
     agent_id: str | None
     user_id: str | None
 
     @property
-    def owner_indexes(self) -> int:
-        """How many lookups list them."""
+    def index_count(self) -> int:
         return 2 - self.count(None)
 
 
 class Remainder(NamedTuple):
-    """What is left to be examined: of that one among the lookups what is behind a place, as far as an end."""
+    """What a revocation has yet to examine: an index, identified by its number, behind a position up to an entry."""
 
-    part: int
-    place: Entry
-    end: Entry
+    index_number: int
+    after: Entry
+    last: Entry
 
-    def behind(self, place: Entry) -> "Remainder | None":
-        return self._replace(place=place) if place.order < self.end.order else None
+    def behind(self, position: Entry) -> "Remainder | None":
+        return self._replace(after=position) if position.order < self.last.order else None
 
 
 class Revoked(NamedTuple):
-    """How many sessions were ended, and what was left to another call; None where everything was examined."""
+    """How many sessions ended, and what the next call has to examine; None if nothing is left."""
 
     number: int
-    rest: Remainder | None
+    remainder: Remainder | None
 
 
 class BulkRevocation:
-    """Revokes over `lane`, which should not be the requests' own. When it raises, what has ended stays ended."""
+    """Ends sessions. Use a client other than for requests. Sessions that ended stay ended if a method raises."""
 
-    def __init__(self, redis: RedisClient, keys: Keys, events: SessionEvents) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, keys: Keys, events: SessionEvents) -> None:
+        self._client = client
         self._keys = keys
         self._events = events
 
-    async def revoke(self, whose: OwnerFilter, rest: Remainder | None = None) -> Revoked:
-        """End what is listed now, or the `rest` that a call left; what is listed after the first call is left alone."""
-        revoked = await self._revoke(whose, rest or await self._listed_now(whose))
-        self._events.revoked(*whose, revoked.number, more=revoked.rest is not None)
+    async def revoke(self, filter_: OwnerFilter, remainder: Remainder | None = None) -> Revoked:
+        """End sessions that are indexed now, or what a call left. Sessions that are added later are not affected."""
+        revoked = await self._revoke(filter_, remainder or await self._everything(filter_))
+        self._events.revoked(*filter_, revoked.number, more=revoked.remainder is not None)
         return revoked
 
-    async def _listed_now(self, whose: OwnerFilter) -> Remainder | None:
-        owner_indexes = self._keys.owner_indexes(*whose)
-        sizes: list[int] = await self._redis.query(*[("ZCARD", owner_index) for owner_index in owner_indexes])
+    async def _everything(self, filter_: OwnerFilter) -> Remainder | None:
+        """The shorter index, up to its present last entry."""
+        owner_indexes = self._keys.owner_indexes(*filter_)
+        sizes: list[int] = await self._client.query(*[("ZCARD", owner_index) for owner_index in owner_indexes])
         shorter = sizes.index(min(sizes))
-        end = await last_of(self._redis, owner_indexes[shorter])
-        return None if end is None else Remainder(shorter, BEGINNING, end)
+        last = await read_last(self._client, owner_indexes[shorter])
+        return None if last is None else Remainder(shorter, BEGINNING, last)
 
-    async def _revoke(self, whose: OwnerFilter, rest: Remainder | None) -> Revoked:
+    async def _revoke(self, filter_: OwnerFilter, remainder: Remainder | None) -> Revoked:
         number, may_examine = 0, MAX_EXAMINED
-        while rest is not None and may_examine and number < MAX_REVOKED:
-            entries = await self._entries(whose, rest, min(_PAGE, may_examine))
-            ended, place = await self._end_some(whose, rest, entries, MAX_REVOKED - number)
+        while remainder is not None and may_examine and number < MAX_REVOKED:
+            entries = await self._entries(filter_, remainder, min(_PAGE, may_examine))
+            ended, position = await self._end_entries(filter_, remainder, entries, MAX_REVOKED - number)
             number, may_examine = number + ended, may_examine - len(entries)
-            rest = rest.behind(place)
-        return Revoked(number, rest)
+            remainder = remainder.behind(position)
+        return Revoked(number, remainder)
 
-    async def _entries(self, whose: OwnerFilter, rest: Remainder, number: int) -> list[Entry]:
-        stretch = Stretch(self._keys.owner_indexes(*whose)[rest.part], rest.place, number)
-        (entries,) = await entries_of(self._redis, [stretch])
-        return [entry for entry in entries if entry.order <= rest.end.order]
+    async def _entries(self, filter_: OwnerFilter, remainder: Remainder, limit: int) -> list[Entry]:
+        owner_index = self._keys.owner_indexes(*filter_)[remainder.index_number]
+        (entries,) = await read_ranges(self._client, [IndexRange(owner_index, remainder.after, limit)])
+        return [entry for entry in entries if entry.order <= remainder.last.order]
 
-    async def _end_some(
-        self, whose: OwnerFilter, rest: Remainder, entries: Sequence[Entry], most: int
+    async def _end_entries(
+        self, filter_: OwnerFilter, remainder: Remainder, entries: Sequence[Entry], limit: int
     ) -> tuple[int, Entry]:
-        """End up to so many of them; how many were ended, and the place up to which they were dealt with."""
-        asked_for = await self._listed_by_all(whose, rest, entries)
-        number, come_to = 0, 0
-        while come_to < len(asked_for) and number < most:
-            batch = asked_for[come_to : come_to + min(_BATCH, most - number)]
-            number += await self._end(whose, [entry.id for entry in batch])
-            come_to += len(batch)
-        if come_to < len(asked_for):
-            return number, asked_for[come_to - 1]
-        return number, entries[-1] if entries else rest.end
+        """End up to `limit` sessions. Return how many ended, and the position up to which entries were examined."""
+        matching = await self._in_all_indexes(filter_, remainder, entries)
+        number, done = 0, 0
+        while done < len(matching) and number < limit:
+            batch = matching[done : done + min(_BATCH, limit - number)]
+            number += await self._end(filter_, [entry.id for entry in batch])
+            done += len(batch)
+        if done < len(matching):
+            return number, matching[done - 1]
+        return number, entries[-1] if entries else remainder.last
 
-    async def _listed_by_all(self, whose: OwnerFilter, rest: Remainder, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Those that the other lookup holds too, where there is another."""
-        others = [owner_index for part, owner_index in enumerate(self._keys.owner_indexes(*whose)) if part != rest.part]
+    async def _in_all_indexes(
+        self, filter_: OwnerFilter, remainder: Remainder, entries: Sequence[Entry]
+    ) -> Sequence[Entry]:
+        owner_indexes = self._keys.owner_indexes(*filter_)
+        others = [key for number, key in enumerate(owner_indexes) if number != remainder.index_number]
         if not others or not entries:
             return entries
         ids = [entry.id for entry in entries]
-        (scores,) = await self._redis.query(*[("ZMSCORE", owner_index, *ids) for owner_index in others])
+        (scores,) = await self._client.query(*[("ZMSCORE", owner_index, *ids) for owner_index in others])
         return [entry for entry, score in zip(entries, scores, strict=True) if score is not None]
 
-    async def _end(self, whose: OwnerFilter, session_ids: Sequence[str]) -> int:
-        """How many were ended. Marks come last: they take memory, and ending does not.
+    async def _end(self, filter_: OwnerFilter, session_ids: Sequence[str]) -> int:
+        """End sessions, then leave markers for missing ones: markers take memory, which may be short.
 
-        Where a server is away the others end what they hold, and are heard, before StoreUnavailable is raised.
+        If a node is unavailable, sessions on the other nodes end before this raises StoreUnavailable.
         """
         failures = PartialFailure()
-        answers: dict[str, Reply] = {}
-        ended = await self._end_or_mark(whose, session_ids, _NO_MARK, answers, failures)
-        missing = [session_id for session_id, answer in answers.items() if answer == [b"missing"]]
-        ended += await self._end_or_mark(whose, missing, REVOCATION_MARKER_MS, {}, failures)
+        replies: dict[str, Reply] = {}
+        number = await self._end_or_mark(filter_, session_ids, _NO_MARKER, replies, failures)
+        missing = [session_id for session_id, reply in replies.items() if reply == [b"missing"]]
+        number += await self._end_or_mark(filter_, missing, REVOCATION_MARKER_MS, {}, failures)
         failures.raise_if_any()
-        return ended
+        return number
 
     async def _end_or_mark(
         self,
-        whose: OwnerFilter,
+        filter_: OwnerFilter,
         session_ids: Sequence[str],
         marker_lifetime_ms: int,
-        answers: dict[str, Reply],
+        replies: dict[str, Reply],
         failures: PartialFailure,
     ) -> int:
-        """Put into `answers` what revoke.lua did, by id, where that is known; how many were ended."""
+        """Run revoke.lua and add its known replies to `replies`, by id. Return how many sessions ended."""
         try:
             await run_all(
-                self._decide(whose, shard, marker_lifetime_ms, answers, failures)
+                self._run(filter_, shard, marker_lifetime_ms, replies, failures)
                 for shard in group_by_shard(session_ids)
             )
-        finally:  # what was done has been done, also where a shard was tampered with
-            ended = await self._settle(whose, answers)
-        return ended
+        finally:  # also after a ScriptError in one of the shards
+            number = await self._process(filter_, replies)
+        return number
 
-    async def _decide(
+    async def _run(
         self,
-        whose: OwnerFilter,
+        filter_: OwnerFilter,
         session_ids: Sequence[str],
         marker_lifetime_ms: int,
-        answers: dict[str, Reply],
+        replies: dict[str, Reply],
         failures: PartialFailure,
     ) -> None:
-        """Of one shard: said twice, a session that the first time ended would be missing."""
+        """Run revoke.lua once for ids of one shard: a second run would report an ended session as missing."""
         commands = [
             scripts.REVOKE.command(
                 self._keys.of(session_id),
                 id=session_id,
-                agent_id=whose.agent_id or "",
-                user_id=whose.user_id or "",
+                agent_id=filter_.agent_id or "",
+                user_id=filter_.user_id or "",
                 marker_lifetime_ms=marker_lifetime_ms,
             )
             for session_id in session_ids
         ]
         with failures:
-            answers.update(zip(session_ids, await self._redis.execute(*commands), strict=True))
+            replies.update(zip(session_ids, await self._client.execute(*commands), strict=True))
 
-    async def _settle(self, whose: OwnerFilter, answers: Mapping[str, Reply]) -> int:
-        """Count the ended and take them and the marked out of the lookups; how many were ended."""
-        revoked = {session_id: answer[1:] for session_id, answer in answers.items() if answer[0] == b"revoked"}
+    async def _process(self, filter_: OwnerFilter, replies: Mapping[str, Reply]) -> int:
+        """Report ended sessions, and remove ended and marked ids from their indexes. Return how many ended."""
+        revoked = {session_id: reply[1:] for session_id, reply in replies.items() if reply[0] == b"revoked"}
         for session_id, (agent_id, user_id) in revoked.items():
             self._events.ended(session_id, "revoked", agent_id.decode(), user_id.decode())
-        leaving = defaultdict[str, list[str]](list)
-        for session_id, answer in answers.items():
-            for owner_index in self._left(whose, answer):
-                leaving[owner_index].append(session_id)
-        still_listed = await take_out(self._redis, self._keys, leaving, PartialFailure())
-        for session_id in still_listed & revoked.keys():
+        ids_by_index = defaultdict[str, list[str]](list)
+        for session_id, reply in replies.items():
+            for owner_index in self._indexes_to_leave(filter_, reply):
+                ids_by_index[owner_index].append(session_id)
+        left = await remove_from_owner_indexes(self._client, self._keys, ids_by_index, PartialFailure())
+        for session_id in left & revoked.keys():
             agent_id, user_id = revoked[session_id]
-            why = "a server that lists it is away"
-            self._events.left_behind(session_id, agent_id.decode(), user_id.decode(), why)
+            cause = "the node of an owner index is unavailable"
+            self._events.index_entry_left(session_id, agent_id.decode(), user_id.decode(), cause)
         return len(revoked)
 
-    def _left(self, whose: OwnerFilter, answer: Reply) -> list[str]:
-        """The lookups that an id leaves, as far as they are known."""
-        match answer:
+    def _indexes_to_leave(self, filter_: OwnerFilter, reply: Reply) -> list[str]:
+        match reply:
             case [b"revoked", agent_id, user_id]:
                 return self._keys.owner_indexes(agent_id.decode(), user_id.decode())
             case [b"marked"] | [b"expired", _, _]:
-                return self._keys.owner_indexes(*whose)
+                return self._keys.owner_indexes(*filter_)
             case [b"other_owner"] | [b"lost"] | [b"missing"]:
                 return []
             case _:
-                raise UnexpectedReply(repr(answer))
+                raise UnexpectedReply(repr(reply))

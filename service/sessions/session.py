@@ -1,4 +1,4 @@
-"""The session: its value, its words, and the ids it goes by."""
+"""Sessions as values, their ids, and the errors that scripts' replies stand for."""
 
 import os
 import re
@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
+from service.errors import InvalidTimeoutConfig, PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound
+from service.redis_client.client import Reply
+from service.redis_client.errors import UnexpectedReply
 from service.settings.sessions import IdFormat, TimeoutConfig
+
+LOST = [b"lost"]
+MISSING = [b"missing"]
+"""Replies of scripts to a session that is not live."""
 
 _ISSUED_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{64}"
 )
 
-
 Revisions = frozenset[bytes]
-"""Those at one of which a session must be to be changed, as they are stored."""
+"""The revisions that a conditional change accepts, as stored."""
 
 
 class NewSession(NamedTuple):
@@ -27,7 +33,7 @@ class NewSession(NamedTuple):
 
 
 class SessionFields(NamedTuple):
-    """The fields of a session's hash as Redis holds them (see `keys`), in the order in which they are read."""
+    """The fields of a session's hash as stored, in the order of the scripts' replies (see prelude.lua)."""
 
     agent_id: bytes
     user_id: bytes
@@ -45,15 +51,15 @@ class SessionFields(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A live session as it was at `seen_at_ms`. Every instant is in milliseconds of Redis's clock.
+    """A session that was live at `read_at_ms`. Times are in milliseconds of the Redis server's clock.
 
-    Its fields stay as they are stored: most are only passed on.
+    Fields stay as stored, because responses copy most of them unchanged.
     """
 
     id: str
     stored: SessionFields
     expires_at_ms: int
-    seen_at_ms: int
+    read_at_ms: int
 
     @property
     def agent_id(self) -> str:
@@ -75,13 +81,13 @@ class Session(NamedTuple):
     def timeout(self) -> TimeoutConfig:
         return TimeoutConfig(
             minutes_from(self.stored.timeout_minutes),
-            self.renews_itself,
+            self.has_auto_renew,
             minutes_from(self.stored.max_duration_minutes),
             minutes_from(self.stored.warning_threshold_minutes),
         )
 
     @property
-    def renews_itself(self) -> bool:
+    def has_auto_renew(self) -> bool:
         return self.stored.auto_renew == b"true"
 
     @property
@@ -90,12 +96,12 @@ class Session(NamedTuple):
 
     @property
     def metadata(self) -> bytes:
-        """A JSON object, as it is stored."""
+        """A JSON object."""
         return self.stored.metadata
 
     @property
     def time_remaining_ms(self) -> int:
-        return self.expires_at_ms - self.seen_at_ms
+        return self.expires_at_ms - self.read_at_ms
 
     @property
     def is_near_expiration(self) -> bool:
@@ -109,19 +115,41 @@ class CreatedSession(NamedTuple):
     is_replay: bool
 
 
-def session_from(session_id: str, values: Sequence[bytes], seen_at_ms: int) -> Session:
-    """The session whose fields have these values, in the order of Stored."""
+def session_from(session_id: str, values: Sequence[bytes], read_at_ms: int) -> Session:
+    """Build a session from field values in the order of SessionFields."""
     stored = SessionFields._make(values)
-    return Session(session_id, stored, int(stored.expires_at), seen_at_ms)
+    return Session(session_id, stored, int(stored.expires_at), read_at_ms)
+
+
+def error_for_reply(session_id: str, reply: Sequence[Reply]) -> Exception:
+    """Convert a script's reply without a session to an error. A lost session is not found."""
+    match reply:
+        case [b"missing"] | [b"lost"]:
+            return SessionNotFound(session_id)
+        case [b"expired", expires_at_ms, reason]:
+            return SessionExpired(session_id, int(expires_at_ms), reason.decode())
+        case [b"at_maximum", created_at_ms, max_duration_minutes, expires_at_ms]:
+            return RenewalFailed(
+                session_id,
+                created_at_ms=int(created_at_ms),
+                max_duration_minutes=minutes_from(max_duration_minutes),
+                expires_at_ms=int(expires_at_ms),
+            )
+        case [b"other_revision", revision]:
+            return PreconditionFailed(session_id, int(revision))
+        case [b"in_the_past", expires_at_ms]:
+            return InvalidTimeoutConfig(session_id, int(expires_at_ms))
+        case _:
+            return UnexpectedReply(repr(reply[:1]))
 
 
 def minutes_from(stored: bytes) -> float:
-    """Minutes as they are stored: `b"30"` is an int, `b"0.5"` a float."""
+    """Convert stored minutes: `b"30"` to an int, `b"0.5"` to a float."""
     return int(stored) if stored.isdigit() else float(stored)
 
 
 def as_stored(members: Mapping[str, float | bool]) -> dict[str, str]:
-    """Members of a timeout configuration as they are stored: `30`, `0.5`, `true`."""
+    """Convert members of TimeoutConfig to their stored form: `30`, `0.5`, `true`."""
     return {name: str(value).lower() for name, value in members.items()}
 
 
@@ -137,8 +165,5 @@ def new_session_id(id_format: IdFormat = "uuid") -> str:
 
 
 def is_issued_id(candidate: str) -> bool:
-    """Whether this service could have issued the id; what it could not have issued is unknown without asking.
-
-    Replicas may differ in their settings, and settings change: each format is known to all.
-    """
+    """Whether the service could have issued the id. Accepts every format, because replicas' settings may differ."""
     return _ISSUED_ID.fullmatch(candidate) is not None

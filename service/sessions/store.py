@@ -1,4 +1,4 @@
-"""The life of a session in Redis. Each method is one verb, judged by Redis's clock in the round trip that does it."""
+"""The session store: one method per verb. Each reads the time and changes the session in one round trip to Redis."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -13,15 +13,16 @@ from service.sessions.events import SessionEvents
 from service.sessions.idempotency import IdempotencyKey
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
-from service.sessions.metadata import Patch, patched
+from service.sessions.metadata import MergePatch, apply_patch
 from service.sessions.owner_index import OwnerIndex
-from service.sessions.replies import LOST, error_for_reply
 from service.sessions.session import (
+    LOST,
     CreatedSession,
     NewSession,
     Revisions,
     Session,
     as_stored,
+    error_for_reply,
     is_issued_id,
     session_from,
 )
@@ -35,7 +36,7 @@ _EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 
 
 class SessionStore:
-    """Sessions in Redis. Every method raises StoreUnavailable when Redis cannot carry out its commands.
+    """Sessions in Redis. Every method raises StoreUnavailable if Redis cannot carry out its commands.
 
     Methods that take an id raise SessionNotFound and SessionExpired. With an `owner_id`, sessions of other users are
     not found. Methods that take `revisions` raise PreconditionFailed if the session is at none of them.
@@ -43,14 +44,14 @@ class SessionStore:
 
     def __init__(
         self,
-        redis: RedisClient,
+        client: RedisClient,
         keys: Keys,
         events: SessionEvents,
         owner_index: OwnerIndex,
         creation: SessionCreation,
         settings: Settings,
     ) -> None:
-        self._redis = redis
+        self._client = client
         self._keys = keys
         self._events = events
         self._owner_index = owner_index
@@ -71,32 +72,32 @@ class SessionStore:
         if isinstance(outcome, Session):
             return CreatedSession(outcome, is_replay=False)
         session = await self.get(outcome.session_id)
-        self._events.creation_repeated(session.id)
+        self._events.creation_replayed(session.id)
         return CreatedSession(session, is_replay=True)
 
     async def get(self, session_id: str, owner_id: str | None = None) -> Session:
-        """Return the session. Does not count as activity."""
+        """Return the session. This is not an activity."""
         _require_issued(session_id)
-        values, now_ms = await self._redis.read_hash(self._keys.session(session_id), scripts.FIELDS)
+        values, now_ms = await self._client.read_hash(self._keys.session(session_id), scripts.FIELDS)
         if values[_EXPIRES_AT] is not None:
             session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
             if session.time_remaining_ms > 0 and (owner_id is None or owner_id == session.user_id):
                 return session
         command = scripts.STATUS.command(self._keys.of(session_id), owner_id=owner_id or "")
-        (answer,) = await self._redis.query(command)
-        return self._session(session_id, answer)
+        (reply,) = await self._client.query(command)
+        return self._session(session_id, reply)
 
     async def heartbeat(self, session_id: str, owner_id: str | None = None) -> Session:
-        """The session after an activity: renewed too where it renews itself and has time left to gain."""
-        session = await self._change(scripts.HEARTBEAT, session_id, owner_id, retention_ms=self._retention_ms)
-        if session.renews_itself and session.stored.renewed_at == session.stored.last_activity:
+        """Record an activity. With autoRenew, renew the session unless it is at its maximum duration."""
+        session = await self._run(scripts.HEARTBEAT, session_id, owner_id, retention_ms=self._retention_ms)
+        if session.has_auto_renew and session.stored.renewed_at == session.stored.last_activity:
             self._events.renewed_by_activity(session_id)
         return session
 
     async def renew(self, session_id: str, owner_id: str | None = None) -> Session:
-        """The session, extended to a full timeout from now. Raises RenewalFailed at its maximum duration."""
-        session = await self._change(scripts.RENEW, session_id, owner_id, retention_ms=self._retention_ms)
-        self._events.renewed_by_hand(session_id)
+        """Extend the session by a full timeout from now. Raises RenewalFailed at its maximum duration."""
+        session = await self._run(scripts.RENEW, session_id, owner_id, retention_ms=self._retention_ms)
+        self._events.renewed_manually(session_id)
         return session
 
     async def update_timeout(
@@ -106,9 +107,9 @@ class SessionStore:
         revisions: Revisions | None = None,
         owner_id: str | None = None,
     ) -> Session:
-        """Merge `changes`, members of TimeoutConfig. Raises InvalidTimeoutConfig if that would expire the session."""
+        """Merge members of TimeoutConfig into the session's. Raises InvalidTimeoutConfig if it would expire at once."""
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
-        session = await self._change(
+        session = await self._run(
             scripts.UPDATE_TIMEOUT,
             session_id,
             owner_id,
@@ -118,77 +119,77 @@ class SessionStore:
         )
         self._events.changed(session_id, "timeout")
         if "max_duration_minutes" in changes:
-            await self._owner_index.prolong(session)
-        await self._owner_index.tell_end(session)
+            await self._owner_index.extend_lifetime(session)
+        await self._owner_index.lower_known_expiry(session)
         return session
 
     async def update_metadata(
-        self, session_id: str, patch: Patch, revisions: Revisions | None = None, owner_id: str | None = None
+        self, session_id: str, patch: MergePatch, revisions: Revisions | None = None, owner_id: str | None = None
     ) -> Session:
-        """The session with `patch` merged into its metadata. Raises InvalidRequest where that cannot be stored.
+        """Merge a patch into the metadata, again if the session changed meanwhile and `revisions` allow it.
 
-        Where another change comes between, it is merged anew over that, if `revisions` let it. Raises Contention where
-        that has no end.
+        Raises InvalidRequest if the result is not valid metadata, and Contention if the session keeps changing.
         """
         session = await self.get(session_id, owner_id)
         try:
-            async with self._locks.at(session_id):
-                return await self._annotate(session, patch, revisions)
+            async with self._locks.hold(session_id):
+                return await self._update_metadata(session, patch, revisions)
         except TimeoutError:
             raise Contention(session_id) from None
 
     async def delete(self, session_id: str, owner_id: str | None = None) -> None:
+        """Delete the session, so that it is unknown from now on."""
         _require_issued(session_id)
         command = scripts.DELETE.command(self._keys.of(session_id), id=session_id, owner_id=owner_id or "")
         try:
-            (answer,) = await self._redis.execute(command)
-        except UnderReplicated as fault:  # it has ended all the same
-            match fault.replies[-1]:  # in front of it, where a Cluster moves a shard, is the reply to ASKING
+            (reply,) = await self._client.execute(command)
+        except UnderReplicated as error:  # the session was deleted
+            match error.replies[-1]:  # the first reply may be that to ASKING, while a Cluster moves the slot
                 case [b"deleted", agent_id, user_id]:
                     self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
-                    self._events.left_behind(session_id, agent_id.decode(), user_id.decode(), fault.cause)
+                    self._events.index_entry_left(session_id, agent_id.decode(), user_id.decode(), error.cause)
             raise
-        match answer:
+        match reply:
             case [b"deleted", agent_id, user_id]:
                 self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
                 await self._owner_index.remove(session_id, agent_id.decode(), user_id.decode())
             case _:
-                raise self._refusal(session_id, answer)
+                raise self._error(session_id, reply)
 
-    async def _annotate(self, session: Session, patch: Patch, revisions: Revisions | None) -> Session:
+    async def _update_metadata(self, session: Session, patch: MergePatch, revisions: Revisions | None) -> Session:
         keys = self._keys.of(session.id)
         for _ in range(MAX_ATTEMPTS):
             if revisions is not None and session.stored.revision not in revisions:
                 raise PreconditionFailed(session.id, int(session.stored.revision))
-            metadata = patched(session.metadata, patch)
+            metadata = apply_patch(session.metadata, patch)
             command = scripts.UPDATE_METADATA.command(keys, revision=session.stored.revision, metadata=metadata)
-            (answer,) = await self._redis.execute(command)
-            match answer:
+            (reply,) = await self._client.execute(command)
+            match reply:
                 case [b"changed", now_ms, values]:
                     session = session_from(session.id, values, now_ms)
                 case _:
-                    session = self._session(session.id, answer)
+                    session = self._session(session.id, reply)
                     self._events.changed(session.id, "metadata")
                     return session
         raise Contention(session.id)
 
-    async def _change(self, script: Script, session_id: str, owner_id: str | None, **arguments: Argument) -> Session:
+    async def _run(self, script: Script, session_id: str, owner_id: str | None, **arguments: Argument) -> Session:
         _require_issued(session_id)
         command = script.command(self._keys.of(session_id), id=session_id, owner_id=owner_id or "", **arguments)
-        (answer,) = await self._redis.execute(command)
-        return self._session(session_id, answer)
+        (reply,) = await self._client.execute(command)
+        return self._session(session_id, reply)
 
-    def _session(self, session_id: str, answer: Sequence[Reply]) -> Session:
-        match answer:
+    def _session(self, session_id: str, reply: Sequence[Reply]) -> Session:
+        match reply:
             case [b"live", now_ms, values]:
                 return session_from(session_id, values, now_ms)
             case _:
-                raise self._refusal(session_id, answer)
+                raise self._error(session_id, reply)
 
-    def _refusal(self, session_id: str, answer: Sequence[Reply]) -> Exception:
-        if answer == LOST:
-            self._events.lost_met(session_id)
-        return error_for_reply(session_id, answer)
+    def _error(self, session_id: str, reply: Sequence[Reply]) -> Exception:
+        if reply == LOST:
+            self._events.lost_session_requested(session_id)
+        return error_for_reply(session_id, reply)
 
 
 def _require_issued(session_id: str) -> None:

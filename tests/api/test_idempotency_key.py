@@ -189,5 +189,5 @@ async def test_a_key_is_in_no_line_of_the_log(
     replica.stop()
 
     assert [status for status, _ in for_the_log] == [201, 201, 422, 400]
-    assert "session creation repeated" in replica.banner
+    assert "session creation replayed" in replica.banner
     assert KEY not in replica.banner

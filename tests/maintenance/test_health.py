@@ -449,7 +449,7 @@ async def test_a_sweeper_that_lags_is_degraded(
 
 async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, events: SessionEvents) -> None:
     sweeper.lag_ms = 3_600_000
-    events.lost_met("an id")
+    events.lost_session_requested("an id")
     rejections = Incident("", "")
     rejections.record_failure(CommandRejected("OOM command not allowed when used memory > 'maxmemory'."))
 

@@ -157,7 +157,7 @@ async def test_an_ended_session_is_not_put_back(reconciler: Reconciler, session:
 async def test_a_hash_kept_past_its_end_is_not_put_back(
     reconciler: Reconciler, session: Session, real_redis: Redis
 ) -> None:
-    await real_redis.hset(KEYS.session(session.id), "expiresAt", session.seen_at_ms - 1)
+    await real_redis.hset(KEYS.session(session.id), "expiresAt", session.read_at_ms - 1)
     await real_redis.delete(KEYS.user(USER), KEYS.agent(AGENT))
 
     await reconciler.round()

@@ -88,13 +88,13 @@ async def test_a_store_that_was_emptied_is_noticed(
     events = events_into(Metrics())
     upkeep = StartupChecks(redis_client, Keys(""), events)
     await upkeep.round()
-    at_first = events.last_lost
+    at_first = events.last_loss_at
     await real_redis.flushall()
 
     await upkeep.round()
 
     assert at_first is None
-    assert events.last_lost is not None
+    assert events.last_loss_at is not None
     assert [event["level"] for event in logged_events(caplog)] == ["warning"]
 
 

@@ -308,7 +308,7 @@ async def test_a_revocation_succeeds_if_only_another_owner_index_is_lost_and_tha
     servers: ClusterServers, redis_client: RedisClient, lost: Location, other: Location, events: SessionEvents
 ) -> None:
     index_removal = IndexRemoval(redis_client, KEYS)
-    events.when_left_behind = index_removal.left_behind
+    events.on_index_entry_left = index_removal.left_behind
     await redis_client.execute(*write_session(other.session(), other._replace(agent=lost.agent)))
     lost.node.pause()
 
@@ -316,5 +316,5 @@ async def test_a_revocation_succeeds_if_only_another_owner_index_is_lost_and_tha
     resume(servers, lost.node)
     await index_removal.round()
 
-    assert (revoked.number, revoked.rest) == (1, None)
+    assert (revoked.number, revoked.remainder) == (1, None)
     assert await ids_in(redis_client, KEYS.agent(lost.agent)) == []

@@ -155,7 +155,7 @@ async def test_one_that_is_refused_leaves_nothing(store: SessionStore, real_redi
     assert sorted(await keys_in(real_redis)) == sorted(before)
     assert (
         await real_redis.zcard(KEYS.user(OTHER_USER))
-        == await real_redis.zcard(KEYS.beside(KEYS.user(OTHER_USER)).ends)
+        == await real_redis.zcard(KEYS.capped_index(KEYS.user(OTHER_USER)).ends)
         == 2
     )
 
@@ -230,7 +230,7 @@ async def test_one_that_was_renewed_takes_its_place_on(store: SessionStore, real
     assert await attempts(store) == {"full": 1}
     await age_counted(real_redis, session.id, 29 * MINUTE_MS, *LOOKUPS)
     await store.heartbeat(session.id)
-    await real_redis.zincrby(KEYS.beside(KEYS.user(USER)).ends, -2 * MINUTE_MS, session.id)
+    await real_redis.zincrby(KEYS.capped_index(KEYS.user(USER)).ends, -2 * MINUTE_MS, session.id)
 
     assert await attempts(store) == {"full": 1}
 
@@ -325,7 +325,11 @@ async def test_one_whose_policy_was_another_keeps_one_place(
 
     await create(store, 1)
 
-    assert [await real_redis.zcard(key) for owner_index in LOOKUPS for key in KEYS.beside(owner_index)] == [2, 0, 2] * 2
+    assert [await real_redis.zcard(key) for owner_index in LOOKUPS for key in KEYS.capped_index(owner_index)] == [
+        2,
+        0,
+        2,
+    ] * 2
     assert await attempts(store, 2) == {"live": 1, "full": 1}
 
 
@@ -356,7 +360,7 @@ async def test_one_that_redis_did_not_answer_is_taken_out_of_its_lookups_later(
 
     delisting = IndexRemoval(redis_client, Keys("", capped=True))
     left_behind = list[str]()
-    monkeypatch.setattr(SessionEvents, "left_behind", lambda _, *ids: left_behind.extend(ids[:3]))
+    monkeypatch.setattr(SessionEvents, "index_entry_left", lambda _, *ids: left_behind.extend(ids[:3]))
     with monkeypatch.context() as patch:
         patch.setattr(type(redis_client), "execute", unanswered)
         with pytest.raises(StoreUnavailable):
@@ -408,7 +412,7 @@ async def test_nothing_of_it_stays(evictor: SessionStore, real_redis: Redis) -> 
 
     await create(evictor, 1)
 
-    lists = [await real_redis.zrange(key, 0, -1) for owner_index in LOOKUPS for key in KEYS.beside(owner_index)]
+    lists = [await real_redis.zrange(key, 0, -1) for owner_index in LOOKUPS for key in KEYS.capped_index(owner_index)]
     assert not [key for key in await keys_in(real_redis) if first.id in key]
     assert first.id.encode() not in {session_id for ids in lists for session_id in ids}
 
@@ -564,7 +568,7 @@ async def test_what_lies_beside_a_lookup_may_be_deleted(
     store = store_on(redis_client, Settings(session_max_per_user=20, session_cap_policy=policy))
     sessions = await create(store, 20)
     await attempts(store)
-    await real_redis.delete(*KEYS.beside(KEYS.user(USER))[:2])
+    await real_redis.delete(*KEYS.capped_index(KEYS.user(USER))[:2])
     await expire(real_redis, sessions[-1:])
 
     await attempts(store, 3)
@@ -577,7 +581,7 @@ async def test_a_lookup_that_was_deleted_counts_again_once_it_is_reconciled(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis, settings: Settings
 ) -> None:
     await create(store, 3)
-    await real_redis.delete(*[key for owner_index in LOOKUPS for key in KEYS.beside(owner_index)])
+    await real_redis.delete(*[key for owner_index in LOOKUPS for key in KEYS.capped_index(owner_index)])
 
     await reconciled(redis_client, settings)
 

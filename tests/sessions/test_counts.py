@@ -39,9 +39,9 @@ async def aged(redis: Redis, sessions: list[Session], minutes: int) -> None:
 
 
 async def test_where_there_is_nothing_nothing_is_counted(session_counts: SessionCounts) -> None:
-    counted, near = await session_counts.take_with_near()
+    counted, near = await session_counts.count_with_near_expiration()
 
-    assert (counted.total, near) == (ShardCount(0, 0), 0)
+    assert (counted.overall, near) == (ShardCount(0, 0), 0)
 
 
 async def test_those_that_live_are_near_or_not_and_those_that_have_ended_are_apart(
@@ -51,18 +51,18 @@ async def test_those_that_live_are_near_or_not_and_those_that_have_ended_are_apa
     await aged(real_redis, await create(store, 30), 26)
     await aged(real_redis, await create(store, 20), 31)
 
-    counted, near = await session_counts.take_with_near()
+    counted, near = await session_counts.count_with_near_expiration()
 
-    assert counted.total == ShardCount(active=70, ended=20)
-    assert counted.total.listed == 90
+    assert counted.overall == ShardCount(active=70, expired=20)
+    assert counted.overall.total == 90
     assert near == 30
-    assert (await session_counts.take()).total == counted.total
+    assert (await session_counts.count()).overall == counted.overall
 
 
 async def test_each_shard_has_a_tally_and_an_instant_of_its_own(
     session_counts: SessionCounts, session: Session, real_redis: Redis
 ) -> None:
-    counted = await session_counts.take()
+    counted = await session_counts.count()
 
     assert {shard for shard, tally in counted.shards.items() if tally.active} == {session.id[:2]}
     assert tuple(counted.shards) == tuple(counted.at_ms) == SHARDS
@@ -83,7 +83,7 @@ async def test_shards_that_lie_together_are_counted_together_and_all_in_one_ask(
         return await ask(redis_client, *commands)
 
     monkeypatch.setattr(type(redis_client), "query", listening)
-    await session_counts.take()
+    await session_counts.count()
 
     (commands,) = asked
     assert [command[1] for command in commands] == [COUNT.sha] * SCRIPTS[kind]
@@ -94,10 +94,10 @@ async def test_counting_asks_for_nothing_that_grows_with_the_sessions(
     session_counts: SessionCounts, store: SessionStore, kind: Kind, real_redis: Redis
 ) -> None:
     await create(store, 30)
-    await session_counts.take()
+    await session_counts.count()
     await forget_commands(real_redis)
 
-    await session_counts.take()
+    await session_counts.count()
 
     seen = await commands_seen(real_redis)
     assert {name: seen[name] for name in ("evalsha", "zcard", "zcount")} == {
@@ -129,11 +129,11 @@ async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
 
     monkeypatch.setattr(redis_client, "query", then_sweep)
 
-    before, near = await session_counts.take_with_near()
-    after, near_after = await session_counts.take_with_near()
+    before, near = await session_counts.count_with_near_expiration()
+    after, near_after = await session_counts.count_with_near_expiration()
 
-    assert (before.total, near) == (ShardCount(active=30, ended=30), 10)
-    assert (after.total, near_after) == (ShardCount(active=30, ended=0), 10)
+    assert (before.overall, near) == (ShardCount(active=30, expired=30), 10)
+    assert (after.overall, near_after) == (ShardCount(active=30, expired=0), 10)
 
 
 async def test_the_longest_unswept_is_found(
@@ -143,7 +143,7 @@ async def test_the_longest_unswept_is_found(
     await aged(real_redis, [older], 40)
     await aged(real_redis, [younger], 31)
 
-    oldest_end_ms = await session_counts.oldest_end_ms(await session_counts.take())
+    oldest_end_ms = await session_counts.oldest_expiry_ms(await session_counts.count())
 
     assert oldest_end_ms == older.expires_at_ms - 40 * MINUTE_MS
 
@@ -152,7 +152,7 @@ async def test_an_index_that_is_none_is_a_fault(session_counts: SessionCounts, r
     await real_redis.set(KEYS.warning("ab"), "no index", px=MINUTE_MS)
 
     with pytest.raises(ScriptError):
-        await session_counts.take_with_near()
+        await session_counts.count_with_near_expiration()
 
 
 async def test_an_answer_in_another_word_is_said_aloud(
@@ -164,4 +164,4 @@ async def test_an_answer_in_another_word_is_said_aloud(
     monkeypatch.setattr(type(redis_client), "query", ask)
 
     with pytest.raises(UnexpectedReply):
-        await session_counts.take()
+        await session_counts.count()

@@ -44,7 +44,7 @@ async def test_a_session_ends_its_timeout_after_its_creation(session: Session) -
 
 
 async def test_it_is_judged_at_the_instant_of_its_creation(session: Session) -> None:
-    assert session.seen_at_ms == session.created_at_ms
+    assert session.read_at_ms == session.created_at_ms
     assert session.time_remaining_ms == 30 * MINUTE_MS
 
 

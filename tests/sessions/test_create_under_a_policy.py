@@ -228,7 +228,7 @@ async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_not
 async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
     store: SessionStore, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.sessions.policies.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("service.sessions.policies.MAX_CACHED_AGENTS", 2)
     agents = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(4)]
     await asyncio.gather(*(policies.put(agent, {"timeout_minutes": 60}) for agent in agents))
 
@@ -240,7 +240,7 @@ async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
 async def test_the_agent_that_rested_longest_is_forgotten_first(
     policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.sessions.policies.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("service.sessions.policies.MAX_CACHED_AGENTS", 2)
     policy = NO_POLICY._replace(updated_at=b"1")
     policies.cache("first", policy)
     policies.cache("second", policy)

@@ -31,7 +31,7 @@ def read_at(now_ms: int, redis_client: RedisClient, monkeypatch: pytest.MonkeyPa
 async def test_a_session_is_read_as_it_was_created(store: SessionStore, session: Session) -> None:
     found = await store.get(session.id)
 
-    assert found == session._replace(seen_at_ms=found.seen_at_ms)
+    assert found == session._replace(read_at_ms=found.read_at_ms)
 
 
 async def test_it_is_judged_at_the_instant_of_the_reading(
@@ -40,7 +40,7 @@ async def test_it_is_judged_at_the_instant_of_the_reading(
     found = await store.get(session.id)
 
     seconds, microseconds = await real_redis.time()
-    assert session.seen_at_ms <= found.seen_at_ms <= seconds * 1000 + microseconds // 1000
+    assert session.read_at_ms <= found.read_at_ms <= seconds * 1000 + microseconds // 1000
 
 
 async def test_its_time_remaining_shrinks(store: SessionStore, session: Session, real_redis: Redis) -> None:

@@ -40,8 +40,8 @@ async def test_an_activity_is_now(store: SessionStore, session: Session, real_re
 
     touched = await store.heartbeat(session.id)
 
-    assert touched.last_activity_ms == touched.seen_at_ms
-    assert touched.seen_at_ms >= session.seen_at_ms
+    assert touched.last_activity_ms == touched.read_at_ms
+    assert touched.read_at_ms >= session.read_at_ms
 
 
 async def test_a_session_that_renews_itself_is_extended_to_a_full_timeout(
@@ -65,7 +65,7 @@ async def test_what_is_answered_is_what_is_read_next(store: SessionStore, sessio
     touched = await store.heartbeat(session.id)
 
     found = await store.get(session.id)
-    assert found == touched._replace(seen_at_ms=found.seen_at_ms)
+    assert found == touched._replace(read_at_ms=found.read_at_ms)
 
 
 async def test_its_end_moves_in_its_hash_its_tombstone_and_its_indexes(
@@ -75,7 +75,7 @@ async def test_its_end_moves_in_its_hash_its_tombstone_and_its_indexes(
 
     touched = await store.heartbeat(session.id)
 
-    ends_at_ms = touched.seen_at_ms + 30 * MINUTE_MS
+    ends_at_ms = touched.read_at_ms + 30 * MINUTE_MS
     assert await ends_of(real_redis, session) == {"session": ends_at_ms, "tombstone": ends_at_ms + RETENTION_MS}
     assert (await tombstone_of(real_redis, session))["expiresAt"] == str(ends_at_ms)
     assert await scores_of(real_redis, session) == {
@@ -113,8 +113,8 @@ async def test_one_that_does_not_renew_itself_is_active_all_the_same(
 
     touched = await store.heartbeat(passive.id)
 
-    assert touched.last_activity_ms == touched.seen_at_ms
-    assert (await store.get(passive.id)).last_activity_ms == touched.seen_at_ms
+    assert touched.last_activity_ms == touched.read_at_ms
+    assert (await store.get(passive.id)).last_activity_ms == touched.read_at_ms
 
 
 async def test_one_that_does_not_renew_itself_expires_in_spite_of_its_activity(
@@ -159,7 +159,7 @@ async def test_at_the_maximum_duration_an_activity_is_no_renewal(
 
     assert touched.renewal_count == 0
     assert touched.expires_at_ms == at_its_maximum.expires_at_ms - 20 * MINUTE_MS
-    assert touched.last_activity_ms == touched.seen_at_ms
+    assert touched.last_activity_ms == touched.read_at_ms
 
 
 async def test_at_the_maximum_duration_the_last_renewal_stays_the_last(

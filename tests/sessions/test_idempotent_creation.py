@@ -21,7 +21,7 @@ from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
 from service.sessions.idempotency import IdempotencyKey, IdempotencyRecord, IdempotencyRecords
-from service.sessions.metadata import storable
+from service.sessions.metadata import encode_metadata
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation, OwnerFilter
 from service.sessions.scripts import CREATE, SCRIPTS
@@ -158,7 +158,7 @@ async def test_it_is_told_as_it_is_now(store: SessionStore) -> None:
 
 
 async def test_metadata_may_be_nested_as_deeply_as_without_a_key(store: SessionStore) -> None:
-    deep = storable(json.loads('{"a":' * DEEPEST + "1" + "}" * DEEPEST))
+    deep = encode_metadata(json.loads('{"a":' * DEEPEST + "1" + "}" * DEEPEST))
 
     first = await store.create(WISH._replace(metadata=deep), KEY)
     second = await store.create(WISH._replace(metadata=deep), KEY)

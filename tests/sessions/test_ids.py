@@ -101,5 +101,5 @@ def test_a_cursor_has_room_for_the_longest() -> None:
     walk = SessionFilter(AGENT, USER, near_expiration=True), Position(0, *place)
     revocation = OwnerFilter(AGENT, USER), Remainder(1, place, place)
 
-    assert cursors.read(cursors.written(*walk)) == walk
-    assert cursors.read_rest(cursors.written_of_rest(*revocation)) == revocation
+    assert cursors.decode_position(cursors.encode_position(*walk)) == walk
+    assert cursors.decode_remainder(cursors.encode_remainder(*revocation)) == revocation

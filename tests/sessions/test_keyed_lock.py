@@ -8,7 +8,7 @@ from service.sessions.keyed_lock import KeyedLock
 
 
 async def changing(turns: KeyedLock, name: str, log: list[str]) -> None:
-    async with turns.at(name):
+    async with turns.hold(name):
         log.append("begins")
         await asyncio.sleep(0)
         log.append("ends")
@@ -42,7 +42,7 @@ async def test_a_turn_that_fails_passes_on() -> None:
     turns, log = KeyedLock(1), list[str]()
 
     with pytest.raises(ZeroDivisionError):
-        async with turns.at("a"):
+        async with turns.hold("a"):
             raise ZeroDivisionError
     await changing(turns, "a", log)
 
@@ -52,7 +52,7 @@ async def test_a_turn_that_fails_passes_on() -> None:
 async def test_who_loses_patience_is_told() -> None:
     turns = KeyedLock(0.01)
 
-    async with turns.at("a"):
+    async with turns.hold("a"):
         with pytest.raises(TimeoutError):
             await changing(turns, "a", [])
 
@@ -61,7 +61,7 @@ async def test_who_goes_while_waiting_takes_no_turn_with_it() -> None:
     turns, log = KeyedLock(1), list[str]()
     waiting = [asyncio.ensure_future(changing(turns, "a", log)) for _ in range(3)]
 
-    async with turns.at("a"):
+    async with turns.hold("a"):
         await asyncio.sleep(0)
         waiting[1].cancel()
     await asyncio.wait(waiting)

@@ -59,7 +59,7 @@ def documented() -> dict[str, Row]:
     """The rows of the table, by the pattern of their keys."""
     cells = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+?) \| (.+?) \|$", keys.__doc__ or "", re.MULTILINE)
     return {
-        name: Row(name, type_, frozenset(holds.split() if type_ == "hash" else ()), not dies.startswith("never"))
+        name: Row(name, type_, frozenset(holds.split() if type_ == "hash" else ()), not dies.startswith("permanent"))
         for name, type_, holds, dies in cells
     }
 
@@ -182,7 +182,9 @@ async def test_at_a_cap_a_deletion_leaves_nothing(store: SessionStore, session: 
 
 @pytest.mark.parametrize("settings", [EVICTING])
 async def test_what_lies_beside_a_lookup_dies_with_it(session: Session, real_redis: Redis) -> None:
-    of_a_user, of_an_agent = (Keys("").beside(owner_index) for owner_index in Keys("").owner_indexes(AGENT, USER)[::-1])
+    of_a_user, of_an_agent = (
+        Keys("").capped_index(owner_index) for owner_index in Keys("").owner_indexes(AGENT, USER)[::-1]
+    )
 
     assert len({await real_redis.pexpiretime(key) for key in of_a_user}) == 1
     assert len({await real_redis.pexpiretime(key) for key in of_an_agent}) == 1

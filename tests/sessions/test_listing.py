@@ -175,7 +175,7 @@ async def test_one_renewed_while_it_was_read_is_listed(
 
     async def read_too_early(session_ids: list[str]) -> list[Session]:
         monkeypatch.setattr(directory, "_read", first_read)
-        return [found._replace(seen_at_ms=found.expires_at_ms) for found in await first_read(session_ids)]
+        return [found._replace(read_at_ms=found.expires_at_ms) for found in await first_read(session_ids)]
 
     monkeypatch.setattr(directory, "_read", read_too_early)
 
@@ -243,13 +243,13 @@ async def test_a_warning_has_begun_by_the_clock_of_its_own_shard(
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: next(coming))
     near, behind = await create(store, 2)
     await asyncio.gather(*(age(real_redis, session.id, 26 * MINUTE_MS) for session in (near, behind)))
-    take = SessionCounts.take_with_near
+    take = SessionCounts.count_with_near_expiration
 
     async def with_a_slow_server(session_counts: SessionCounts) -> tuple[CountsByShard, int]:
         counted, near = await take(session_counts)
         return counted._replace(at_ms={**counted.at_ms, behind.id[:2]: behind.created_at_ms - 5 * MINUTE_MS}), near
 
-    monkeypatch.setattr(SessionCounts, "take_with_near", with_a_slow_server)
+    monkeypatch.setattr(SessionCounts, "count_with_near_expiration", with_a_slow_server)
 
     assert shown(await walk(directory, SessionFilter(near_expiration=True))) == [near.id]
 
@@ -278,7 +278,7 @@ async def test_all_that_live_are_counted(directory: SessionListing, store: Sessi
     page = await directory.page(ANYONE, 2)
 
     assert page.stats == ShardCount(8, 1)
-    assert page.stats.listed == 9
+    assert page.stats.total == 9
     assert page.total == 8
 
 

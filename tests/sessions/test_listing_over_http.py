@@ -202,7 +202,7 @@ async def test_what_is_not_even_of_its_form_is_no_cursor(client: HttpClient, tex
 
 
 async def test_a_cursor_that_was_touched_is_none(client: HttpClient) -> None:
-    given = cursors.written(SessionFilter(), Position(7, "1700000000000", "07"))
+    given = cursors.encode_position(SessionFilter(), Position(7, "1700000000000", "07"))
 
     assert await invalid_fields(await asked(client, f"cursor={given[:-1]}")) == NOT_A_CURSOR
     assert await invalid_fields(await asked(client, f"cursor={given}A")) == NOT_A_CURSOR
@@ -210,7 +210,7 @@ async def test_a_cursor_that_was_touched_is_none(client: HttpClient) -> None:
 
 
 async def test_a_lookup_is_one_index(client: HttpClient) -> None:
-    given = cursors.written(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
+    given = cursors.encode_position(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
 
     assert await invalid_fields(await asked(client, f"cursor={given}&userId={USER}")) == NOT_A_CURSOR
 
@@ -228,6 +228,6 @@ async def test_a_cursor_goes_on_with_its_own_listing_only(client: HttpClient, qu
 
 
 async def test_where_a_filter_is_wrong_its_cursor_is_not_blamed(client: HttpClient) -> None:
-    given = cursors.written(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+    given = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
 
     assert (await invalid_fields(await asked(client, f"cursor={given}&userId=1"))).keys() == {"userId"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidRequest
-from service.sessions.metadata import merged, patched
+from service.sessions.metadata import apply_patch, merge
 
 RFC_7396 = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
@@ -24,7 +24,7 @@ RFC_7396 = [
 
 @pytest.mark.parametrize(("target", "patch", "outcome"), RFC_7396)
 def test_it_merges_as_the_examples_of_the_standard(target: Any, patch: Any, outcome: Any) -> None:
-    assert merged(target, patch) == outcome
+    assert merge(target, patch) == outcome
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_it_merges_as_the_examples_of_the_standard(target: Any, patch: Any, outc
     ],
 )
 def test_it_merges_at_the_edges_too(target: Any, patch: Any, outcome: Any) -> None:
-    assert merged(target, patch) == outcome
+    assert merge(target, patch) == outcome
 
 
 def test_what_is_there_is_not_touched() -> None:
     target = {"a": {"b": 1}}
 
-    merged(target, {"a": {"b": None}})
+    merge(target, {"a": {"b": None}})
 
     assert target == {"a": {"b": 1}}
 
@@ -53,19 +53,19 @@ def test_what_is_there_is_not_touched() -> None:
 def test_what_the_patch_does_not_name_is_kept_as_it_was() -> None:
     stored = b'{"n":18446744073709551615,"f":1.7976931348623157e+308,"s":"\\u0000","l":[]}'
 
-    assert patched(stored, {"a": 1}) == stored[:-1] + b',"a":1}'
+    assert apply_patch(stored, {"a": 1}) == stored[:-1] + b',"a":1}'
 
 
 def test_a_member_keeps_its_place() -> None:
-    assert patched(b'{"a":1,"b":2}', {"a": 3}) == b'{"a":3,"b":2}'
+    assert apply_patch(b'{"a":1,"b":2}', {"a": 3}) == b'{"a":3,"b":2}'
 
 
 def test_what_is_too_large_afterwards_is_refused() -> None:
     half = "x" * 6000
 
     with pytest.raises(InvalidRequest, match="metadata: must be at most 10240 bytes as JSON, not 12015"):
-        patched(b'{"a":"%b"}' % half.encode(), {"b": half})
+        apply_patch(b'{"a":"%b"}' % half.encode(), {"b": half})
 
 
 def test_what_was_too_large_may_be_made_smaller() -> None:
-    assert patched(b'{"a":"%b"}' % (b"x" * 20_000), {"a": None}) == b"{}"
+    assert apply_patch(b'{"a":"%b"}' % (b"x" * 20_000), {"a": None}) == b"{}"

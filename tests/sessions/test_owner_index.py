@@ -97,7 +97,7 @@ async def test_a_bulk_revocation_finds_it(
 
     revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
 
-    assert revoked == Revoked(2, rest=None)
+    assert revoked == Revoked(2, remainder=None)
 
 
 async def test_a_session_created_under_tighter_settings_is_known_for_the_life_that_it_is_given_later(

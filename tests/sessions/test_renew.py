@@ -65,7 +65,7 @@ async def test_it_is_an_activity_too(store: SessionStore, passive: Session, real
 
     renewed = await store.renew(passive.id)
 
-    assert renewed.last_activity_ms == renewed.seen_at_ms
+    assert renewed.last_activity_ms == renewed.read_at_ms
 
 
 async def test_it_leaves_the_creation_where_it_was(store: SessionStore, session: Session) -> None:
@@ -76,7 +76,7 @@ async def test_what_is_answered_is_what_is_read_next(store: SessionStore, sessio
     renewed = await store.renew(session.id)
 
     found = await store.get(session.id)
-    assert found == renewed._replace(seen_at_ms=found.seen_at_ms)
+    assert found == renewed._replace(read_at_ms=found.read_at_ms)
 
 
 async def test_it_moves_the_end_in_hash_tombstone_and_indexes(
@@ -86,7 +86,7 @@ async def test_it_moves_the_end_in_hash_tombstone_and_indexes(
 
     renewed = await store.renew(session.id)
 
-    ends_at_ms = renewed.seen_at_ms + 30 * MINUTE_MS
+    ends_at_ms = renewed.read_at_ms + 30 * MINUTE_MS
     assert await ends_of(real_redis, session) == {"session": ends_at_ms, "tombstone": ends_at_ms + RETENTION_MS}
     assert (await tombstone_of(real_redis, session))["expiresAt"] == str(ends_at_ms)
     assert await scores_of(real_redis, session) == {

@@ -13,9 +13,9 @@ from service.errors import SessionRevoked, StoreUnavailable
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.scripts import Command
-from service.sessions import cursors, keys
+from service.sessions import cursors
 from service.sessions import revocation as room
-from service.sessions.index_scan import Entry, last_of
+from service.sessions.index_scan import Entry, read_last
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 from service.sessions.listing import Position, SessionFilter
 from service.sessions.revocation import BulkRevocation, OwnerFilter, Remainder, Revoked
@@ -73,13 +73,13 @@ async def sessions_asked_for(redis: Redis) -> int:
 
 def told(answers: Iterable[Revoked]) -> list[tuple[int, bool]]:
     """How many each call ended, and whether it left some to another."""
-    return [(answer.number, answer.rest is not None) for answer in answers]
+    return [(answer.number, answer.remainder is not None) for answer in answers]
 
 
 async def call_by_call(revocation: BulkRevocation, whose: OwnerFilter) -> list[Revoked]:
     """Every call, each going on behind the one before, to the last."""
     answers = [await revocation.revoke(whose)]
-    while (rest := answers[-1].rest) is not None:
+    while (rest := answers[-1].remainder) is not None:
         answers.append(await revocation.revoke(whose, rest))
     return answers
 
@@ -269,11 +269,11 @@ async def test_what_is_listed_later_is_left_alone(
     later = list[Session]()
 
     async def and_then_some(redis_client: RedisClient, owner_index: str) -> Entry | None:
-        last = await last_of(redis_client, owner_index)
+        last = await read_last(redis_client, owner_index)
         later.extend(await create(store, 3))
         return last
 
-    monkeypatch.setattr("service.sessions.revocation.last_of", and_then_some)
+    monkeypatch.setattr("service.sessions.revocation.read_last", and_then_some)
 
     assert await revocation.revoke(OF_THE_USER) == Revoked(2, None)
     assert await states(store, later) == {"live": 3}
@@ -359,7 +359,7 @@ async def test_it_stays_with_the_lookup_it_began_with(
     first = await revocation.revoke(OF_BOTH)
     await enlist_foreign(real_redis, KEYS.user(USER), 100)
 
-    second = await revocation.revoke(OF_BOTH, first.rest)
+    second = await revocation.revoke(OF_BOTH, first.remainder)
 
     assert told([first, second]) == [(10, True), (5, False)]
     assert await states(store, sessions) == {"missing": 15}
@@ -374,7 +374,7 @@ async def test_a_call_that_goes_on_leaves_alone_what_was_listed_after_the_first(
     first = await revocation.revoke(OF_THE_USER)
     later = await create(store, 3)
 
-    second = await revocation.revoke(OF_THE_USER, first.rest)
+    second = await revocation.revoke(OF_THE_USER, first.remainder)
 
     assert told([first, second]) == [(4, True), (2, False)]
     assert await states(store, sessions) == {"missing": 6}
@@ -417,10 +417,6 @@ async def test_the_mark_against_it_dies_after_ten_minutes(
         mark
     )
     assert REVOCATION_MARKER_MS == 10 * MINUTE_MS
-
-
-def test_the_mark_is_in_the_account_of_the_data() -> None:
-    assert "a hash of `revokedAt` alone that dies ten minutes after it" in (keys.__doc__ or "")
 
 
 async def test_to_every_verb_a_marked_id_is_unknown(
@@ -487,14 +483,14 @@ async def test_between_two_it_is_refused_once_it_is_listed_by_both(
 async def test_one_that_comes_to_life_before_it_is_marked_is_ended(
     revocation: BulkRevocation, under_way: Birth, store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = revocation._settle
+    settle = revocation._process
 
     async def and_life_begins(whose: OwnerFilter, answers: dict[str, Reply]) -> int:
-        monkeypatch.setattr(revocation, "_settle", settle)
+        monkeypatch.setattr(revocation, "_process", settle)
         await under_way.come_to_life()
         return await settle(whose, answers)
 
-    monkeypatch.setattr(revocation, "_settle", and_life_begins)
+    monkeypatch.setattr(revocation, "_process", and_life_begins)
 
     assert await revocation.revoke(OF_BOTH) == Revoked(1, None)
     assert await attempt(store.get, under_way.id) == "missing"
@@ -692,8 +688,8 @@ async def test_a_cursor_goes_on_with_its_own_filters_only(client: HttpClient, qu
 
 
 async def test_a_cursor_of_a_listing_is_none_of_a_revocation_nor_the_other_way_round(client: HttpClient) -> None:
-    of_a_listing = cursors.written(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
-    of_a_revocation = cursors.written_of_rest(OF_THE_USER, A_REST)
+    of_a_listing = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+    of_a_revocation = cursors.encode_remainder(OF_THE_USER, A_REST)
 
     revoking = await client.delete(SESSIONS, params={"userId": USER, "cursor": of_a_listing})
     listing = await client.get(SESSIONS, params={"userId": USER, "cursor": of_a_revocation})
@@ -726,9 +722,9 @@ async def test_what_no_revocation_gave_is_no_cursor(client: HttpClient, unfolded
 
 
 async def test_a_cursor_holds_what_was_left(client: HttpClient) -> None:
-    given = cursors.written_of_rest(OF_BOTH, A_REST)
+    given = cursors.encode_remainder(OF_BOTH, A_REST)
 
-    assert cursors.read_rest(given) == (OF_BOTH, A_REST)
+    assert cursors.decode_remainder(given) == (OF_BOTH, A_REST)
     assert len(given) <= 400
     assert await revoked(client, agentId=AGENT, userId=USER, cursor=given) == {
         "revoked": 0,
@@ -751,7 +747,7 @@ NEITHER = dict.fromkeys(("agentId", "userId"), "at least one of agentId and user
         ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this request"}),
         ({"cursor": "A"}, {**NEITHER, "cursor": "must be the nextCursor of a revocation"}),
         (
-            {"userId": "1", "cursor": cursors.written_of_rest(OF_BOTH, A_REST)},
+            {"userId": "1", "cursor": cursors.encode_remainder(OF_BOTH, A_REST)},
             {"userId": "must be a UUID in the 36-character form"},
         ),
         ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this request"}),

@@ -133,7 +133,7 @@ def test_a_session_is_read_from_its_hash() -> None:
     assert session.timeout == TimeoutConfig(30, True, 720, 5)
     assert session.renewal_count == 3
     assert session.metadata == '{"größe":[]}'.encode()
-    assert session.seen_at_ms == 1705314700000
+    assert session.read_at_ms == 1705314700000
 
 
 def test_one_that_does_not_renew_itself_is_read_as_such() -> None:

@@ -71,7 +71,7 @@ async def test_the_end_is_counted_from_the_last_renewal(
 
     configured = await store.update_timeout(session.id, {"timeout_minutes": 60})
 
-    assert configured.expires_at_ms == renewed.seen_at_ms + 60 * MINUTE_MS
+    assert configured.expires_at_ms == renewed.read_at_ms + 60 * MINUTE_MS
 
 
 async def test_the_end_is_not_counted_from_an_activity_that_renewed_nothing(

@@ -1,8 +1,8 @@
 -- Take one from a bucket that fills evenly, unless it is empty, or another bucket is, which bars the way while it is.
 -- returns {"taken", left, full_in_us} | {"empty", next_in_us} | {"barred", next_in_us} | {"open"} (nothing was to be taken)
 local keys = {
-    bucket = KEYS[1],   -- the instant at which it will be full, in microseconds; a full one is not there
-    bar    = KEYS[2],   -- the same of the bucket that may bar the way
+    bucket     = KEYS[1],   -- the instant at which it will be full, in microseconds; a full one is not there
+    blocked_by = KEYS[2],   -- the same of the bucket that may bar the way
 }
 local args = {
     quota           = ARGV[1],   -- what the bucket holds; 0: nothing is to be taken
@@ -30,7 +30,7 @@ local function standing(key, quota, interval_us)
 end
 
 if args.bar_quota ~= '0' then
-    local _, next_in_us = standing(keys.bar, args.bar_quota, args.bar_interval_us)
+    local _, next_in_us = standing(keys.blocked_by, args.bar_quota, args.bar_interval_us)
     if next_in_us > 0 then return {'barred', next_in_us} end
 end
 if args.quota == '0' then return {'open'} end
