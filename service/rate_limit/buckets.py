@@ -37,11 +37,11 @@ class Buckets:
             case [b"taken", remaining, full_in_us] if limit is not None:
                 next_in_us = full_in_us - (limit.quota - 1) * limit.interval_us
                 status.add(LimitState(limit, remaining, _seconds(full_in_us if remaining else next_in_us)))
-            case [b"open"]:
+            case [b"not_limited"]:
                 pass
             case [b"empty", next_in_us] if limit is not None:
                 raise _rate_limited(limit, next_in_us, status)
-            case [b"barred", next_in_us] if blocked_by is not None:
+            case [b"blocked", next_in_us] if blocked_by is not None:
                 raise _rate_limited(blocked_by, next_in_us, status)
             case _:
                 raise UnexpectedReply(repr(reply[:1]))
@@ -52,8 +52,8 @@ def _command(keys: BucketKeys, limit: Limit | None, blocked_by: Limit | None) ->
         keys,
         quota=0 if limit is None else limit.quota,
         interval_us=0 if limit is None else limit.interval_us,
-        bar_quota=0 if blocked_by is None else blocked_by.quota,
-        bar_interval_us=0 if blocked_by is None else blocked_by.interval_us,
+        blocked_by_quota=0 if blocked_by is None else blocked_by.quota,
+        blocked_by_interval_us=0 if blocked_by is None else blocked_by.interval_us,
     )
 
 

@@ -45,7 +45,12 @@ async def drawn_at(redis: Any, now_ms: int, rate: Rate) -> Drawn:
     """What the script answers when Redis's clock says this."""
     told = f"{{'{now_ms // 1000}', '{now_ms % 1000 * 1000}'}}"
     text = RATE_LIMIT.text.replace("redis.call('TIME')", told)
-    arguments = {"quota": rate.quota, "interval_us": rate.interval_us, "bar_quota": 0, "bar_interval_us": 0}
+    arguments = {
+        "quota": rate.quota,
+        "interval_us": rate.interval_us,
+        "blocked_by_quota": 0,
+        "blocked_by_interval_us": 0,
+    }
     command = RATE_LIMIT.command(KEYS, **arguments)
     answer = await redis.eval(text, len(RATE_LIMIT.keys), *map(str, command[3:]))
     return Drawn(answer[0] == b"taken", answer[1] if answer[0] == b"taken" else 0)

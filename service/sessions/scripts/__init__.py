@@ -8,24 +8,28 @@ from importlib import resources
 
 from service.redis_client.scripts import Script, ScriptCatalog
 
-_HMGET = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
-_LISTS = re.compile(r"\badd_to_owner_index\(")
-_OF_A_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
+_FIELD_NAMES = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
+_TAKES_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
+_ADDS_TO_OWNER_INDEX = re.compile(r"\badd_to_owner_index\(")
 
 
 def load(name: str) -> Script:
     """Load a script with clock.lua and the other shared files that it uses. Redis runs the whole text each time."""
-    own = _file(name)
-    shared = [*(["prelude"] if _OF_A_SESSION.search(own) else []), *(["owner_index"] if _LISTS.search(own) else [])]
-    return Script.parse(name, "\n".join([*map(_file, ["clock", *shared]), own]))
+    own = _read(name)
+    shared = ["clock"]
+    if _TAKES_SESSION.search(own):
+        shared.append("prelude")
+    if _ADDS_TO_OWNER_INDEX.search(own):
+        shared.append("owner_index")
+    return Script.parse(name, "\n".join([*map(_read, shared), own]))
 
 
-def _file(name: str) -> str:
+def _read(name: str) -> str:
     return (resources.files(__package__) / f"{name}.lua").read_text()
 
 
-FIELDS = tuple(name.encode() for name in re.findall(r"'(\w+)'", _HMGET.findall(_file("prelude"))[0]))
-"""The fields of a session's hash, in the order of their values in the scripts' answers: as the prelude reads them."""
+FIELDS = tuple(name.encode() for name in re.findall(r"'(\w+)'", _FIELD_NAMES.findall(_read("prelude"))[0]))
+"""The fields of a session's hash, in the order in which scripts reply with their values (see prelude.lua)."""
 
 CREATE_WITH_RECORD = load("create")
 CREATE = CREATE_WITH_RECORD.without("record", "fingerprint", "record_lifetime_ms")
