@@ -45,9 +45,15 @@ def problems() -> Iterator[str]:
     """Yield the format string of each warning and error, and both messages of each incident."""
     for node in (node for tree in TREES for node in ast.walk(tree)):
         match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="_log"), attr="warning" | "error" | "exception"),
-                args=[ast.Constant(value=str(message)), *_],
+            case (
+                ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="_log"), attr="warning" | "error" | "exception"),
+                    args=[ast.Constant(value=str(message)), *_],
+                )
+                | ast.Call(
+                    func=ast.Attribute(attr="log" | "bind"),
+                    args=[ast.Constant(value="warning" | "error"), ast.Constant(value=str(message)), *_],
+                )
             ):
                 yield message
             case ast.Call(
