@@ -12,7 +12,7 @@ from service.cli import arguments
 from service.errors import StartupError
 from service.observability.event_log import open_event_log
 from service.process.serve import serve
-from service.process.workers import serve_by_workers
+from service.process.workers import serve_with_workers
 from service.settings import Settings, load_settings, unknown_variables
 
 
@@ -32,10 +32,10 @@ def main() -> None:
 
 def _serve(settings: Settings, workers: int) -> int:
     require_authentication(settings)
+    if workers > 1:
+        return serve_with_workers(settings, workers)
     event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if workers > 1:
-            return runner.run(serve_by_workers(settings, workers))
         runner.run(serve(settings, event_log))
     return 0
 

@@ -130,7 +130,7 @@ def test_a_second_one_on_the_same_data_is_refused_in_one_line(start_replica: Sta
 
     assert second.wait() == 1
     assert second.banner == (
-        f"SESSION_DATA_DIR={data_dir}: another service is running on this data; stop it or choose another.\n"
+        f"SESSION_DATA_DIR={data_dir}: another service uses this data; stop it or choose another directory.\n"
     )
     assert read(first, session_id)[0] == 200
 
@@ -376,8 +376,8 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
 @pytest.mark.parametrize(
     ("data_dir", "said"),
     [
-        ("/dev/null/data", "SESSION_DATA_DIR=/dev/null/data: cannot be made: Not a directory"),
-        ("/dev/null", "SESSION_DATA_DIR=/dev/null: cannot be made: File exists"),
+        ("/dev/null/data", "SESSION_DATA_DIR=/dev/null/data: cannot be created: Not a directory"),
+        ("/dev/null", "SESSION_DATA_DIR=/dev/null: cannot be created: File exists"),
         ("/tmp/" + "a" * 100, "must be shorter"),
     ],
 )
@@ -429,7 +429,7 @@ def test_data_that_cannot_be_read_stops_the_start_in_one_line(start_replica: Sta
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
     assert replica.wait() == 1
-    assert replica.banner == f"The embedded server did not start; {data_dir}/valkey.log says why.\n"
+    assert replica.banner == f"The embedded server did not start; see {data_dir}/valkey.log.\n"
 
 
 def test_a_variable_that_no_knob_reads_is_a_warning(start_replica: StartReplica) -> None:

@@ -9,7 +9,7 @@ from service.maintenance.secret_loader import SecretLoader
 from service.observability.audit import AuditLog
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.process.embedded_server import url_of_the_running
+from service.process.embedded_server import data_dir_of, url_of_running_server
 from service.redis_client.factory import connect_clients
 from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
@@ -62,4 +62,4 @@ async def connect(settings: Settings, secret: SharedSecret, audit: AuditLog | No
 async def _redis_url(settings: Settings) -> str:
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
-    return await url_of_the_running(settings.session_data_dir.expanduser().absolute())
+    return await url_of_running_server(data_dir_of(settings))

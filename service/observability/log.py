@@ -44,13 +44,28 @@ def configure_logging(
     """
     writer = LogWriter(stream, None if worker is None else PIPE_BUF)
     atexit.register(writer.close)
-    handler = _Handler(writer)
+    _configure(_Handler(writer), format_, level, stream, secret, worker)
+    return writer
+
+
+def configure_logging_without_thread(format_: LogFormat, level: LogLevel, stream: TextIO) -> None:
+    """Configure the root logger of a process that starts no thread, because it is forked later."""
+    _configure(logging.StreamHandler(stream), format_, level, stream, SharedSecret(), None)
+
+
+def _configure(
+    handler: logging.Handler,
+    format_: LogFormat,
+    level: LogLevel,
+    stream: TextIO,
+    secret: SharedSecret,
+    worker: int | None,
+) -> None:
     if is_console(format_, stream):
         handler.setFormatter(ConsoleFormatter(secret, worker, is_colored=stream.isatty()))
     else:
         handler.setFormatter(JsonFormatter(secret, worker))
     logging.basicConfig(level=level_number(level), handlers=[handler], force=True)
-    return writer
 
 
 def level_number(level: str) -> int:

