@@ -1,2 +1,2 @@
-// No validatorUrl: by default the page would show a badge that another host makes.
-SwaggerUIBundle({ url: "openapi.json", dom_id: "#documentation", deepLinking: true, validatorUrl: null });
+// Without validatorUrl: null, the page would load a badge from another host.
+SwaggerUIBundle({ url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null });

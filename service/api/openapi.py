@@ -1,6 +1,6 @@
-"""The service's account of itself: an OpenAPI document that follows the settings, and a page to read it on."""
+"""The OpenAPI document and the documentation page."""
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from importlib import resources
@@ -12,10 +12,6 @@ import orjson
 import yaml
 from aiohttp import web
 
-from service.api.cors import ANY_ORIGIN
-from service.api.openapi_auth import fill_in_access
-from service.api.openapi_caps import fill_in_caps
-from service.api.openapi_rate_limits import fill_in_limits
 from service.api.routes import Handler, Route
 from service.auth.scopes import PUBLIC
 from service.settings import Settings
@@ -35,69 +31,74 @@ _PAGE_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_REVALIDATED = {"Cache-Control": "no-cache"}
-_KEPT_FOR_A_DAY = {"Cache-Control": "public, max-age=86400"}
+_REVALIDATE = {"Cache-Control": "no-cache"}
+_CACHE_FOR_A_DAY = {"Cache-Control": "public, max-age=86400"}
 _SWAGGER_FILES = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "swagger-ui.css": "text/css; charset=utf-8",
     "favicon-32x32.png": "image/png",
 }
+_COMMON_ERRORS = {"401": "Unauthorized", "403": "Forbidden", "429": "RateLimited"}
+"""The responses of all operations that require authentication."""
 
 
 def routes(settings: Settings) -> list[Route]:
-    """The document, the page, and the files that the page asks for."""
-    page_headers = _REVALIDATED | {"Content-Security-Policy": _PAGE_POLICY}
-    return [
-        Route(
-            "GET", "/openapi.json", _saying(orjson.dumps(document(settings)), "application/json", _REVALIDATED), PUBLIC
-        ),
-        Route("GET", "/docs", _saying(_own("docs.html"), "text/html; charset=utf-8", page_headers), PUBLIC),
-        Route("GET", "/docs/docs.js", _saying(_own("docs.js"), "text/javascript; charset=utf-8", _REVALIDATED), PUBLIC),
-        *[
-            Route("GET", f"/docs/{name}", _sending(_swagger_folder() / name, content_type), PUBLIC)
-            for name, content_type in _SWAGGER_FILES.items()
-        ],
-    ]
+    """Return the routes of the document, the page and the files of the page."""
+    page_headers = _REVALIDATE | {"Content-Security-Policy": _PAGE_POLICY}
+    handlers = {
+        "/openapi.json": _send_bytes(orjson.dumps(document(settings)), "application/json", _REVALIDATE),
+        "/docs": _send_bytes(_read("docs.html"), "text/html; charset=utf-8", page_headers),
+        "/docs/docs.js": _send_bytes(_read("docs.js"), "text/javascript; charset=utf-8", _REVALIDATE),
+    }
+    for name, content_type in _SWAGGER_FILES.items():
+        handlers[f"/docs/{name}"] = _send_file(_swagger_folder() / name, content_type)
+    return [Route("GET", path, handler, PUBLIC) for path, handler in handlers.items()]
 
 
 def document(settings: Settings) -> Document:
-    """The OpenAPI document as it is written, with what follows the settings filled in."""
-    filled = deepcopy(_as_written())
-    components = filled["components"]
-    _fill_in_minutes(components["schemas"], settings)
-    _fill_in_defaults(components, settings)
-    _fill_in_errors(components, settings.session_error_format)
-    fill_in_caps(filled["paths"]["/api/messaging/sessions"]["post"], components, settings)
-    fill_in_access(_operations(filled), components, settings)
-    fill_in_limits(filled["paths"], components, settings)
-    _fill_in_request_ids(filled)
-    _fill_in_origins(filled["info"], settings.cors_origins)
-    return filled
+    """Return the OpenAPI document. Only the bounds of minutes and the error format depend on the settings."""
+    document = deepcopy(_complete_document())
+    _set_minutes(document["components"]["schemas"], settings)
+    _set_defaults(document["components"], settings)
+    _set_error_format(document["components"], settings.session_error_format)
+    return document
 
 
 @cache
-def _as_written() -> Document:
-    written: Document = yaml.safe_load(_own("openapi.yaml"))
-    return written
+def _complete_document() -> Document:
+    """Return openapi.yaml with the parts that all operations share."""
+    document: Document = yaml.safe_load(_read("openapi.yaml"))
+    responses = document["components"]["responses"]
+    for operation in _operations(document):
+        operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
+        if operation["security"]:
+            errors = {status: {"$ref": f"#/components/responses/{name}"} for status, name in _COMMON_ERRORS.items()}
+            operation["responses"] |= errors
+        for status, response in operation["responses"].items():
+            headers = _resolve(response, responses).setdefault("headers", {})
+            headers["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
+            if "messaging" in operation["tags"] and status.startswith("2"):
+                headers["RateLimit-Policy"] = {"$ref": "#/components/headers/RateLimitPolicy"}
+                headers["RateLimit"] = {"$ref": "#/components/headers/RateLimit"}
+    return document
 
 
-def _fill_in_minutes(schemas: Document, settings: Settings) -> None:
-    kind = "integer" if settings.whole_minutes else "number"
+def _operations(document: Document) -> Iterator[Document]:
+    for path in document["paths"].values():
+        yield from (operation for method, operation in path.items() if method != "parameters")
+
+
+def _resolve(response: Document, responses: Document) -> Document:
+    resolved: Document = responses[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+    return resolved
+
+
+def _set_minutes(schemas: Document, settings: Settings) -> None:
+    number_type = "integer" if settings.whole_minutes else "number"
     for member, bounds in _bounds(settings).items():
-        asked = schemas[member[0].upper() + member[1:]]
-        asked["type"] = schemas["TimeoutConfig"]["properties"][member]["type"] = kind
-        _fill_in_bounds(asked, bounds, settings.session_out_of_range)
-
-
-def _fill_in_defaults(components: Document, settings: Settings) -> None:
-    """The examples of requests show the defaults: these lie within their bounds, whatever those are."""
-    schemas, examples = components["schemas"], components["examples"]
-    defaults = _defaults(settings)
-    for member, default in defaults.items():
-        schemas["NewTimeoutConfig"]["properties"][member]["default"] = default
-        schemas[member[0].upper() + member[1:]]["examples"] = [default]
-    for asked in (examples["NewSession"]["value"]["timeoutConfig"], examples["TimeoutChanges"]["value"]):
-        asked.update({member: defaults[member] for member in asked})
+        schema = schemas[member[0].upper() + member[1:]]
+        schema["type"] = schemas["TimeoutConfig"]["properties"][member]["type"] = number_type
+        _set_bounds(schema, bounds, settings.session_out_of_range)
 
 
 def _bounds(settings: Settings) -> dict[str, Bounds]:
@@ -108,89 +109,66 @@ def _bounds(settings: Settings) -> dict[str, Bounds]:
     }
 
 
-def _defaults(settings: Settings) -> dict[str, float | bool]:
-    default = settings.default_timeout
-    return {
-        "timeoutMinutes": default.timeout_minutes,
-        "autoRenew": default.auto_renew,
-        "maxDurationMinutes": default.max_duration_minutes,
-        "warningThresholdMinutes": default.warning_threshold_minutes,
-    }
-
-
-def _fill_in_bounds(schema: Document, bounds: Bounds, out_of_range: str) -> None:
+def _set_bounds(schema: Document, bounds: Bounds, out_of_range: str) -> None:
+    """Set the minimum and the maximum. If values are clamped, accept any number beyond the bounds."""
     if out_of_range == "refuse":
         schema |= {"minimum": bounds.minimum, "maximum": bounds.maximum}
         return
     del schema["minimum"], schema["maximum"]
-    kind, beyond = (
-        {"type": schema.pop("type")},
-        [{"exclusiveMaximum": bounds.minimum}, {"exclusiveMinimum": bounds.maximum}],
-    )
-    schema["anyOf"] = [kind, *({"type": "number", **side} for side in beyond)]
-    schema["description"] += f" What is not {bounds} is brought there."
+    beyond = [{"exclusiveMaximum": bounds.minimum}, {"exclusiveMinimum": bounds.maximum}]
+    schema["anyOf"] = [{"type": schema.pop("type")}, *({"type": "number", **side} for side in beyond)]
+    schema["description"] += f" Other values are replaced by the nearest value {bounds}."
 
 
-def _fill_in_errors(components: Document, error_format: str) -> None:
+def _set_defaults(components: Document, settings: Settings) -> None:
+    """Set the default values, also in the examples of requests: they are always within the bounds."""
+    schemas, examples = components["schemas"], components["examples"]
+    timeout = settings.default_timeout
+    defaults = {
+        "timeoutMinutes": timeout.timeout_minutes,
+        "autoRenew": timeout.auto_renew,
+        "maxDurationMinutes": timeout.max_duration_minutes,
+        "warningThresholdMinutes": timeout.warning_threshold_minutes,
+    }
+    for member, default in defaults.items():
+        schemas["NewTimeoutConfig"]["properties"][member]["default"] = default
+        schemas[member[0].upper() + member[1:]]["examples"] = [default]
+    for members in (examples["NewSession"]["value"]["timeoutConfig"], examples["TimeoutChanges"]["value"]):
+        members.update({member: defaults[member] for member in members})
+
+
+def _set_error_format(components: Document, error_format: str) -> None:
     flat_error = components["schemas"].pop("FlatError")
     if error_format == "schema":
         return
     components["schemas"]["Error"] = flat_error
     for example in components["examples"].values():
-        if "error" in example["value"]:
-            example["value"] = _flat(example["value"])
+        value = example["value"]
+        if "error" in value:
+            example["value"] = {"error": value["error"]["message"], "code": value["code"], "details": value["details"]}
 
 
-def _flat(error: Document) -> Document:
-    return {"error": error["error"]["message"], "code": error["code"], "details": error["details"]}
-
-
-def _fill_in_request_ids(filled: Document) -> None:
-    """Every call takes one, and every response has it: written out, the document would say so a hundred times."""
-    operations = _operations(filled)
-    shared = filled["components"]["responses"].values()
-    own = [response for call in operations for response in call["responses"].values() if "$ref" not in response]
-    for call in operations:
-        call.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
-    for response in (*shared, *own):
-        response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
-
-
-def _fill_in_origins(info: Document, origins: Collection[str]) -> None:
-    """Where pages of other sites may call."""
-    if origins:
-        whose = "any site" if ANY_ORIGIN in origins else ", ".join(sorted(origins))
-        info["description"] += (
-            f"\n**Other sites.** Pages of {whose} may call, with their keys and without credentials of the browser's: "
-            "`OPTIONS` on every path answers `204` to what a browser asks beforehand (CORS).\n"
-        )
-
-
-def _operations(filled: Document) -> list[Document]:
-    return [call for path in filled["paths"].values() for name, call in path.items() if name != "parameters"]
-
-
-def _own(name: str) -> bytes:
+def _read(name: str) -> bytes:
     return resources.files(__package__).joinpath(name).read_bytes()
 
 
 def _swagger_folder() -> Path:
-    """Found and not imported: the package brings a web framework's worth of code that nobody needs here."""
+    """Find the files of swagger-ui-py without importing it: the package would load a web framework."""
     spec = find_spec("swagger_ui")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0], "static")
 
 
-def _saying(body: bytes, content_type: str, headers: dict[str, str]) -> Handler:
-    async def say(_: web.Request) -> web.Response:
+def _send_bytes(body: bytes, content_type: str, headers: dict[str, str]) -> Handler:
+    async def handle(_: web.Request) -> web.StreamResponse:
         return web.Response(body=body, headers=headers | {"Content-Type": content_type})
 
-    return say
+    return handle
 
 
-def _sending(path: Path, content_type: str) -> Handler:
-    async def send(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(path, headers=_KEPT_FOR_A_DAY | {"Content-Type": content_type})
+def _send_file(path: Path, content_type: str) -> Handler:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path, headers=_CACHE_FOR_A_DAY | {"Content-Type": content_type})
 
-    return send
+    return handle

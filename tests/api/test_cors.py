@@ -5,7 +5,6 @@ from aiohttp import ClientResponse
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
-from service.api.openapi import document
 from service.auth.api_keys import new_key
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
@@ -160,13 +159,3 @@ async def test_unless_it_is_set_no_page_may_do_anything(client: HttpClient) -> N
     assert (read.status, asked.status) == (200, 405)
     assert allowances_of(read) + allowances_of(asked) == []
     assert "Vary" not in read.headers
-
-
-async def test_the_document_says_whose_pages_may_call(client: HttpClient) -> None:
-    described = await (await client.get("/openapi.json")).json()
-
-    assert f"Pages of {OTHER}, {APP} may call" in described["info"]["description"]
-
-
-def test_where_none_may_the_document_says_nothing_of_it() -> None:
-    assert "Other sites" not in document(Settings())["info"]["description"]
