@@ -82,7 +82,7 @@ class OverviewReport(NamedTuple):
     server: str | None
     counts: ShardCount
     near_expiration: int
-    oldest_end_ms: int | None
+    oldest_expiry_ms: int | None
     listing: ListReport
     expiry_keys: str
     now_ms: int
@@ -123,7 +123,7 @@ class Inspection:
             server=await self._server(),
             counts=counts.overall,
             near_expiration=near_expiration,
-            oldest_end_ms=await self._counts.oldest_expiry_ms(counts),
+            oldest_expiry_ms=await self._counts.oldest_expiry_ms(counts),
             listing=await self.listing(SessionFilter(), limit),
             expiry_keys=self._keys.expiry(" "),
             now_ms=max(counts.at_ms.values()),

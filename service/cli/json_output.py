@@ -38,7 +38,7 @@ def _members(report: Report) -> dict[str, Any]:
 
 
 def _overview(report: OverviewReport) -> dict[str, Any]:
-    oldest_ms = None if report.oldest_end_ms is None else report.now_ms - report.oldest_end_ms
+    oldest_ms = None if report.oldest_expiry_ms is None else report.now_ms - report.oldest_expiry_ms
     stats = {
         "activeSessions": report.counts.active,
         "nearExpiration": report.near_expiration,

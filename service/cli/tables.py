@@ -45,8 +45,8 @@ def report_tables(report: Report, width: int) -> RenderableType:
 
 def _totals(report: OverviewReport) -> Table:
     expired = str(report.counts.expired)
-    if report.oldest_end_ms is not None:
-        expired += f", the oldest {format_relative(report.oldest_end_ms, report.now_ms)}"
+    if report.oldest_expiry_ms is not None:
+        expired += f", the oldest {format_relative(report.oldest_expiry_ms, report.now_ms)}"
     return _pairs(
         [
             ("server", Text(report.server or "unknown (no permission for INFO)")),
