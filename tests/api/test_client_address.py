@@ -1,4 +1,4 @@
-"""Where a request comes from, by its peer and by what proxies say."""
+"""The client address of a request, by its peer and by X-Forwarded-For."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,23 +19,24 @@ from tests.test_walkthrough import SESSIONS
 
 CLIENT = "203.0.113.7"
 PROXY = "10.0.0.1"
-FORGED = {"X-Forwarded-For": CLIENT}
-BEHIND_PROXIES = ClientAddresses([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+TRUSTING = ClientAddresses([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 
 
-def came(peer: str | None, *forwarded: str) -> Any:
-    """A request from this peer, with these lines of X-Forwarded-For."""
+def request_from(peer: str | None, *forwarded: str) -> Any:
+    """A request with these lines of X-Forwarded-For."""
     return SimpleNamespace(remote=peer, headers=CIMultiDict([("X-Forwarded-For", line) for line in forwarded]))
 
 
 @pytest.mark.parametrize("forwarded", [(), ("198.51.100.1",), ("nonsense",)], ids=range(3))
-def test_who_is_not_trusted_is_the_client_whatever_it_says(forwarded: tuple[str, ...]) -> None:
-    assert BEHIND_PROXIES.address_of(came(CLIENT, *forwarded)) == CLIENT
+def test_an_untrusted_peer_is_the_client(forwarded: tuple[str, ...]) -> None:
+    assert TRUSTING.address_of(request_from(CLIENT, *forwarded)) == CLIENT
 
 
 @pytest.mark.parametrize("peer", [CLIENT, "127.0.0.1", PROXY])
-def test_by_default_nobody_is_trusted(peer: str) -> None:
-    assert ClientAddresses(Settings().trusted_networks).address_of(came(peer, "198.51.100.1")) == peer
+def test_no_proxy_is_trusted_by_default(peer: str) -> None:
+    addresses = ClientAddresses(Settings().trusted_networks)
+
+    assert addresses.address_of(request_from(peer, "198.51.100.1")) == peer
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_by_default_nobody_is_trusted(peer: str) -> None:
     ],
     ids=range(8),
 )
-def test_the_last_address_that_is_no_trusted_proxy_is_the_client(forwarded: tuple[str, ...]) -> None:
-    assert BEHIND_PROXIES.address_of(came(PROXY, *forwarded)) == CLIENT
+def test_the_last_address_that_is_not_a_trusted_proxy_is_the_client(forwarded: tuple[str, ...]) -> None:
+    assert TRUSTING.address_of(request_from(PROXY, *forwarded)) == CLIENT
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,12 @@ def test_the_last_address_that_is_no_trusted_proxy_is_the_client(forwarded: tupl
     ],
     ids=range(8),
 )
-def test_what_is_no_address_ends_the_search_at_the_proxy_behind_it(forwarded: str, address: str) -> None:
-    assert BEHIND_PROXIES.address_of(came(PROXY, forwarded)) == address
+def test_the_search_stops_at_an_invalid_address(forwarded: str, address: str) -> None:
+    assert TRUSTING.address_of(request_from(PROXY, forwarded)) == address
 
 
-def test_where_all_are_trusted_it_is_the_first() -> None:
-    assert BEHIND_PROXIES.address_of(came(PROXY, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
+def test_the_first_address_is_the_client_if_all_are_trusted_proxies() -> None:
+    assert TRUSTING.address_of(request_from(PROXY, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
 
 
 @pytest.mark.parametrize(
@@ -89,44 +90,45 @@ def test_where_all_are_trusted_it_is_the_first() -> None:
         ("fe80::1%eth0", "fe80::1"),
     ],
 )
-def test_an_address_is_written_in_one_way(word: str, address: str) -> None:
-    assert BEHIND_PROXIES.address_of(came(PROXY, word)) == address
-    assert BEHIND_PROXIES.address_of(came(word)) == address
+def test_addresses_are_normalized(word: str, address: str) -> None:
+    assert TRUSTING.address_of(request_from(PROXY, word)) == address
+    assert TRUSTING.address_of(request_from(word)) == address
 
 
 @pytest.mark.parametrize("peer", [None, "", "/run/service.sock", "\x00abstract"], ids=range(4))
-def test_a_peer_without_an_address_is_trusted_with_nothing(peer: str | None) -> None:
-    assert BEHIND_PROXIES.address_of(came(peer, CLIENT)) == UNKNOWN_ADDRESS
+def test_a_peer_without_an_address_is_not_trusted(peer: str | None) -> None:
+    assert TRUSTING.address_of(request_from(peer, CLIENT)) == UNKNOWN_ADDRESS
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/8 ::1", "10.0.0.0/8,::1", " 10.0.0.0/8 ,  ::1, "], ids=range(3))
-def test_proxies_stand_between_blanks_and_commas(text: str) -> None:
+def test_networks_are_separated_by_blanks_or_commas(text: str) -> None:
     assert parse_networks(text) == [ip_network("10.0.0.0/8"), ip_network("::1")]
 
 
 @pytest.mark.parametrize(
     ("trusted", "address"), [("", "127.0.0.1"), ("127.0.0.1", CLIENT), ("10.0.0.0/8", "127.0.0.1")]
 )
-async def test_the_service_trusts_whom_it_was_told(
-    fake_redis: Redis, aiohttp_client: AiohttpClient, trusted: str, address: str
+async def test_the_service_trusts_the_proxies_in_the_settings(
+    redis: Redis, aiohttp_client: AiohttpClient, trusted: str, address: str
 ) -> None:
     settings = Settings(trusted_proxies=trusted, session_rate_per_address="9/hour")
-    client: HttpClient = await aiohttp_client(ServiceServer(settings, fake_redis))
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, redis))
 
     await client.get(SESSIONS, headers={"X-Forwarded-For": CLIENT})
 
-    assert await fake_redis.keys("*address*") == [f"sessions:address:{{{address}}}:requests".encode()]
+    assert await redis.keys("*address*") == [f"sessions:address:{{{address}}}:requests".encode()]
 
 
-async def test_what_comes_by_a_unix_socket_is_answered(fake_redis: Redis, data_dir: Path) -> None:
+async def test_clients_of_a_unix_socket_are_served_and_limited(redis: Redis, data_dir: Path) -> None:
     settings = Settings(trusted_proxies="127.0.0.1", session_rate_per_address="1/hour")
-    server = ServiceServer(settings, fake_redis)
+    server = ServiceServer(settings, redis)
     await server.start_server()
     assert server.runner is not None
     await web.UnixSite(server.runner, str(data_dir / "service.sock")).start()
 
     async with ClientSession(connector=UnixConnector(str(data_dir / "service.sock"))) as http:
-        statuses = [(await http.get("http://here" + SESSIONS, headers=FORGED)).status for _ in range(2)]
+        headers = {"X-Forwarded-For": CLIENT}
+        statuses = [(await http.get("http://localhost" + SESSIONS, headers=headers)).status for _ in range(2)]
     await server.close()
 
     assert statuses == [200, 429]

@@ -1,107 +1,91 @@
-"""Pages of other sites: what browsers are told where SESSION_CORS_ORIGINS is set, and where it is not."""
+"""Cross-origin requests with and without SESSION_CORS_ORIGINS."""
 
 import pytest
 from aiohttp import ClientResponse
-from pytest_aiohttp.plugin import AiohttpClient
-from redis.asyncio import Redis
 
 from service.auth.api_keys import new_key
 from service.settings import Settings
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS, open_session
 
-APP = "https://app.example"
-OTHER = "http://localhost:5173"
-STRANGER = "https://stranger.example"
+ORIGIN = "https://app.example"
+SECOND_ORIGIN = "http://localhost:5173"
+UNKNOWN_ORIGIN = "https://stranger.example"
 KEY, ENTRY = new_key("web", ["write"])
-NAMED = Settings(session_cors_origins=f"{APP}, {OTHER}")
-GUARDED = Settings(session_cors_origins=APP, session_api_keys=ENTRY)
-EVERYBODY = Settings(session_cors_origins="*", session_api_keys=ENTRY)
+ORIGINS = Settings(session_cors_origins=f"{ORIGIN}, {SECOND_ORIGIN}")
+AUTHENTICATED = Settings(session_cors_origins=ORIGIN, session_api_keys=ENTRY)
+ANY_ORIGIN = Settings(session_cors_origins="*", session_api_keys=ENTRY)
 
-ANSWERS = {
-    "an answer": ("GET", "/livez", 200),
-    "a list": ("GET", SESSIONS, 200),
-    "a session that is not there": ("GET", f"{SESSIONS}/x", 404),
-    "a path that is not there": ("GET", "/nowhere", 404),
-    "a method that is not there": ("PUT", "/livez", 405),
-    "what is wrong": ("POST", SESSIONS, 415),
-    "the page": ("GET", "/docs", 200),
+REQUESTS = {
+    "probe": ("GET", "/livez", 200),
+    "list": ("GET", SESSIONS, 200),
+    "unknown session": ("GET", f"{SESSIONS}/x", 404),
+    "unknown path": ("GET", "/nowhere", 404),
+    "wrong method": ("PUT", "/livez", 405),
+    "invalid request": ("POST", SESSIONS, 415),
+    "page": ("GET", "/docs", 200),
     "metrics": ("GET", "/metrics", 200),
 }
 
-every_answer = pytest.mark.parametrize(("method", "path", "status"), ANSWERS.values(), ids=ANSWERS)
+each_request = pytest.mark.parametrize(("method", "path", "status"), REQUESTS.values(), ids=REQUESTS)
 
 
 @pytest.fixture
 def settings() -> Settings:
-    return NAMED
-
-
-@pytest.fixture
-async def client(settings: Settings, fake_redis: Redis, aiohttp_client: AiohttpClient) -> HttpClient:
-    return await aiohttp_client(ServiceServer(settings, fake_redis))
+    return ORIGINS
 
 
 def with_settings(settings: Settings) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("settings", [settings], ids=["set"])
+    return pytest.mark.parametrize("settings", [settings], ids=["custom"])
 
 
-async def asked_beforehand(client: HttpClient, path: str, origin: str = APP) -> ClientResponse:
-    asking = {
+async def preflight(client: HttpClient, path: str, origin: str = ORIGIN) -> ClientResponse:
+    headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "PATCH",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    return await client.options(path, headers=asking)
+    return await client.options(path, headers=headers)
 
 
-def allowances_of(response: ClientResponse) -> list[str]:
+def access_control_headers(response: ClientResponse) -> list[str]:
     return [name for name in response.headers if name.startswith("Access-Control-")]
 
 
-@every_answer
-@pytest.mark.parametrize("origin", [APP, OTHER])
-async def test_pages_of_a_named_origin_may_read_it(
-    client: HttpClient, method: str, path: str, status: int, origin: str
+@each_request
+async def test_only_allowed_origins_may_read_a_response(
+    client: HttpClient, method: str, path: str, status: int
 ) -> None:
-    response = await client.request(method, path, headers={"Origin": origin})
+    allowed = await client.request(method, path, headers={"Origin": SECOND_ORIGIN})
+    unknown = await client.request(method, path, headers={"Origin": UNKNOWN_ORIGIN})
+    without = await client.request(method, path)
 
-    assert response.status == status
-    assert response.headers["Access-Control-Allow-Origin"] == origin
-    assert response.headers["Vary"] == "Origin"
-
-
-@every_answer
-@pytest.mark.parametrize("origin", [STRANGER, "null", f"{APP}.stranger.example", "http://app.example", f"{APP}:8443"])
-async def test_pages_of_others_may_not(client: HttpClient, method: str, path: str, status: int, origin: str) -> None:
-    response = await client.request(method, path, headers={"Origin": origin})
-
-    assert response.status == status
-    assert allowances_of(response) == []
-    assert response.headers["Vary"] == "Origin"
+    assert [response.status for response in (allowed, unknown, without)] == [status] * 3
+    assert {response.headers["Vary"] for response in (allowed, unknown, without)} == {"Origin"}
+    assert allowed.headers["Access-Control-Allow-Origin"] == SECOND_ORIGIN
+    assert access_control_headers(unknown) == access_control_headers(without) == []
 
 
-@every_answer
-async def test_caches_are_told_also_where_no_page_asks(client: HttpClient, method: str, path: str, status: int) -> None:
-    response = await client.request(method, path)
+@pytest.mark.parametrize("origin", ["null", f"{ORIGIN}.stranger.example", "http://app.example", f"{ORIGIN}:8443"])
+async def test_an_origin_must_match_exactly(client: HttpClient, origin: str) -> None:
+    response = await client.get("/livez", headers={"Origin": origin})
 
-    assert response.headers["Vary"] == "Origin"
-    assert allowances_of(response) == []
+    assert access_control_headers(response) == []
 
 
-async def test_pages_may_read_the_headers_that_say_something(client: HttpClient) -> None:
-    response = await client.get("/livez", headers={"Origin": APP})
+async def test_pages_may_read_the_headers_of_the_api(client: HttpClient) -> None:
+    response = await client.get("/livez", headers={"Origin": ORIGIN})
 
     exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
     assert exposed >= {"ETag", "Location", "Retry-After", "RateLimit", "X-Request-ID", "Idempotency-Replayed"}
 
 
 @pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/x", f"{SESSIONS}/x/timeout", "/livez", "/metrics"])
-async def test_what_a_page_may_send_is_answered_beforehand(client: HttpClient, path: str) -> None:
-    response = await asked_beforehand(client, path)
+async def test_a_preflight_response_allows_all_methods_and_headers(client: HttpClient, path: str) -> None:
+    response = await preflight(client, path)
 
     assert (response.status, await response.read()) == (204, b"")
-    assert response.headers["Access-Control-Allow-Origin"] == APP
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(
         response.headers["Access-Control-Allow-Methods"].split(", ")
     )
@@ -114,36 +98,34 @@ async def test_what_a_page_may_send_is_answered_beforehand(client: HttpClient, p
     assert "Access-Control-Allow-Credentials" not in response.headers
 
 
-async def test_to_pages_of_others_it_is_a_method_that_is_not_there(client: HttpClient) -> None:
-    response = await asked_beforehand(client, SESSIONS, STRANGER)
+async def test_a_preflight_request_of_an_unknown_origin_is_a_wrong_method(client: HttpClient) -> None:
+    response = await preflight(client, SESSIONS, UNKNOWN_ORIGIN)
 
     assert response.status == 405
-    assert allowances_of(response) == []
+    assert access_control_headers(response) == []
 
 
-async def test_to_a_path_that_is_not_there_nothing_may_be_sent(client: HttpClient) -> None:
-    response = await asked_beforehand(client, "/nowhere")
-
-    assert response.status == 404
+async def test_a_preflight_request_to_an_unknown_path_is_404(client: HttpClient) -> None:
+    assert (await preflight(client, "/nowhere")).status == 404
 
 
-@with_settings(GUARDED)
-async def test_a_page_asks_beforehand_without_a_key(client: HttpClient) -> None:
-    assert (await asked_beforehand(client, SESSIONS)).status == 204
+@with_settings(AUTHENTICATED)
+async def test_a_preflight_request_needs_no_key(client: HttpClient) -> None:
+    assert (await preflight(client, SESSIONS)).status == 204
 
 
-@with_settings(GUARDED)
-async def test_a_page_without_a_key_may_read_that_it_needs_one(client: HttpClient) -> None:
-    response = await client.get(f"{SESSIONS}/x", headers={"Origin": APP})
+@with_settings(AUTHENTICATED)
+async def test_pages_may_read_authentication_errors(client: HttpClient) -> None:
+    response = await client.get(f"{SESSIONS}/x", headers={"Origin": ORIGIN})
 
-    assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (401, APP)
+    assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (401, ORIGIN)
 
 
-@with_settings(EVERYBODY)
-async def test_where_every_page_may_none_is_named(client: HttpClient) -> None:
-    response = await client.post(
-        SESSIONS, json={"agentId": AGENT, "userId": USER}, headers={"Origin": STRANGER, "X-API-KEY": KEY}
-    )
+@with_settings(ANY_ORIGIN)
+async def test_an_asterisk_allows_all_origins(client: HttpClient) -> None:
+    headers = {"Origin": UNKNOWN_ORIGIN, "X-API-KEY": KEY}
+
+    response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER}, headers=headers)
 
     assert response.status == 201
     assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -151,11 +133,11 @@ async def test_where_every_page_may_none_is_named(client: HttpClient) -> None:
 
 
 @with_settings(Settings())
-async def test_unless_it_is_set_no_page_may_do_anything(client: HttpClient) -> None:
+async def test_no_origin_is_allowed_by_default(client: HttpClient) -> None:
     session_id = await open_session(client)
-    read = await client.get(f"{SESSIONS}/{session_id}", headers={"Origin": APP})
-    asked = await asked_beforehand(client, SESSIONS)
+    read = await client.get(f"{SESSIONS}/{session_id}", headers={"Origin": ORIGIN})
+    options = await preflight(client, SESSIONS)
 
-    assert (read.status, asked.status) == (200, 405)
-    assert allowances_of(read) + allowances_of(asked) == []
+    assert (read.status, options.status) == (200, 405)
+    assert access_control_headers(read) + access_control_headers(options) == []
     assert "Vary" not in read.headers

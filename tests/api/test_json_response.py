@@ -1,6 +1,5 @@
-"""Responses that leave in one write, and those that are left to aiohttp: the same to a client."""
+"""Responses in a single write, and responses that aiohttp sends, are the same for a client."""
 
-import asyncio
 import re
 
 import pytest
@@ -8,24 +7,17 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
 from service.api.server.json_response import JsonResponse
+from tests.api.raw_http import exchange
 from tests.conftest import HttpClient
 
-REFUSED = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
-LAST = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+NOT_FOUND = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
+CLOSING_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
-async def answers_to(client: HttpClient, sent: bytes) -> bytes:
-    """What comes back on one connection until the service closes it."""
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    writer.write(sent)
-    answers = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answers
-
-
-async def test_it_says_its_length_type_and_date(client: HttpClient) -> None:
-    head, _, rest = (await answers_to(client, REFUSED + LAST)).partition(b"\r\n\r\n")
+async def test_a_response_has_a_length_a_type_and_a_date(service: HttpClient) -> None:
+    head, _, rest = (await exchange(service, NOT_FOUND + CLOSING_LIVEZ)).partition(b"\r\n\r\n")
 
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 404 Not Found"
@@ -35,50 +27,46 @@ async def test_it_says_its_length_type_and_date(client: HttpClient) -> None:
     assert rest[length:].startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_requests_sent_at_once_are_answered_in_their_order(client: HttpClient) -> None:
-    answers = await answers_to(client, REFUSED * 50 + LAST)
+async def test_pipelined_requests_are_answered_in_order(service: HttpClient) -> None:
+    received = await exchange(service, NOT_FOUND * 50 + CLOSING_LIVEZ)
 
-    assert answers.count(b"HTTP/1.1 404 Not Found") == 50
-    assert answers.endswith(b'{"status":"alive"}')
+    assert received.count(b"HTTP/1.1 404 Not Found") == 50
+    assert received.endswith(b'{"status":"alive"}')
 
 
-async def test_a_head_is_told_the_length_and_no_body(client: HttpClient) -> None:
-    got = await client.get("/readyz")
-    head = await client.head("/readyz")
+async def test_the_response_to_head_has_the_length_of_get_and_no_body(service: HttpClient) -> None:
+    get = await service.get("/readyz")
+    head = await service.head("/readyz")
 
-    assert (head.status, head.headers["Content-Length"]) == (200, got.headers["Content-Length"])
+    assert (head.status, head.headers["Content-Length"]) == (200, get.headers["Content-Length"])
     assert await head.read() == b""
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [b"GET /livez HTTP/1.0\r\n\r\n", LAST],
-    ids=["HTTP/1.0", "Connection: close"],
-)
-async def test_a_connection_that_is_to_be_closed_is_closed(client: HttpClient, asked: bytes) -> None:
-    answers = await answers_to(client, asked)
+@pytest.mark.parametrize("sent", [b"GET /livez HTTP/1.0\r\n\r\n", CLOSING_LIVEZ], ids=["HTTP/1.0", "Connection: close"])
+async def test_the_service_closes_the_connection_if_the_client_asks_for_it(service: HttpClient, sent: bytes) -> None:
+    received = await exchange(service, sent)
 
-    assert answers.count(b"HTTP/1.") == 1
-    assert answers.endswith(b'{"status":"alive"}')
+    assert received.count(b"HTTP/1.") == 1
+    assert received.endswith(b'{"status":"alive"}')
 
 
-async def last_response(_: web.Request) -> JsonResponse:
-    response = JsonResponse(b"{}")
-    response.force_close()
-    return response
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_forced_close_is_announced_and_ends_the_connection(aiohttp_client: AiohttpClient) -> None:
+    async def handle(_: web.Request) -> JsonResponse:
+        response = JsonResponse(b"{}")
+        response.force_close()
+        return response
 
-
-async def test_one_that_is_to_be_the_last_says_so_and_is(aiohttp_client: AiohttpClient) -> None:
     app = web.Application()
-    app.router.add_get("/last", last_response)
+    app.router.add_get("/last", handle)
     client: HttpClient = await aiohttp_client(app)
 
-    answers = await answers_to(client, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
+    received = await exchange(client, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" + CLOSING_LIVEZ)
 
-    assert answers.count(b"HTTP/1.1 ") == 1
-    assert b"\r\nConnection: close\r\n" in answers
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in received
 
 
-def test_a_header_that_would_break_the_head_is_refused() -> None:
+async def test_a_header_must_not_contain_a_line_break() -> None:
     with pytest.raises(ValueError, match="line break"):
         JsonResponse(b"", headers={"X-Split": "a\r\nX-Smuggled: b"}).to_bytes()
