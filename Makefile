@@ -25,7 +25,7 @@ check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities wh
 	$(BIN)/mypy
 	$(BIN)/python -m tests.dependencies
 
-bench: $(VENV)/installed    ## measure it, beside bare aiohttp and three peers; some ten minutes (BENCH=--short for less)
+bench: $(VENV)/installed    ## measure the service, relative to bare aiohttp and other servers; about 15 minutes (BENCH=--short for less)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/installed   ## put the code in its format

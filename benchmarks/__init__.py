@@ -1,1 +1,1 @@
-"""Benchmarks of the service, compared with a bare aiohttp handler and with other servers."""
+"""`make bench`: the throughput of a replica, relative to a bare aiohttp handler in the same run."""

@@ -1,4 +1,4 @@
-"""The baseline: an aiohttp server with one handler that returns 440 fixed bytes."""
+"""The baseline of all measurements: an aiohttp handler that returns 440 fixed bytes."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Measure the CPU time and Redis reads of requests, and the memory of sessions."""
+"""The cost of a request: CPU time of the replica and of Redis, and round trips. The memory of a session."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import redis
 
 from benchmarks.machine import cpu_seconds
-from benchmarks.sessions import stored
+from benchmarks.sessions import store_sessions
 from service.maintenance.sweeper import Sweeper
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
@@ -19,21 +19,21 @@ from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.unpipelined_client import UnpipelinedClient
 
-SESSIONS_WEIGHED = 100_000
-_AT_ONCE = "0.001"
+MEASURED_SESSIONS = 100_000
+_EXPIRES_AT_ONCE = "0.001"
 
 
 class Cost(NamedTuple):
-    """The average cost of one request."""
+    """The mean cost of one request."""
 
     replica_cpu_us: float
     redis_cpu_us: float
     redis_reads: float
-    """Reads from the socket by Redis; below 1 if requests share a round trip."""
+    """Reads from the socket by Redis. Below 1 if requests share round trips."""
 
 
-def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
-    """Call `run`, which returns the number of requests, and return the cost of one."""
+def measure_cost(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
+    """Measure the cost of requests. `run` makes them and returns their number."""
     client.config_resetstat()
     before, cpu_before = _info(client), cpu_seconds(pid)
     requests = run()
@@ -47,37 +47,34 @@ def costed(run: Callable[[], int], pid: int, client: "redis.Redis") -> Cost:
 
 
 def bytes_per_session(url: str, metadata_bytes: int) -> dict[str, float]:
-    """Return the memory of an active session with all its keys, and of a swept expired one."""
+    """Measure the memory of an active session with all its keys, and of an expired and swept one."""
     client = redis.Redis.from_url(url)
     metadata = b'{"a":"%b"}' % (b"x" * (metadata_bytes - 8))
-    empty = _emptied(client)
-    stored(client, SESSIONS_WEIGHED, metadata)
+    empty = _flush(client)
+    store_sessions(client, MEASURED_SESSIONS, metadata)
     live = _memory(client) - empty
-    empty = _emptied(client)
-    stored(client, SESSIONS_WEIGHED, metadata, timeout_minutes=_AT_ONCE)
-    asyncio.run(_swept(url))
+    empty = _flush(client)
+    store_sessions(client, MEASURED_SESSIONS, metadata, timeout_minutes=_EXPIRES_AT_ONCE)
+    asyncio.run(_sweep(url))
     ended = _memory(client) - empty
-    _emptied(client)
-    return {"live": live / SESSIONS_WEIGHED, "ended": ended / SESSIONS_WEIGHED}
+    _flush(client)
+    return {"live": live / MEASURED_SESSIONS, "ended": ended / MEASURED_SESSIONS}
 
 
-async def _swept(url: str) -> None:
-    """Sweep until no expired session is left."""
-    client = redis_py_client(url, 10)
-    metrics = Metrics()
-    redis_client, events = (
-        UnpipelinedClient(client, 10, StoreMonitor(metrics)),
-        SessionEvents(metrics, EventLog(SharedSecret())),
-    )
-    sweeper = Sweeper(redis_client, Keys(""), events, metrics, retention_ms=Settings().retention_ms)
+async def _sweep(url: str) -> None:
+    """Sweep all expired sessions."""
+    redis_py, metrics = redis_py_client(url, 10), Metrics()
+    client = UnpipelinedClient(redis_py, 10, StoreMonitor(metrics))
+    events = SessionEvents(metrics, EventLog(SharedSecret()))
+    sweeper = Sweeper(client, Keys(""), events, metrics, retention_ms=Settings().retention_ms)
     await sweeper.round()
     while sweeper.lag_ms:
         await sweeper.round()
-    await client.aclose()
+    await redis_py.aclose()
 
 
-def _emptied(client: "redis.Redis") -> int:
-    """Delete all data and return the memory in use."""
+def _flush(client: "redis.Redis") -> int:
+    """Delete all keys. Returns the memory that remains in use."""
     client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
     return _memory(client)
 

@@ -14,18 +14,18 @@ _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 class Target(NamedTuple):
-    """The requests to a server, which cycle through `paths`."""
+    """The requests of a measurement. With several paths, requests use them in turn."""
 
     paths: Sequence[str]
     method: str = "GET"
     body: str = ""
-    is_rejected: bool = False
-    """Whether 404 or 410 is expected."""
+    is_error_expected: bool = False
+    """Whether all responses are errors, for example 404 or 410."""
     headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Measured(NamedTuple):
-    """The result of one run."""
+    """The result of one measurement."""
 
     requests: int
     per_second: float
@@ -34,23 +34,23 @@ class Measured(NamedTuple):
 
 
 def measure(url: str, target: Target, *, connections: int, seconds: float) -> Measured:
-    """Run wrk and return the result. Raise AssertionError if a response has another status than expected."""
+    """Run wrk. Raises AssertionError if a response is not the expected one: then the figures mean nothing."""
     wrk = require("wrk", "apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "target.lua")
         script.write_text(_script(target))
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
         output = subprocess.run(pinned(command, LOAD_CORE), capture_output=True, text=True, check=True).stdout
-    requests = int(_found(r"(\d+) requests in", output))
-    rejected = int(_found(r"Non-2xx or 3xx responses: (\d+)", output, otherwise="0"))
-    expected = requests if target.is_rejected else 0
-    assert rejected == expected, f"{rejected} of {requests} requests to {target.paths[0]} were rejected, not {expected}"
+    requests = int(_match(r"(\d+) requests in", output))
+    errors = int(_match(r"Non-2xx or 3xx responses: (\d+)", output, default="0"))
+    expected = requests if target.is_error_expected else 0
+    assert errors == expected, f"{errors} of {requests} requests to {target.paths[0]} failed (expected {expected})"
     assert "Socket errors" not in output, output
     return Measured(
         requests=requests,
-        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", output)),
-        p50_ms=_in_ms(_found(r"50%\s+([\d.]+[mu]?s)", output)),
-        p99_ms=_in_ms(_found(r"99%\s+([\d.]+[mu]?s)", output)),
+        per_second=float(_match(r"Requests/sec:\s+([\d.]+)", output)),
+        p50_ms=_in_ms(_match(r"50%\s+([\d.]+[mu]?s)", output)),
+        p99_ms=_in_ms(_match(r"99%\s+([\d.]+[mu]?s)", output)),
     )
 
 
@@ -72,12 +72,12 @@ end
 """
 
 
-def _found(pattern: str, text: str, otherwise: str | None = None) -> str:
+def _match(pattern: str, text: str, default: str | None = None) -> str:
     match = re.search(pattern, text)
     if match:
         return match[1]
-    assert otherwise is not None, text
-    return otherwise
+    assert default is not None, text
+    return default
 
 
 def _in_ms(latency: str) -> float:

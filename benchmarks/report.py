@@ -34,17 +34,20 @@ def rendered(results: Results) -> str:
 
 
 def _tables(results: Results) -> Iterator[tuple[str, str]]:
-    requests = [row for row in results["verbs"] if "per_second" in row]
+    requests = [row for row in results.get("requests", ()) if "per_second" in row]
     for connections in dict.fromkeys(row["connections"] for row in requests):
         rows = [row for row in requests if row["connections"] == connections]
         yield f"requests-{connections}", _measured(results, _requests(rows))
         if connections == 32:
             yield "features", _measured(results, _features(rows))
-    yield "replica-memory", _dated(results, _replica_memory(results["verbs"]))
+    if "requests" in results:
+        yield "replica-memory", _dated(results, _replica_memory(results["requests"]))
     if "memory" in results:
         yield "session-memory", _dated(results, _session_memory(results["memory"]))
-    if "kinds" in results:
-        yield "topologies", _measured(results, _topologies(results["kinds"]))
+    if "topologies" in results:
+        yield "topologies", _measured(results, _topologies(results["topologies"]))
+    if "redis_clients" in results:
+        yield "redis-clients", _measured(results, _redis_clients(results["redis_clients"]))
     if "stored" in results:
         yield "stored-sessions", _measured(results, _stored_sessions(results["stored"]))
     if "peers" in results:
@@ -69,7 +72,7 @@ def _requests(rows: Sequence[Results]) -> str:
 
 
 def _request(row: Results) -> list[str]:
-    cells = [row["what"], f"{row['per_second']:,.0f}"]
+    cells = [row["name"], f"{row['per_second']:,.0f}"]
     cells += [f"{row[name]:.2f}" for name in ("share_of_bare", "share_least", "share_greatest", "p50_ms", "p99_ms")]
     cells += [f"{row['p99_times_bare']:.1f}"]
     if "replica_cpu_us" not in row:
@@ -79,7 +82,7 @@ def _request(row: Results) -> list[str]:
 
 
 def _features(rows: Sequence[Results]) -> str:
-    costs = {row["what"]: row["replica_cpu_us"] for row in rows if "replica_cpu_us" in row}
+    costs = {row["name"]: row["replica_cpu_us"] for row in rows if "replica_cpu_us" in row}
     cells = (
         [feature, round_trips, f"{costs[with_it] - costs[without]:.1f}"]
         for feature, round_trips, with_it, without in _FEATURES
@@ -88,7 +91,7 @@ def _features(rows: Sequence[Results]) -> str:
 
 
 def _replica_memory(rows: Sequence[Results]) -> str:
-    cells = ([row["what"], f"{row['resident_mib']:.0f}"] for row in rows if "resident_mib" in row)
+    cells = ([row["name"], f"{row['resident_mib']:.0f}"] for row in rows if "resident_mib" in row)
     return _table(["process"], ["MiB"], cells)
 
 
@@ -109,16 +112,16 @@ def _one_session_memory(row: Results) -> list[str]:
 
 
 def _topologies(rows: Sequence[Results]) -> str:
-    requests = list(dict.fromkeys(row["what"] for row in rows))
+    requests = list(dict.fromkeys(row["name"] for row in rows))
     cells = (
         [
-            row["what"],
-            row["kind"],
+            row["name"],
+            row["topology"],
             f"{row['per_second']:,.0f}",
             f"{row['share_of_bare']:.2f}",
             f"{row['replica_cpu_us']:.0f}",
         ]
-        for row in sorted(rows, key=lambda row: requests.index(row["what"]))
+        for row in sorted(rows, key=lambda row: requests.index(row["name"]))
     )
     return _table(["request", "Redis"], ["req/s", "share of bare", "replica µs"], cells)
 
@@ -129,9 +132,19 @@ def _stored_sessions(rows: Sequence[Results]) -> str:
 
 
 def _one_stored(row: Results) -> list[str]:
-    cells = [row["what"], f"{row['stored']:,}", f"{row['per_second']:,.0f}"]
+    cells = [row["name"], f"{row['stored']:,}", f"{row['per_second']:,.0f}"]
     cells += [f"{row[name]:.2f}" for name in ("share_of_bare", "share_least", "share_greatest", "p99_ms")]
     return [*cells, f"{row['replica_cpu_us']:,.0f}", f"{row['redis_cpu_us']:,.0f}"]
+
+
+def _redis_clients(rows: Sequence[Results]) -> str:
+    return _table(["client"], ["client µs", "calls/s"], (_redis_client(row) for row in rows))
+
+
+def _redis_client(row: Results) -> list[str]:
+    if "absent" in row:
+        return [f"{row['name']} (not measured: {row['absent']})", "", ""]
+    return [row["name"], f"{row['client_us']:.1f}", f"{row['per_second']:,.0f}"]
 
 
 def _peers(rows: Sequence[Results]) -> str:
@@ -140,9 +153,9 @@ def _peers(rows: Sequence[Results]) -> str:
 
 def _peer(row: Results) -> list[str]:
     if "absent" in row:
-        return [f"{row['what']} (not measured: {row['absent']})", "", "", ""]
+        return [f"{row['name']} (not measured: {row['absent']})", "", "", ""]
     per_second, ours = f"{row['per_second']:,.0f}", f"{row['ours_per_second']:,.0f}"
-    return [row["what"], per_second, ours, f"{row['ours_times_theirs']:.1f}"]
+    return [row["name"], per_second, ours, f"{row['ours_times_theirs']:.1f}"]
 
 
 def _table(names: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Measure requests, memory, stored sessions, kinds of Redis and other servers."""
+"""The measurements. Each one returns rows for the report."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -8,45 +8,49 @@ from typing import Any, NamedTuple
 
 import redis
 
-from benchmarks.cost import bytes_per_session, costed
-from benchmarks.kinds import kinds
+from benchmarks.cost import bytes_per_session, measure_cost
 from benchmarks.load import Measured, Target, measure
 from benchmarks.machine import MissingTool, cpu_seconds, http_server, python, resident_mib
-from benchmarks.peers import PEERS
-from benchmarks.sessions import SESSIONS, new_session_body, opened, pages, stored, targets
+from benchmarks.peers import PEERS, Peer
+from benchmarks.sessions import SESSIONS, create_session, new_session_body, pages, store_sessions, targets
+from benchmarks.topologies import topologies
 from service.auth.api_keys import new_key
 
 CONNECTIONS = (1, 32, 256)
-USUAL_CONNECTIONS = 32
-STORED = (1_000, 100_000, 1_000_000)
+DEFAULT_CONNECTIONS = 32
+STORED_SESSIONS = (1_000, 100_000, 1_000_000)
 METADATA_BYTES = (64, 65, 1024)
-_CREATE_VARIANTS: dict[str, dict[str, str]] = {
+
+_SAMPLED_SESSIONS = 2_000
+_SESSIONS_PER_TOPOLOGY = 300
+_PAGES = 9
+_BARE = Target(["/fixed"])
+_CREATE = Target([SESSIONS], method="POST", body=new_session_body())
+
+_CREATE_SETTINGS: dict[str, dict[str, str]] = {
     "create, audit log off": {"SESSION_AUDIT_LOG": "off"},
     "create, caps per user and agent": {"SESSION_MAX_PER_USER": "1000000", "SESSION_MAX_PER_AGENT": "1000000"},
 }
-_REQUESTED_SESSIONS = 2_000
-_PAGES = 9
-_SESSIONS_PER_KIND = 300
-_BARE = Target(["/fixed"])
-_CREATION = ("create", Target([SESSIONS], method="POST", body=new_session_body()), USUAL_CONNECTIONS)
+"""Creations by replicas with other settings."""
 
 _KEY, _ENTRY = new_key("benchmark", ["read"])
-_KEYED, _WITH_KEY = {"SESSION_API_KEYS": _ENTRY}, {"X-API-KEY": _KEY}
-_LIMITED = {"SESSION_RATE_PER_ADDRESS": "1000000/second"}
-_LIMITED_TWICE = {**_KEYED, **_LIMITED, "SESSION_RATE_PER_CALLER": "1000000/second"}
-_READ_VARIANTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+_WITH_KEY = {"X-API-KEY": _KEY}
+_API_KEYS = {"SESSION_API_KEYS": _ENTRY}
+_ADDRESS_LIMIT = {"SESSION_RATE_PER_ADDRESS": "1000000/second"}
+_BOTH_LIMITS = {**_API_KEYS, **_ADDRESS_LIMIT, "SESSION_RATE_PER_CALLER": "1000000/second"}
+_READ_SETTINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "get 200, request log off": ({"SESSION_LOG_LEVEL": "warning"}, {}),
-    "get 200, API key": (_KEYED, _WITH_KEY),
-    "get 200, limit per address": (_LIMITED, {}),
-    "get 200, API key, limits per address and caller": (_LIMITED_TWICE, _WITH_KEY),
+    "get 200, API key": (_API_KEYS, _WITH_KEY),
+    "get 200, limit per address": (_ADDRESS_LIMIT, {}),
+    "get 200, API key, limits per address and caller": (_BOTH_LIMITS, _WITH_KEY),
 }
-"""Settings of replicas with another configuration, and the request headers that they need."""
+"""Reads from replicas with other settings: the settings, and the headers of the requests."""
 
 Row = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """The Redis to use, the duration of a run in seconds, and the number of rounds."""
+    """The Redis server, and the duration and number of the measurements."""
 
     redis_url: str
     seconds: float
@@ -56,46 +60,45 @@ class Plan(NamedTuple):
     def client(self) -> "redis.Redis":
         return redis.Redis.from_url(self.redis_url)
 
-    def run(self, url: str, target: Target, connections: int = USUAL_CONNECTIONS) -> Measured:
+    def run(self, url: str, target: Target, connections: int = DEFAULT_CONNECTIONS) -> Measured:
         return measure(url, target, connections=connections, seconds=self.seconds)
 
 
-def verbs(plan: Plan, numbers: Sequence[int] = CONNECTIONS) -> list[Row]:
-    """Measure each request with these numbers of connections, relative to the bare handler in the same round."""
+def requests(plan: Plan, connections: Sequence[int] = CONNECTIONS) -> list[Row]:
+    """Measure every request, relative to the bare handler in the same round."""
     rounds: dict[tuple[str, int], list[Row]] = {}
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare())
+        bare_url = stack.enter_context(_bare())
         url, pid = stack.enter_context(_replica(plan))
-        reading_variants = {
+        readers = {
             name: (*stack.enter_context(_replica(plan, **settings)), headers)
-            for name, (settings, headers) in _READ_VARIANTS.items()
+            for name, (settings, headers) in _READ_SETTINGS.items()
         }
-        creating_variants = {
-            name: stack.enter_context(_replica(plan, **settings)) for name, settings in _CREATE_VARIANTS.items()
+        creators = {
+            name: stack.enter_context(_replica(plan, **settings)) for name, settings in _CREATE_SETTINGS.items()
         }
-        single_calls = stack.enter_context(_single_calls(plan))
+        single_calls_url = stack.enter_context(_single_calls(plan))
         plan.run(url, targets(url, plan.client)["get 200"])
         for _ in range(plan.rounds):
-            for connections in numbers:
+            for number in connections:
                 plan.client.flushall()
-                alone = plan.run(bare, _BARE, connections)
-                rounds.setdefault(("bare aiohttp", connections), []).append(_row(alone, alone))
+                bare = plan.run(bare_url, _BARE, number)
+                rows = {"bare aiohttp": _row(bare, bare)}
                 for name, target in targets(url, plan.client).items():
-                    row = _costed(plan, url, pid, target, connections, alone)
-                    rounds.setdefault((name, connections), []).append(row)
-                reading = Target([f"{SESSIONS}/{opened(url)}"])
-                for name, (other_url, other_pid, headers) in reading_variants.items():
-                    target = reading._replace(headers=headers)
-                    row = _costed(plan, other_url, other_pid, target, connections, alone)
-                    rounds.setdefault((name, connections), []).append(row)
-                for name, (other_url, other_pid) in creating_variants.items():
-                    row = _costed(plan, other_url, other_pid, _CREATION[1], connections, alone)
-                    rounds.setdefault((name, connections), []).append(row)
-                row = _row(plan.run(single_calls, reading, connections), alone)
-                rounds.setdefault(("get 200, one redis-py call per request", connections), []).append(row)
+                    rows[name] = _row_with_cost(plan, url, pid, target, number, bare)
+                read = Target([f"{SESSIONS}/{create_session(url)}"])
+                for name, (reader_url, reader_pid, headers) in readers.items():
+                    target = read._replace(headers=headers)
+                    rows[name] = _row_with_cost(plan, reader_url, reader_pid, target, number, bare)
+                for name, (creator_url, creator_pid) in creators.items():
+                    rows[name] = _row_with_cost(plan, creator_url, creator_pid, _CREATE, number, bare)
+                single_calls = plan.run(single_calls_url, read, number)
+                rows["get 200, one redis-py call per request"] = _row(single_calls, bare)
+                for name, row in rows.items():
+                    rounds.setdefault((name, number), []).append(row)
         resident = resident_mib(pid)
-    rows = [{"what": name, "connections": number, **_middle(found)} for (name, number), found in rounds.items()]
-    return [*rows, {"what": "replica after the run", "resident_mib": resident}]
+    medians = [{"name": name, "connections": number, **_medians(rows)} for (name, number), rows in rounds.items()]
+    return [*medians, {"name": "replica after the run", "resident_mib": resident}]
 
 
 def memory(plan: Plan) -> list[Row]:
@@ -103,105 +106,109 @@ def memory(plan: Plan) -> list[Row]:
 
 
 def stored_sessions(plan: Plan) -> list[Row]:
-    """Measure reads and heartbeats of random sessions, lists and counts, with a growing number of stored sessions."""
-    rows: list[Row] = []
+    """Measure requests for random sessions, lists and health, with a growing number of stored sessions."""
+    results: list[Row] = []
     client = plan.client
     client.flushall()
     session_ids: list[str] = []
-    with _bare() as bare, _replica(plan) as (url, pid):
-        for number in STORED:
-            session_ids += stored(client, number - len(session_ids))
-            drawn = random.choices(session_ids, k=_REQUESTED_SESSIONS)
-            for name, target, connections in [*_of_many(drawn), *_of_all(url)]:
-                found = []
+    with _bare() as bare_url, _replica(plan) as (url, pid):
+        for number in STORED_SESSIONS:
+            session_ids += store_sessions(client, number - len(session_ids))
+            sample = random.choices(session_ids, k=_SAMPLED_SESSIONS)
+            for name, target, connections in [*_session_requests(sample), *_overview_requests(url)]:
+                rows = []
                 for _ in range(plan.rounds):
-                    alone = plan.run(bare, _BARE, connections)
-                    found.append(_costed(plan, url, pid, target, connections, alone))
-                rows.append({"what": name, "stored": number, **_middle(found)})
+                    bare = plan.run(bare_url, _BARE, connections)
+                    rows.append(_row_with_cost(plan, url, pid, target, connections, bare))
+                results.append({"name": name, "stored": number, **_medians(rows)})
     client.flushall()
-    return rows
+    return results
 
 
-def kinds_of_servers(plan: Plan) -> list[Row]:
-    """Measure reads, heartbeats and creations on each kind of Redis, with sessions in many shards."""
+def redis_topologies(plan: Plan) -> list[Row]:
+    """Measure reads, heartbeats and creations with each Redis topology, for sessions in many shards."""
     rounds: dict[tuple[str, str], list[Row]] = {}
-    with kinds() as environments, ExitStack() as stack:
-        bare = stack.enter_context(_bare())
-        servers = {kind: stack.enter_context(_served(settings)) for kind, settings in environments.items()}
-        session_ids = {kind: [opened(url) for _ in range(_SESSIONS_PER_KIND)] for kind, (url, _) in servers.items()}
+    with topologies() as settings_by_topology, ExitStack() as stack:
+        bare_url = stack.enter_context(_bare())
+        replicas = {name: stack.enter_context(_service(settings)) for name, settings in settings_by_topology.items()}
+        session_ids = {
+            topology: [create_session(url) for _ in range(_SESSIONS_PER_TOPOLOGY)]
+            for topology, (url, _) in replicas.items()
+        }
         for _ in range(plan.rounds):
-            alone = plan.run(bare, _BARE)
-            for kind, (url, pid) in servers.items():
-                for name, target, connections in [*_of_many(session_ids[kind]), _CREATION]:
-                    before = cpu_seconds(pid)
-                    found = plan.run(url, target, connections)
-                    spent = {"replica_cpu_us": (cpu_seconds(pid) - before) / found.requests * 1e6}
-                    rounds.setdefault((name, kind), []).append(_row(found, alone) | spent)
-    return [{"what": name, "kind": kind, **_middle(found)} for (name, kind), found in rounds.items()]
+            bare = plan.run(bare_url, _BARE)
+            for topology, (url, pid) in replicas.items():
+                create = ("create", _CREATE, DEFAULT_CONNECTIONS)
+                for name, target, connections in [*_session_requests(session_ids[topology]), create]:
+                    cpu_before = cpu_seconds(pid)
+                    measured = plan.run(url, target, connections)
+                    cpu_us = (cpu_seconds(pid) - cpu_before) / measured.requests * 1e6
+                    row = _row(measured, bare) | {"replica_cpu_us": cpu_us}
+                    rounds.setdefault((name, topology), []).append(row)
+    return [{"name": name, "topology": topology, **_medians(rows)} for (name, topology), rows in rounds.items()]
 
 
 def peers(plan: Plan) -> list[Row]:
-    """Measure reading one session with other servers and with this service, alternately."""
-    return [row for peer in PEERS for row in [_beside(plan, peer)]]
+    """Measure reads of one session by other servers and by this service, alternately."""
+    return [_compare(plan, peer) for peer in PEERS]
 
 
-def _beside(plan: Plan, peer: Any) -> Row:
+def _compare(plan: Plan, peer: Peer) -> Row:
     try:
         peer.install()
     except MissingTool as error:
-        return {"what": peer.name, "absent": str(error)}
+        return {"name": peer.name, "absent": str(error)}
     environment = {"REDIS_URL": plan.redis_url, **peer.environment}
     server = http_server(peer.command, peer.probe_path, environment=environment, folder=peer.folder)
     with server as (peer_url, _), _replica(plan) as (url, _):
-        theirs, ours = peer.open_session(peer_url), Target([f"{SESSIONS}/{opened(url)}"])
+        theirs, ours = peer.create_session(peer_url), Target([f"{SESSIONS}/{create_session(url)}"])
         plan.run(peer_url, theirs)
-        found = [(plan.run(peer_url, theirs), plan.run(url, ours)) for _ in range(plan.rounds)]
-    times = [our.per_second / their.per_second for their, our in found]
+        pairs = [(plan.run(peer_url, theirs), plan.run(url, ours)) for _ in range(plan.rounds)]
     return {
-        "what": peer.name,
-        "per_second": median(their.per_second for their, _ in found),
-        "ours_per_second": median(our.per_second for _, our in found),
-        "ours_times_theirs": median(times),
+        "name": peer.name,
+        "per_second": median(their.per_second for their, _ in pairs),
+        "ours_per_second": median(our.per_second for _, our in pairs),
+        "ours_times_theirs": median(our.per_second / their.per_second for their, our in pairs),
     }
 
 
-def _of_many(session_ids: list[str]) -> list[tuple[str, Target, int]]:
+def _session_requests(session_ids: list[str]) -> list[tuple[str, Target, int]]:
     reads = Target([f"{SESSIONS}/{session_id}" for session_id in session_ids])
     heartbeats = Target([f"{SESSIONS}/{session_id}/heartbeat" for session_id in session_ids], method="POST")
-    return [("get 200", reads, USUAL_CONNECTIONS), ("heartbeat", heartbeats, USUAL_CONNECTIONS)]
+    return [("get 200", reads, DEFAULT_CONNECTIONS), ("heartbeat", heartbeats, DEFAULT_CONNECTIONS)]
 
 
-def _of_all(url: str) -> list[tuple[str, Target, int]]:
-    """The first pages of a list, and health, whose counts are cached for a second."""
+def _overview_requests(url: str) -> list[tuple[str, Target, int]]:
+    """The first pages of a list, in order, and health, whose counts are at most a second old."""
     return [("list, 100 per page", Target(pages(url, _PAGES)), 1), ("health", Target([f"{SESSIONS}/health"]), 1)]
 
 
-def _costed(plan: Plan, url: str, pid: int, target: Target, connections: int, alone: Measured) -> Row:
-    runs: list[Measured] = []
+def _row_with_cost(plan: Plan, url: str, pid: int, target: Target, connections: int, bare: Measured) -> Row:
+    measurements: list[Measured] = []
 
     def run() -> int:
-        runs.append(plan.run(url, target, connections))
-        return runs[0].requests
+        measurements.append(plan.run(url, target, connections))
+        return measurements[0].requests
 
-    cost = costed(run, pid, plan.client)
-    return {**_row(runs[0], alone), **cost._asdict()}
+    cost = measure_cost(run, pid, plan.client)
+    return {**_row(measurements[0], bare), **cost._asdict()}
 
 
-def _row(measured: Measured, alone: Measured) -> Row:
+def _row(measured: Measured, bare: Measured) -> Row:
     return {
         "per_second": measured.per_second,
-        "share_of_bare": measured.per_second / alone.per_second,
+        "share_of_bare": measured.per_second / bare.per_second,
         "p50_ms": measured.p50_ms,
         "p99_ms": measured.p99_ms,
-        "p99_times_bare": measured.p99_ms / alone.p99_ms,
+        "p99_times_bare": measured.p99_ms / bare.p99_ms,
     }
 
 
-def _middle(rows: list[Row]) -> Row:
-    """Return the median of each column, and the lowest and highest share."""
-    middle: Row = {name: median(row[name] for row in rows) for name in rows[0]}
+def _medians(rows: list[Row]) -> Row:
+    """The median of each column, and the lowest and the highest share."""
+    medians: Row = {name: median(row[name] for row in rows) for name in rows[0]}
     shares = [row["share_of_bare"] for row in rows]
-    return {**middle, "share_least": min(shares), "share_greatest": max(shares)}
+    return {**medians, "share_least": min(shares), "share_greatest": max(shares)}
 
 
 @contextmanager
@@ -212,12 +219,12 @@ def _bare() -> Iterator[str]:
 
 @contextmanager
 def _replica(plan: Plan, **settings: str) -> Iterator[tuple[str, int]]:
-    with _served({"REDIS_URL": plan.redis_url, **settings}) as server:
+    with _service({"REDIS_URL": plan.redis_url, **settings}) as server:
         yield server
 
 
 @contextmanager
-def _served(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
+def _service(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
     with http_server(python("-m", "service"), "/readyz", environment=environment) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The service with one redis-py call per request, without pipelining."""
+"""The service with one redis-py round trip per request instead of the pipelining client."""
 
 import asyncio
 import os
@@ -19,13 +19,12 @@ from tests.unpipelined_client import UnpipelinedClient
 
 
 async def serve() -> None:
-    client = redis_py_client(os.environ["REDIS_URL"], 2)
     metrics = Metrics()
-    watch = StoreMonitor(metrics)
-    calls = UnpipelinedClient(client, 2, watch)
+    monitor = StoreMonitor(metrics)
+    client = UnpipelinedClient(redis_py_client(os.environ["REDIS_URL"], 2), 2, monitor)
     app = create_app(
         Settings(),
-        RedisClients(calls, calls, calls, calls, watch, calls.aclose),
+        RedisClients(client, client, client, client, monitor, client.aclose),
         AccessLog(metrics, open_event_log(sys.stderr, "json", "info")),
     )
     runner = Runner(app)

@@ -1,7 +1,6 @@
-"""Other servers that store sessions. Each one is optional and installed on demand."""
+"""Other servers for the same task. Their packages are installed on demand."""
 
 import json
-import re
 import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.load import Target
-from benchmarks.machine import MissingTool, python, require
+from benchmarks.machine import MissingTool, install, is_newer, require, virtual_environment
 
 _PEERS = Path(__file__).parent
-_INSTALL_SECONDS = 600
-_LEAST_NODE = 20
+_MIN_NODE_VERSION = 20
 
 _NEW_SESSION = {
     "agentId": "11111111-1111-4111-8111-111111111111",
@@ -23,71 +21,48 @@ _NEW_SESSION = {
 
 
 class Peer(NamedTuple):
-    """A server. It also receives PORT and REDIS_URL in its environment."""
+    """Another server. Its environment also contains PORT and REDIS_URL."""
 
     name: str
     folder: Path
     command: Sequence[str]
     environment: Mapping[str, str]
     probe_path: str
-    """A path that returns 200 once the server is ready."""
-    install: Callable[[], None]
-    """Install the server if it is missing. Raises MissingTool if that fails."""
-    open_session: Callable[[str], Target]
-    """Create a session at a base URL; return a target that reads it."""
-
-
-def _install_fastapi() -> None:
-    environment, requirements = _PEERS / ".venv", _PEERS / "requirements.txt"
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if not _is_newer(environment / "installed", requirements):
-        _run(python("-m", "venv", str(environment)), _PEERS)
-        _run([*pip, "--requirement", str(requirements)], _PEERS)
-        (environment / "installed").touch()
+    """A path that responds with 200 as soon as the server is ready."""
+    install: Callable[[], object]
+    """Installs the packages if necessary. Raises MissingTool."""
+    create_session: Callable[[str], Target]
+    """Creates a session at a base URL. The target reads it."""
 
 
 def _install_node(folder: Path) -> None:
-    node, npm = require("node", f"Node.js {_LEAST_NODE} or newer"), require("npm", "it comes with Node.js")
+    node, npm = require("node", f"Node.js {_MIN_NODE_VERSION} or newer"), require("npm", "part of Node.js")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(version.removeprefix("v").partition(".")[0]) < _LEAST_NODE:
-        raise MissingTool(f"node is {version}, not {_LEAST_NODE} or newer")
+    if int(version.removeprefix("v").partition(".")[0]) < _MIN_NODE_VERSION:
+        raise MissingTool(f"Node.js {_MIN_NODE_VERSION} or newer is required (found {version})")
     installed = folder / "node_modules" / "installed"
-    if not _is_newer(installed, folder / "package.json"):
-        _run([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"], folder)
+    if not is_newer(installed, folder / "package.json"):
+        install([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"], folder)
         installed.touch()
 
 
-def _is_newer(installed: Path, wanted: Path) -> bool:
-    return installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime
-
-
-def _run(command: Sequence[str], folder: Path) -> None:
-    try:
-        subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=_INSTALL_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise MissingTool(f"the packages were not installed within {_INSTALL_SECONDS} seconds") from None
-    except subprocess.CalledProcessError as failure:
-        message = re.search(r"^(?:npm )?error:? .*", failure.stderr, re.IGNORECASE | re.MULTILINE)
-        raise MissingTool(f"the packages could not be installed ({message[0] if message else failure})") from None
-
-
-def _open_fastapi(url: str) -> Target:
-    session, _ = _created(f"{url}/sessions")
+def _create_fastapi(url: str) -> Target:
+    session, _ = _post(f"{url}/sessions")
     return Target([f"/sessions/{session['sessionId']}"])
 
 
-def _open_express(url: str) -> Target:
-    _, cookie = _created(f"{url}/sessions")
+def _create_express(url: str) -> Target:
+    _, cookie = _post(f"{url}/sessions")
     return Target(["/session"], headers={"Cookie": cookie})
 
 
-def _open_elizaos(url: str) -> Target:
-    session, _ = _created(f"{url}/api/messaging/sessions")
+def _create_elizaos(url: str) -> Target:
+    session, _ = _post(f"{url}/api/messaging/sessions")
     return Target([f"/api/messaging/sessions/{session['sessionId']}"])
 
 
-def _created(url: str) -> tuple[dict[str, str], str]:
-    """Create a session; return it with its cookie, if any."""
+def _post(url: str) -> tuple[dict[str, str], str]:
+    """Create a session. Returns the response body, and the cookie if there is one."""
     request = urllib.request.Request(url, json.dumps(_NEW_SESSION).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=5) as response:
         return json.load(response), response.headers.get("Set-Cookie", "").partition(";")[0]
@@ -100,8 +75,8 @@ PEERS = (
         command=[str(_PEERS / ".venv" / "bin" / "python"), "fastapi_redis.py"],
         environment={},
         probe_path="/openapi.json",
-        install=_install_fastapi,
-        open_session=_open_fastapi,
+        install=lambda: virtual_environment(_PEERS),
+        create_session=_create_fastapi,
     ),
     Peer(
         name="express-session and connect-redis",
@@ -110,7 +85,7 @@ PEERS = (
         environment={"NODE_ENV": "production"},
         probe_path="/health",
         install=lambda: _install_node(_PEERS / "express"),
-        open_session=_open_express,
+        create_session=_create_express,
     ),
     Peer(
         name="ElizaOS 1.7.2, sessions in memory",
@@ -119,6 +94,6 @@ PEERS = (
         environment={"NODE_ENV": "production", "LOG_LEVEL": "fatal"},
         probe_path="/api/messaging/sessions/health",
         install=lambda: _install_node(_PEERS / "elizaos"),
-        open_session=_open_elizaos,
+        create_session=_create_elizaos,
     ),
 )

@@ -1,5 +1,5 @@
-"""The same session with FastAPI, uvicorn and redis-py, as their documentation recommends."""
-# FastAPI is installed only in the environment of this server, so a type checker may not find it.
+"""The same session in FastAPI, uvicorn and redis-py, used as their documentation shows."""
+# FastAPI is installed only in the environment of this server, so the type checker does not find it.
 # mypy: disable-error-code="import-not-found", allow-untyped-decorators
 
 import json
@@ -16,26 +16,26 @@ from redis.asyncio import Redis
 from redis.typing import EncodableT, FieldT
 
 
-class Wire(BaseModel):
-    """A model with camelCase members in JSON."""
+class CamelCaseModel(BaseModel):
+    """A model whose JSON members are in camel case."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class TimeoutConfig(Wire):
+class TimeoutConfig(CamelCaseModel):
     timeout_minutes: int = 30
     auto_renew: bool = True
     max_duration_minutes: int = 720
     warning_threshold_minutes: int = 5
 
 
-class NewSession(Wire):
+class NewSession(CamelCaseModel):
     agent_id: UUID
     user_id: UUID
     metadata: dict[str, Any] = {}
 
 
-class Session(Wire):
+class Session(CamelCaseModel):
     session_id: UUID
     agent_id: UUID
     user_id: UUID
@@ -45,7 +45,7 @@ class Session(Wire):
     timeout_config: TimeoutConfig
     renewal_count: int
     time_remaining: int
-    """Milliseconds."""
+    """In milliseconds."""
     is_near_expiration: bool
     metadata: dict[str, Any]
 
@@ -55,14 +55,14 @@ redis = Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
 
 
 @app.post("/sessions", status_code=201)
-async def create(new: NewSession) -> Session:
+async def create(new_session: NewSession) -> Session:
     session_id = uuid4()
     config = TimeoutConfig()
     now = datetime.now(UTC)
     lifetime = timedelta(minutes=config.timeout_minutes)
     fields: dict[FieldT, EncodableT] = {
-        "agentId": str(new.agent_id),
-        "userId": str(new.user_id),
+        "agentId": str(new_session.agent_id),
+        "userId": str(new_session.user_id),
         "createdAt": now.isoformat(),
         "lastActivity": now.isoformat(),
         "renewedAt": now.isoformat(),
@@ -73,21 +73,21 @@ async def create(new: NewSession) -> Session:
         "warningThresholdMinutes": config.warning_threshold_minutes,
         "renewalCount": 0,
         "revision": 1,
-        "metadata": json.dumps(new.metadata),
+        "metadata": json.dumps(new_session.metadata),
     }
     async with redis.pipeline() as pipeline:
         pipeline.hset(key(session_id), mapping=fields)
         pipeline.expire(key(session_id), lifetime)
         await pipeline.execute()
-    return await found(session_id)
+    return await load(session_id)
 
 
 @app.get("/sessions/{session_id}")
 async def read(session_id: UUID) -> Session:
-    return await found(session_id)
+    return await load(session_id)
 
 
-async def found(session_id: UUID) -> Session:
+async def load(session_id: UUID) -> Session:
     fields = await redis.hgetall(key(session_id))
     if not fields:
         raise HTTPException(404, "Session not found")

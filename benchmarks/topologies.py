@@ -1,4 +1,4 @@
-"""Run one Redis server, Sentinel and a Cluster at the same time."""
+"""Redis topologies for a replica: one server, Sentinel and a cluster."""
 
 import os
 import tempfile
@@ -12,25 +12,25 @@ from tests.sentinel_servers import SentinelServers
 
 
 @contextmanager
-def kinds() -> Iterator[dict[str, dict[str, str]]]:
-    """Yield the settings of a replica for each kind of Redis. All servers run on the core of the load generator.
+def topologies() -> Iterator[dict[str, dict[str, str]]]:
+    """Start all topologies, on the core of Redis and the load. Yields the replica's settings for each.
 
-    Sentinel has a primary, two replicas and three Sentinels; the Cluster has three primaries.
+    Sentinel has a primary, two replicas and three Sentinels. The cluster has three primaries.
     """
     with ExitStack() as stack:
-        behind_sentinel = stack.enter_context(_running(SentinelServers))
+        sentinel_url = stack.enter_context(_running(SentinelServers))
         yield {
             "one server": {"REDIS_URL": stack.enter_context(redis_server())},
-            "Sentinel": {"REDIS_URL": behind_sentinel},
-            "Sentinel, SESSION_WAIT_REPLICAS=1": {"REDIS_URL": behind_sentinel, "SESSION_WAIT_REPLICAS": "1"},
+            "Sentinel": {"REDIS_URL": sentinel_url},
+            "Sentinel, SESSION_WAIT_REPLICAS=1": {"REDIS_URL": sentinel_url, "SESSION_WAIT_REPLICAS": "1"},
             "Cluster": {"REDIS_URL": stack.enter_context(_running(ClusterServers))},
         }
 
 
 @contextmanager
-def _running(make: Callable[[Path], SentinelServers | ClusterServers]) -> Iterator[str]:
+def _running(new_servers: Callable[[Path], SentinelServers | ClusterServers]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        servers = make(Path(folder))
+        servers = new_servers(Path(folder))
         with _children_on(LOAD_CORE):
             servers.start()
         try:
@@ -41,7 +41,7 @@ def _running(make: Callable[[Path], SentinelServers | ClusterServers]) -> Iterat
 
 @contextmanager
 def _children_on(core: int) -> Iterator[None]:
-    """Pin processes that start within the block to one core."""
+    """Processes that start in this context run on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
     yield
