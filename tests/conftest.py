@@ -14,7 +14,6 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
-from schemathesis.pytest.plugin import SchemathesisFunction
 
 from service.api.access_log import AccessLog
 from service.api.middleware import ApplicationMiddleware
@@ -168,7 +167,7 @@ StartReplica = Callable[..., Replica]
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put the operation into the id of a schemathesis test: pytest 9.2 leaves it out, and xdist runs equal ids once."""
-    if isinstance(item, SchemathesisFunction) and "[" not in item.nodeid:
+    if not item.nodeid.endswith(item.name):
         assert item.parent is not None
         item._id = item.parent.id.child(item.name)
 
