@@ -67,9 +67,9 @@ async def _sweep(url: str) -> None:
     client = UnpipelinedClient(redis_py, 10, StoreMonitor(metrics))
     events = SessionEvents(metrics, EventLog(SharedSecret()))
     sweeper = Sweeper(client, Keys(""), events, metrics, retention_ms=Settings().retention_ms)
-    await sweeper.round()
+    await sweeper.sweep()
     while sweeper.lag_ms:
-        await sweeper.round()
+        await sweeper.sweep()
     await redis_py.aclose()
 
 

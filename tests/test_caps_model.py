@@ -139,7 +139,7 @@ class CappedSessions(RuleBasedStateMachine):
     def sweep(self, capped: bool) -> None:
         metrics = Metrics()
         sweeper = Sweeper(self._redis_client, Keys("", capped=capped), events_into(metrics), metrics, retention_ms=1000)
-        self._run(sweeper.round())
+        self._run(sweeper.sweep())
 
     @invariant()
     def those_of_the_model_live_and_no_others(self) -> None:

@@ -13,8 +13,7 @@ from service.api.routes import RouteTable
 from service.api.session_routes import SESSIONS
 from service.auth.scopes import ADMIN, COUNT, PUBLIC
 from service.errors import RETRY_AFTER_SECONDS, StoreUnavailable
-from service.maintenance.health import Counts, Health
-from service.maintenance.health_reasons import Reason, reason_of
+from service.maintenance.health import Counts, Health, Reason, reason_of
 
 routes = RouteTable(serve_sessions=False)
 
@@ -26,7 +25,7 @@ async def livez(_: web.Request) -> web.StreamResponse:
 
 @routes.get("/readyz", permission=PUBLIC)
 async def readyz(request: web.Request) -> web.StreamResponse:
-    reason = await request.app[HEALTH].why_not_ready()
+    reason = await request.app[HEALTH].readiness_problem()
     if reason is None:
         return json_response({"status": "ready"})
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}

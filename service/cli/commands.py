@@ -128,7 +128,7 @@ class _CommandRun:
             time.sleep(seconds)
 
     def _read(self, command: Inspect) -> Report:
-        self._await(self._backend.schema_version.heed_only())
+        self._await(self._backend.schema_version.check_supported_read_only())
         inspection = self._backend.inspection
         if command.session_id is not None:
             return self._await(inspection.session(command.session_id))
@@ -154,7 +154,7 @@ class _CommandRun:
         return [Text(line, "dim", overflow="fold") for line in report.redis_cli_lines(self._backend.url)]
 
     def _hash(self, command: HashIds) -> int:
-        self._await(self._backend.schema_version.heed_only())
+        self._await(self._backend.schema_version.check_supported_read_only())
         if not self._secret.is_loaded:
             self._terminal.print_error(_NO_SECRET)
             return FAILURE
@@ -163,12 +163,12 @@ class _CommandRun:
         return SUCCESS
 
     def _revoke(self, command: Revoke) -> int:
-        self._await(self._backend.schema_version.heed())
+        self._await(self._backend.schema_version.check_supported())
         self._print(self._description(command))
         if not command.is_confirmed and not self._confirm():
             self._print("Nothing was revoked.")
             return FAILURE
-        self._await(self._backend.schema_version.heed())  # again, because the prompt may have taken long
+        self._await(self._backend.schema_version.check_supported())  # again, because the prompt may have taken long
         if command.session_id is not None:
             self._await(self._backend.store.delete(command.session_id))
             self._print("The session was revoked.")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
-from service.maintenance.server_checks import infos, name_of
+from service.maintenance.startup_checks import server_infos, server_name
 from service.redis_client.client import RedisClient
 from service.sessions.counts import SessionCounts, ShardCount
 from service.sessions.keys import Keys
@@ -203,7 +203,7 @@ class Inspection:
             return None
 
     async def _server(self) -> str | None:
-        names = {name_of(info) for info in (await infos(self._client, "server")).values()}
+        names = {server_name(info) for info in (await server_infos(self._client, "server")).values()}
         return ", ".join(sorted(names)) or None
 
 

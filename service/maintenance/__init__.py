@@ -1,1 +1,1 @@
-"""What keeps the indexes true in the background: sweeping what ended, putting back what is missing."""
+"""Background work on Redis: sweep expired sessions, repair indexes, check servers, and report health."""

@@ -1,4 +1,4 @@
-"""Work beside the requests, done again and again; trouble with Redis only puts it off."""
+"""Run background work periodically, and retry it after failures of Redis."""
 
 import asyncio
 import logging
@@ -11,60 +11,61 @@ from redis.exceptions import RedisError
 from service.errors import StoreUnavailable
 from service.redis_client.monitor import Incident
 
-_FIRST_PAUSE_SECONDS = 0.05  # by then a start that cannot be is over
+_FIRST_PAUSE_SECONDS = 0.05  # a start that fails has failed by then
 _RETRY_SECONDS = 1
 
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def repeated(
-    name: str, round_: Callable[[], Awaitable[None]], *, every_seconds: float, timeout_seconds: float
+async def run_periodically(
+    name: str, run: Callable[[], Awaitable[None]], *, every_seconds: float, timeout_seconds: float
 ) -> AsyncIterator[None]:
-    """Do `round_` almost at once and then about every so often, for as long as this lasts.
+    """Call `run` soon after the start and then about every `every_seconds`, until the context ends.
 
-    Each round takes `timeout_seconds` at most. The pauses vary by a quarter, so that replicas do not march in step.
-    `name` is what the log calls it.
+    Each run takes at most `timeout_seconds`. Pauses vary by a quarter, so that replicas do not run at the same time.
+    A failed run is repeated after a second. The log shows `name`.
     """
     stopped = asyncio.Event()
-    trouble = Incident(f"{name} is held up by the session store", f"{name} goes on")
-    rounds = asyncio.create_task(_rounds(round_, every_seconds, timeout_seconds, trouble, stopped))
+    incident = Incident(f"{name} is delayed by the session store", f"{name} continues")
+    runs = asyncio.create_task(_run_until(stopped, name, run, every_seconds, timeout_seconds, incident))
     try:
         yield
     finally:
         stopped.set()
-        rounds.cancel()  # which redis-py may swallow
-        await asyncio.wait([rounds])
+        runs.cancel()  # redis-py may swallow the cancellation; `stopped` ends the loop then
+        await asyncio.wait([runs])
 
 
-async def _rounds(
-    round_: Callable[[], Awaitable[None]],
+async def _run_until(
+    stopped: asyncio.Event,
+    name: str,
+    run: Callable[[], Awaitable[None]],
     every_seconds: float,
     timeout_seconds: float,
-    trouble: Incident,
-    stopped: asyncio.Event,
+    incident: Incident,
 ) -> None:
     pause = _FIRST_PAUSE_SECONDS
-    while not await _stopped_within(stopped, pause * random.uniform(0.75, 1.25)):
-        done = await _done(round_(), timeout_seconds, trouble)
-        pause = every_seconds if done else min(every_seconds, _RETRY_SECONDS)
+    while not await _is_set_within(stopped, pause * random.uniform(0.75, 1.25)):
+        has_succeeded = await _has_succeeded(name, run(), timeout_seconds, incident)
+        pause = every_seconds if has_succeeded else min(every_seconds, _RETRY_SECONDS)
 
 
-async def _stopped_within(stopped: asyncio.Event, seconds: float) -> bool:
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
     with suppress(TimeoutError):
-        await asyncio.wait_for(stopped.wait(), seconds)
-    return stopped.is_set()
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
-async def _done(round_: Awaitable[None], timeout_seconds: float, trouble: Incident) -> bool:
+async def _has_succeeded(name: str, run: Awaitable[None], timeout_seconds: float, incident: Incident) -> bool:
     try:
         async with asyncio.timeout(timeout_seconds):
-            await round_
+            await run
     except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
-        trouble.record_failure(error)
+        incident.record_failure(error)
         return False
     except Exception:
-        _log.exception("a round failed; the next one begins anew")
+        _log.exception("%s failed and will run again", name)
         return False
-    trouble.record_success()
+    incident.record_success()
     return True

@@ -1,7 +1,6 @@
-"""Looks over one shard after the other for what a killed process, a failing server or a hand left wrong.
+"""Compare shards with owner indexes one after the other: restore entries, count lost sessions and keys without a TTL.
 
-What a shard knows and a lookup lacks is put back. Sessions that were lost are counted once, over all replicas. Keys
-without an end are counted, and of them lookups are given one. Every replica reconciles; none leads.
+Such differences remain after a killed process, a failed server or manual changes. Every replica reconciles.
 """
 
 import logging
@@ -9,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from service.maintenance.index_repair import IndexedSession, IndexRepair
+from service.maintenance.index_repair import IndexRepair, LiveSession
 from service.maintenance.lost_sessions import LostSessions
 from service.observability.metrics import Metrics
 from service.redis_client.client import PartialFailure, RedisClient
@@ -18,107 +17,107 @@ from service.redis_client.scripts import Command
 from service.sessions.keys import SHARDS, Keys
 from service.timestamps import ms_from_time_reply
 
-PAGE = 100
-"""About how many sessions are looked at in one round trip: Redis takes this number as a hint."""
+PAGE_SIZE = 100
+"""About how many sessions one round trip reads. Redis takes this number as a hint."""
 
-_NO_END = -1
+_NO_TTL = -1
 
 _log = logging.getLogger(__name__)
 
 
 class ShardPage(NamedTuple):
-    """Some of a shard's sessions as they were found."""
+    """Sessions of a shard by state, and keys without a TTL."""
 
-    living: list[IndexedSession]
-    gone: list[str]
-    without_end: list[str]
+    live: list[LiveSession]
+    missing: list[str]
+    without_ttl: list[str]
 
 
 class Reconciler:
-    """Goes round the shards, from a random one on, through a lane that is not the requests' own."""
+    """Reconciles the shards in turn, from a random one. `redis` should not be the client that serves requests."""
 
     def __init__(
-        self, redis: RedisClient, keys: Keys, relisting: IndexRepair, losses: LostSessions, metrics: Metrics
+        self, redis: RedisClient, keys: Keys, index_repair: IndexRepair, lost_sessions: LostSessions, metrics: Metrics
     ) -> None:
         self._redis = redis
         self._keys = keys
-        self._relisting = relisting
-        self._losses = losses
+        self._index_repair = index_repair
+        self._lost_sessions = lost_sessions
         self._gauge = metrics.keys_without_end
-        self._place = random.randrange(len(SHARDS))
-        self._without_end: dict[str, int] = {}
+        self._next_shard = random.randrange(len(SHARDS))
+        self._without_ttl: dict[str, int] = {}
 
-    async def round(self) -> None:
-        """Look over the next shard. Raises StoreUnavailable; it is the turn of the shard behind it all the same."""
-        shard = SHARDS[self._place % len(SHARDS)]
-        self._place = (self._place + 1) % len(SHARDS)
+    async def reconcile_next_shard(self) -> None:
+        """Reconcile one shard. Raises StoreUnavailable; the next call continues with the next shard."""
+        shard = SHARDS[self._next_shard % len(SHARDS)]
+        self._next_shard = (self._next_shard + 1) % len(SHARDS)
         failures = PartialFailure()
         try:
-            await self._look_over(shard, failures)
-        except (ScriptError, UnexpectedReply, ValueError) as error:  # one that was tampered with holds up no other
+            await self._reconcile(shard, failures)
+        except (ScriptError, UnexpectedReply, ValueError) as error:  # a key of this shard was changed manually
             _log.error("a shard cannot be reconciled: %s", error)
         failures.raise_if_any()
 
-    async def _look_over(self, shard: str, failures: PartialFailure) -> None:
-        without_end: set[str] = set()
-        put_back = 0
+    async def _reconcile(self, shard: str, failures: PartialFailure) -> None:
+        without_ttl: set[str] = set()
+        restored = 0
         async for session_ids in self._pages(shard):
             page = await self._read(session_ids)
-            relisted = await self._relisting.relist(page.living, failures)
-            if page.gone:
-                await self._losses.count(page.gone)
-            put_back += relisted.number
-            without_end.update(page.without_end, relisted.without_end)
-        if put_back:
-            _log.info("entries that lookups lacked were put back: %d", put_back)
+            result = await self._index_repair.repair(page.live, failures)
+            if page.missing:
+                await self._lost_sessions.count(page.missing)
+            restored += result.restored
+            without_ttl.update(page.without_ttl, result.without_ttl)
+        if restored:
+            _log.info("missing entries of owner indexes were restored: %d", restored)
         if not failures:
-            self._tell_of_keys_without_end(shard, len(without_end))
+            self._report_keys_without_ttl(shard, len(without_ttl))
 
     async def _pages(self, shard: str) -> AsyncIterator[list[str]]:
-        """The shard's ids; each that stays throughout at least once, however many were created in one millisecond."""
+        """Yield the ids of the shard. Ids that stay in it during the scan are returned at least once."""
         cursor, created = None, self._keys.created(shard)
         while cursor != 0:
-            ((place, found),) = await self._redis.query(("ZSCAN", created, cursor or 0, "COUNT", PAGE))
-            cursor = int(place)
-            if found:
-                yield _ids_in(found)
+            ((next_cursor, entries),) = await self._redis.query(("ZSCAN", created, cursor or 0, "COUNT", PAGE_SIZE))
+            cursor = int(next_cursor)
+            if entries:
+                yield _ids_in(entries)
 
     async def _read(self, session_ids: Sequence[str]) -> ShardPage:
-        commands = [command for session_id in session_ids for command in self._looks_at(session_id)]
-        *replies, time = await self._redis.query(*commands, ("TIME",))  # all of one shard: of its server
+        commands = [command for session_id in session_ids for command in self._read_commands(session_id)]
+        *replies, time = await self._redis.query(*commands, ("TIME",))  # all keys of a shard are on one server
         now_ms = ms_from_time_reply(time)
         page = ShardPage([], [], [])
-        looks = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
-        for session_id, fields, session_ttl, tombstone_ttl in looks:
-            if session_ttl == _NO_END:
-                page.without_end.append(self._keys.session(session_id))
-            if tombstone_ttl == _NO_END:
-                page.without_end.append(self._keys.tombstone(session_id))
+        sessions = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
+        for session_id, fields, session_ttl, tombstone_ttl in sessions:
+            if session_ttl == _NO_TTL:
+                page.without_ttl.append(self._keys.session(session_id))
+            if tombstone_ttl == _NO_TTL:
+                page.without_ttl.append(self._keys.tombstone(session_id))
             agent_id, user_id, created_at, expires_at = fields
             if expires_at is None:
-                page.gone.append(session_id)
+                page.missing.append(session_id)
             elif int(expires_at) > now_ms and None not in fields:
-                page.living.append(IndexedSession(session_id, agent_id.decode(), user_id.decode(), created_at))
+                page.live.append(LiveSession(session_id, agent_id.decode(), user_id.decode(), created_at))
         return page
 
-    def _looks_at(self, session_id: str) -> list[Command]:
+    def _read_commands(self, session_id: str) -> list[Command]:
         session, tombstone = self._keys.session(session_id), self._keys.tombstone(session_id)
         fields = ("agentId", "userId", "createdAt", "expiresAt")
         return [("HMGET", session, *fields), ("PTTL", session), ("PTTL", tombstone)]
 
-    def _tell_of_keys_without_end(self, shard: str, number: int) -> None:
-        before = sum(self._without_end.values())
-        self._without_end[shard] = number
-        now = sum(self._without_end.values())
+    def _report_keys_without_ttl(self, shard: str, number: int) -> None:
+        before = sum(self._without_ttl.values())
+        self._without_ttl[shard] = number
+        now = sum(self._without_ttl.values())
         self._gauge.set(now)
         if now and not before:
             _log.warning(
-                "keys in Redis that should have a TTL have none, as after PERSIST or a RESTORE without one: they take "
-                "memory for longer than they should; sessions_keys_without_end counts them"
+                "keys in Redis have no TTL, for example after PERSIST or a RESTORE without a TTL, and use memory for "
+                "too long; sessions_keys_without_end counts them"
             )
 
 
 def _ids_in(entries: Sequence[Any]) -> list[str]:
-    """Of ids and scores in turn, as ZSCAN gives them; redis-py has put them into pairs."""
+    """The ids of a ZSCAN reply: ids and scores alternate. redis-py's own client has paired them already."""
     ids = [entry[0] for entry in entries] if isinstance(entries[0], tuple | list) else entries[::2]
     return [session_id.decode() for session_id in ids]

@@ -1,4 +1,4 @@
-"""The version of the data's layout: data of another one is not for this replica to read or to change."""
+"""Check the schema version of the data in Redis. A replica serves only the version that it supports."""
 
 import asyncio
 import logging
@@ -15,107 +15,112 @@ _log = logging.getLogger(__name__)
 
 
 class UnknownSchemaVersion(StoreUnavailable):
-    """The data is of a layout that this version does not know: nothing was read or changed."""
+    """The data has a schema version that this release does not support. Nothing was read or changed."""
 
 
 class SchemaVersion:
-    """What was found when it was last looked at, over a lane not the requests' own. Until then nothing may be done."""
+    """The result of the last check. Until the first check succeeds, no version counts as supported.
 
-    def __init__(self, redis: RedisClient, keys: Keys, shared_secret: SecretLoader) -> None:
-        """The secret is learnt with each look that finds this version: it is there before anything is served."""
+    A check that finds a supported version also loads the shared secret, so that it is there before any request is
+    served. `redis` should not be the client that serves requests.
+    """
+
+    def __init__(self, redis: RedisClient, keys: Keys, secret_loader: SecretLoader) -> None:
         self._redis = redis
         self._keys = keys
-        self._shared_secret = shared_secret
-        self._looking: asyncio.Task[StoreUnavailable | None] | None = None
-        self.was_found = False
-        """Whether a look has ever succeeded."""
-        self.trouble: str | None = None
-        """A sentence, where the data is of a version that this one does not know."""
-
-    async def look(self) -> None:
-        """Raises StoreUnavailable; what was found before it holds on."""
-        await self._look(self._shared_secret.learn)
-
-    async def look_only(self) -> None:
-        """The same, and nothing is written: a secret that nobody has made stays unmade."""
-        await self._look(self._shared_secret.learn_if_made)
-
-    async def heed(self) -> None:
-        """Look. Raises StoreUnavailable, LayoutUnknown where the data is of another layout."""
-        await self.look()
-        self._require_known()
-
-    async def heed_only(self) -> None:
-        """The same, and nothing is written."""
-        await self.look_only()
-        self._require_known()
+        self._secret_loader = secret_loader
+        self._first_check: asyncio.Task[StoreUnavailable | None] | None = None
+        self.was_checked = False
+        """Whether a check has ever succeeded."""
+        self.problem: str | None = None
+        """Why the version is not supported, or None."""
 
     @property
     def is_supported(self) -> bool:
-        """Whether the last check found a version that this replica supports. False before the first check."""
-        return self.was_found and self.trouble is None
+        """Whether the last check found a supported version. False before the first check."""
+        return self.was_checked and self.problem is None
+
+    async def check(self) -> None:
+        """Read the version, and create the shared secret if there is none.
+
+        Raises StoreUnavailable; the result of the check before then stays valid.
+        """
+        await self._check(self._secret_loader.load)
+
+    async def check_read_only(self) -> None:
+        """Read the version, and write nothing. Raises StoreUnavailable."""
+        await self._check(self._secret_loader.load_existing)
+
+    async def check_supported(self) -> None:
+        """Check. Raises StoreUnavailable, and UnknownSchemaVersion if the version is not supported."""
+        await self.check()
+        self._raise_problem()
+
+    async def check_supported_read_only(self) -> None:
+        """Check, and write nothing. Raises like check_supported()."""
+        await self.check_read_only()
+        self._raise_problem()
 
     async def require_supported(self) -> None:
-        """Raises UnknownSchemaVersion unless the last check found a supported version.
+        """Raise UnknownSchemaVersion unless the last check found a supported version.
 
         Concurrent calls before the first check share one. Raises StoreUnavailable if it fails.
         """
-        if not self.was_found:
-            await self._first_look()
-        self._require_known()
+        if not self.was_checked:
+            await self._check_once()
+        self._raise_problem()
 
-    def heeded(self, round_: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """The round, after a look, where nothing is amiss. Raises StoreUnavailable where something is.
+    def if_supported(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Wrap `run` so that each call checks the version first. Raises StoreUnavailable if it is not supported.
 
-        A look that fails is no reason, once one has succeeded: of a cluster it may be one server of many that is away.
+        After one successful check, `run` is called although a check fails: one node of a cluster may be down.
         """
 
-        async def heeding() -> None:
+        async def check_and_run() -> None:
             try:
-                await self.heed()
+                await self.check_supported()
             except StoreUnavailable:
-                if self.trouble is not None or not self.was_found:
+                if not self.is_supported:
                     raise
-            await round_()
+            await run()
 
-        return heeding
+        return check_and_run
 
-    async def _look(self, learn_secret: Callable[[], Awaitable[None]]) -> None:
-        trouble = await self._found()
-        if trouble is not None and trouble != self.trouble:
-            Context().run(_log.warning, "no session is served: %s", trouble)  # of no request in particular
-        if trouble is None:
-            await learn_secret()
-        self.trouble = trouble
-        self.was_found = True
+    async def _check(self, load_secret: Callable[[], Awaitable[None]]) -> None:
+        problem = await self._read_problem()
+        if problem is not None and problem != self.problem:
+            Context().run(_log.warning, "requests about sessions are rejected: %s", problem)
+        if problem is None:
+            await load_secret()
+        self.problem = problem
+        self.was_checked = True
 
-    async def _found(self) -> str | None:
+    async def _read_problem(self) -> str | None:
         try:
-            (found,) = await self._redis.query(("GET", self._keys.layout))
+            (version,) = await self._redis.query(("GET", self._keys.layout))
         except ScriptError:
-            return f"{self._keys.layout} in Redis is no string, so the data's layout is unknown."
-        return None if found is None or found == SCHEMA_VERSION.encode() else _foreign(found)
+            return f"{self._keys.layout} in Redis is not a string, so the schema version of the data is unknown."
+        if version is None or version == SCHEMA_VERSION.encode():
+            return None
+        found = version.decode(errors="replace")
+        return f"The data in Redis has schema version {found}; this release supports {SCHEMA_VERSION}."
 
-    async def _first_look(self) -> None:
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().create_task(self._outcome_of_a_look(), context=Context())
-        trouble = await asyncio.shield(self._looking)
-        if trouble is not None:
-            raise StoreUnavailable(trouble.cause)
+    async def _check_once(self) -> None:
+        if self._first_check is None:
+            self._first_check = asyncio.get_running_loop().create_task(self._result_of_check(), context=Context())
+        error = await asyncio.shield(self._first_check)
+        if error is not None:
+            raise StoreUnavailable(error.cause)
 
-    async def _outcome_of_a_look(self) -> StoreUnavailable | None:
+    async def _result_of_check(self) -> StoreUnavailable | None:
         try:
-            await self.look()
+            await self.check()
         except StoreUnavailable as error:
             return error
         finally:
-            self._looking = None
+            self._first_check = None
         return None
 
-    def _require_known(self) -> None:
-        if self.trouble is not None:
-            raise UnknownSchemaVersion(self.trouble)
-
-
-def _foreign(found: bytes) -> str:
-    return f"The data in Redis is of layout {found.decode(errors='replace')}; this version reads {SCHEMA_VERSION}."
+    def _raise_problem(self) -> None:
+        if self.problem is not None:
+            raise UnknownSchemaVersion(self.problem)

@@ -1,4 +1,4 @@
-"""The secret that replicas share: made by whichever comes first, kept in Redis, and learnt by the others."""
+"""Load the secret that replicas share from Redis. The first replica creates it."""
 
 import asyncio
 import logging
@@ -14,14 +14,14 @@ from service.shared_secret import SharedSecret
 
 _log = logging.getLogger(__name__)
 
-_Found = bytes | None
+_Value = bytes | None
 
 
 class SecretLoader:
-    """Looks for it over `lane`, for so many seconds at most. Where it cannot be had nothing is held up for it.
+    """Loads the shared secret within `wait_seconds`. A failure is logged and delays nothing else.
 
-    Redis may be full or read-only, or the server of a Cluster that holds it away: sessions are served all the same, and
-    their ids are not told until it is known. One that was known stays in force until another is found.
+    Redis may be full or read-only, or the cluster node with the secret may be down. The service then serves sessions
+    without their ids in the log. A secret that was loaded before stays in use.
     """
 
     def __init__(self, redis: RedisClient, keys: Keys, secret: SharedSecret, wait_seconds: float) -> None:
@@ -29,46 +29,46 @@ class SecretLoader:
         self._key = keys.secret
         self._secret = secret
         self._wait_seconds = wait_seconds
-        self._trouble: str | None = None
+        self._problem: str | None = None
 
-    async def learn(self) -> None:
-        """Learn it; where there is none, make it first."""
-        await self._learn_from(self._found_or_made)
+    async def load(self) -> None:
+        """Load the secret, or create it if there is none."""
+        await self._load(self._read_or_create)
 
-    async def learn_if_made(self) -> None:
-        """Learn it where there is one, and change nothing."""
-        await self._learn_from(self._found)
+    async def load_existing(self) -> None:
+        """Load the secret if there is one. Writes nothing."""
+        await self._load(self._read)
 
-    async def _learn_from(self, look: Callable[[], Awaitable[_Found]]) -> None:
+    async def _load(self, read: Callable[[], Awaitable[_Value]]) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds):
-                found = await look()
-            if found is not None:
-                self._secret.load(found.decode(errors="replace"))
+                value = await read()
+            if value is not None:
+                self._secret.load(value.decode(errors="replace"))
         except (StoreUnavailable, ScriptError, TimeoutError, ValueError) as error:
-            self._say(str(error) or "no answer in time")
+            self._report(str(error) or "Redis did not respond in time")
         else:
-            self._trouble = None
+            self._problem = None
 
-    async def _found_or_made(self) -> _Found:
-        found = await self._found()
-        return await self._made() if found is None else found
+    async def _read_or_create(self) -> _Value:
+        value = await self._read()
+        return await self._create() if value is None else value
 
-    async def _found(self) -> _Found:
-        found: _Found
-        (found,) = await self._redis.query(("GET", self._key))
-        return found
+    async def _read(self) -> _Value:
+        value: _Value
+        (value,) = await self._redis.query(("GET", self._key))
+        return value
 
-    async def _made(self) -> _Found:
-        """Another replica may have come first: it is its own then."""
-        found: _Found
-        _, found = await self._redis.execute_ordered(
+    async def _create(self) -> _Value:
+        """Create the secret, unless another replica has just created one. Return the one in Redis."""
+        value: _Value
+        _, value = await self._redis.execute_ordered(
             ("SET", self._key, secrets.token_hex(32), "NX"), ("GET", self._key)
         )
-        return found
+        return value
 
-    def _say(self, trouble: str) -> None:
-        """Once each, and of no request in particular. While one is in force nobody misses another."""
-        if trouble != self._trouble and not self._secret.is_loaded:
-            Context().run(_log.warning, "no id is told in the log: %s cannot be had: %s", self._key, trouble)
-        self._trouble = trouble
+    def _report(self, problem: str) -> None:
+        """Log each problem once, and only while there is no secret to hash ids with."""
+        if problem != self._problem and not self._secret.is_loaded:
+            Context().run(_log.warning, "the log contains no ids: %s cannot be loaded: %s", self._key, problem)
+        self._problem = problem

@@ -1,67 +1,192 @@
-"""What goes on beside the requests: the layout of the data is marked, and what an operator should know is said."""
+"""Check the configuration of the Redis servers, write the schema version, and log what an operator should change."""
 
 import logging
 import random
+import re
+import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from service.errors import StoreUnavailable
-from service.maintenance import server_checks
-from service.redis_client.client import PartialFailure, RedisClient
+from service.redis_client.client import PartialFailure, RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.sessions.events import SessionEvents
 from service.sessions.keys import SCHEMA_VERSION, SHARDS, Keys
+from service.timestamps import ms_from_time_reply
 
-ROUND_SECONDS = 30
+CHECK_INTERVAL_SECONDS = 30
+OLDEST_REDIS = (7, 0)
+MAX_CLOCK_DIFFERENCE_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
+Info = Mapping[str, Any]
+
 
 class StartupChecks:
-    """Rounds of small looks at Redis over `lane`, which should not be the requests' own."""
+    """Checks that run periodically until they succeed. `redis` should not be the client that serves requests."""
 
     def __init__(self, redis: RedisClient, keys: Keys, events: SessionEvents) -> None:
         self._redis = redis
         self._keys = keys
         self._events = events
-        self._layout_was_marked = False
-        self._servers_were_checked = False
-        self._checked: set[str] = set()
-        self._hashes_were_large = False
+        self._was_version_written = False
+        self._were_servers_checked = False
+        self._checked_servers: set[str] = set()
+        self._were_large_hashes_found = False
 
-    async def round(self) -> None:
-        """One look at everything. Raises StoreUnavailable; what could be looked at has been then."""
+    async def run(self) -> None:
+        """Run every check that has not succeeded yet. Raises StoreUnavailable after the other checks have run."""
         failures = PartialFailure()
-        if not self._servers_were_checked:
+        if not self._were_servers_checked:
             with failures:
-                await server_checks.check(self._redis, self._checked)
-                self._servers_were_checked = True
-        with failures, suppress(ScriptError):  # a key that is none of ours: who works with it tells of it
-            await self._mark_layout()
-        if not self._hashes_were_large:
-            with suppress(StoreUnavailable, ScriptError):  # another shard will do
-                await self._warn_of_large_hashes()
+                await check_servers(self._redis, self._checked_servers)
+                self._were_servers_checked = True
+        with failures, suppress(ScriptError):  # the key has the wrong type: SchemaVersion reports it
+            await self._write_version()
+        if not self._were_large_hashes_found:
+            with suppress(StoreUnavailable, ScriptError):  # the next run checks another shard
+                await self._check_hash_encoding()
         failures.raise_if_any()
 
-    async def _mark_layout(self) -> None:
-        """The mark never dies: where it has gone, everything has gone. One that is there is left as it is."""
-        (mark,) = await self._redis.query(("GET", self._keys.layout))
-        if mark is None and await self._set_mark() and self._layout_was_marked:
-            self._events.store_emptied()
-        self._layout_was_marked = True
+    async def _write_version(self) -> None:
+        """Write the schema version if there is none. If it has disappeared, all data has."""
+        (version,) = await self._redis.query(("GET", self._keys.layout))
+        if version is None:
+            (is_written,) = await self._redis.execute(("SET", self._keys.layout, SCHEMA_VERSION, "NX"))
+            if is_written and self._was_version_written:  # otherwise another replica reports the loss
+                self._events.store_emptied()
+        self._was_version_written = True
 
-    async def _set_mark(self) -> bool:
-        """Whether it was this replica's to set."""
-        (done,) = await self._redis.execute(("SET", self._keys.layout, SCHEMA_VERSION, "NX"))
-        return bool(done)  # OK as it comes, or True as redis-py has it; else None
-
-    async def _warn_of_large_hashes(self) -> None:
-        """Metadata longer than hash-max-listpack-value makes a session's hash several times as large."""
+    async def _check_hash_encoding(self) -> None:
+        """Warn if Redis does not store the hashes of sessions as listpacks: they are several times larger then."""
         shard = random.choice(SHARDS)
-        (last,) = await self._redis.query(("ZRANGE", self._keys.expiry(shard), -1, -1))
-        for session_id in last:
+        (session_ids,) = await self._redis.query(("ZRANGE", self._keys.expiry(shard), -1, -1))
+        for session_id in session_ids:
             (encoding,) = await self._redis.query(("OBJECT", "ENCODING", self._keys.session(session_id.decode())))
             if encoding == b"hashtable":
-                self._hashes_were_large = True
-                _log.warning(
-                    "sessions take more memory in Redis than they need: set hash-max-listpack-value to 10240 there"
-                )
+                self._were_large_hashes_found = True
+                _log.warning("sessions use more memory in Redis than necessary: set hash-max-listpack-value to 10240")
+
+
+async def check_servers(redis: RedisClient, checked: set[str]) -> None:
+    """Log the problems of each server that is not in `checked`, and add it to `checked`.
+
+    Raises StoreUnavailable if a server does not respond, after the others have been checked.
+    """
+    failures = PartialFailure()
+    started_at = time.time()
+    servers = await redis.broadcast(("TIME",), ("INFO",), ("CONFIG", "GET", "save"))
+    if not servers:
+        raise StoreUnavailable("no server of the session store was found")
+    for server in servers.keys() - checked:
+        time_reply, info, save = servers[server]
+        with failures:
+            _log_problems(server, _ms_from(time_reply) / 1000 - started_at, info, save)
+            checked.add(server)
+    failures.raise_if_any()
+
+
+async def server_infos(redis: RedisClient, section: str) -> dict[str, Info]:
+    """Return a section of INFO by server address, without servers that do not respond or reject INFO."""
+    replies = await redis.broadcast(("INFO", section))
+    return {server: parse_info(info) for server, (info,) in replies.items() if not isinstance(info, Exception)}
+
+
+def parse_info(reply: Reply) -> Info:
+    """Parse a reply to INFO. Whole numbers become int. redis-py's own client has parsed it already."""
+    if isinstance(reply, Mapping):
+        return reply
+    lines = [line.partition(":") for line in bytes(reply).decode(errors="replace").splitlines()]
+    return {name: int(value) if value.isdecimal() else value for name, separator, value in lines if separator}
+
+
+def server_name(info: Info) -> str:
+    """Return the name and version of a server: `Redis 7.2.4`, `Valkey 9.1.2`."""
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', 'of an unknown version')}"
+
+
+def evicting_policy(info: Info) -> str | None:
+    """Return the maxmemory-policy if Redis may evict sessions, or None.
+
+    Every policy except noeviction evicts them, because they have a TTL. With maxmemory 0, Redis evicts nothing.
+    """
+    policy = info.get("maxmemory_policy", "noeviction")
+    return None if policy == "noeviction" or info.get("maxmemory") == 0 else str(policy)
+
+
+def eviction_fault(policy: str) -> str:
+    return f"Redis evicts active sessions when it is full (maxmemory-policy {policy}): set it to noeviction"
+
+
+def faults_of(info: Info, save_points: str | None, clock_ahead_seconds: float) -> list[str]:
+    """Return the problems of a server, a sentence each. `save_points` is its setting `save`, or None if unknown."""
+    policy = evicting_policy(info)
+    return [
+        *_version_fault(info),
+        *([eviction_fault(policy)] if policy else []),
+        *_persistence_fault(info, save_points),
+        *_clock_fault(clock_ahead_seconds),
+    ]
+
+
+def _log_problems(server: str, clock_ahead_seconds: float, info: Reply, save: Reply) -> None:
+    suffix = f" (server {server})" if server else ""
+    if isinstance(info, Exception):
+        _log.warning(
+            "the version, eviction and persistence of the session store are not checked: it rejects INFO (%s)%s",
+            info,
+            suffix,
+        )
+        faults = _clock_fault(clock_ahead_seconds)
+    else:
+        faults = faults_of(parse_info(info), _save_points(save), clock_ahead_seconds)
+        if not faults:
+            _log.info("the session store is %s%s", server_name(parse_info(info)), suffix)
+    for fault in faults:
+        _log.warning("%s%s", fault, suffix)
+
+
+def _ms_from(time_reply: Reply) -> int:
+    if isinstance(time_reply, Exception):
+        raise time_reply if isinstance(time_reply, StoreUnavailable) else StoreUnavailable(str(time_reply))
+    return ms_from_time_reply(time_reply)
+
+
+def _version_fault(info: Info) -> list[str]:
+    version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
+    if "valkey_version" in info or version is None or (int(version[1]), int(version[2])) >= OLDEST_REDIS:
+        return []
+    return [f"{server_name(info)} is too old for this service: use Redis 7.0 or newer, or Valkey"]
+
+
+def _persistence_fault(info: Info, save_points: str | None) -> list[str]:
+    """INFO does not show whether a server without an append-only file has save points; its configuration does."""
+    if info.get("aof_enabled") != 0 or save_points != "":
+        return []
+    return ["Redis stores nothing on disk, so a restart loses every session: set appendonly to yes"]
+
+
+def _clock_fault(ahead_seconds: float) -> list[str]:
+    if abs(ahead_seconds) <= MAX_CLOCK_DIFFERENCE_SECONDS:
+        return []
+    direction = "ahead of" if ahead_seconds > 0 else "behind"
+    return [
+        f"the clock of Redis is {abs(ahead_seconds):.0f} s {direction} the clock of this replica: sessions expire by "
+        "the clock of Redis, but times in logs differ; synchronize both with NTP"
+    ]
+
+
+def _save_points(reply: Reply) -> str | None:
+    """The setting `save`, or None if the account may not read it."""
+    if isinstance(reply, Exception):
+        return None
+    found = {_text(name): _text(value) for name, value in reply.items()}
+    return found.get("save")
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -1,8 +1,8 @@
-"""Takes sessions that have ended out of the indexes and lookups. Every replica sweeps; none leads.
+"""Remove expired sessions from indexes. Every replica sweeps.
 
-An id leaves its lookups first and its shard's indexes last, in one script that looks again whether the session has
-ended: a sweeper that dies on the way leaves work to be done again, and two at once do it once. So where a server of
-several is away, what lies there or is listed there stays until it is back, and everything else is swept.
+A session leaves its owner indexes first and the indexes of its shard last. The last step is a script that checks again
+whether the session has expired. A sweep that was interrupted is therefore repeated, and concurrent sweeps count a
+session once. If a node of a cluster is down, its part of the work waits and the rest is swept.
 """
 
 import logging
@@ -22,46 +22,46 @@ from service.sessions.owner_index import remove_from_owner_indexes
 
 BATCH_PER_SHARD = 100
 
-_PORTIONS = (slice(0, 1), slice(1, 16), slice(16, None))
-"""In which the shards are asked: a server that does not know the script yet is sent its text for each of them."""
+_SHARD_GROUPS = (slice(0, 1), slice(1, 16), slice(16, None))
+"""A small group first: a server without the script receives its text with each command of the group."""
 
-_SHARDS_AT_ONCE = 32
-"""While a server is away: each shard may wait for it, and they wait together."""
+_CONCURRENT_SHARDS = 32
+"""After a failure: a node that is down delays each of its shards, so they are swept at the same time."""
 
-_PROOF = ("agentId", "userId", "expiresAt")
+_TOMBSTONE_FIELDS = ("agentId", "userId", "expiresAt")
 
 _log = logging.getLogger(__name__)
 
 
-class Ended(NamedTuple):
-    """A session whose tombstone proves that it has ended, and whose lookups still know it."""
+class ExpiredSession(NamedTuple):
+    """A session whose tombstone shows that it has expired and who its owners are."""
 
     id: str
     agent_id: str
     user_id: str
 
 
-class Expiry(NamedTuple):
-    """The key of one shard's ids by their ends."""
+class ExpiryKey(NamedTuple):
+    """The key of one shard's ids by expiry."""
 
     expiry: str
 
 
-class Due(NamedTuple):
-    """The ids in a shard whose end has come, as they stand there, and when its server was asked, by its own clock."""
+class ExpiredBatch(NamedTuple):
+    """The ids of a shard that have expired by the clock of its server."""
 
     shard: str
     ids: Sequence[bytes]
     now_ms: int
-    oldest_end_ms: float
+    oldest_expiry_ms: float
 
     @property
     def lag_ms(self) -> int:
-        return self.now_ms - int(max(self.oldest_end_ms, 0))  # a hand may have put -inf there
+        return self.now_ms - int(max(self.oldest_expiry_ms, 0))  # a manual change may have stored -inf
 
 
 class Sweeper:
-    """Sweeps over `lane`, which should not be the requests' own. Each shard is judged by its own server's clock."""
+    """Sweeps all shards, each by the clock of its own server. `redis` should not be the client of requests."""
 
     def __init__(
         self, redis: RedisClient, keys: Keys, events: SessionEvents, metrics: Metrics, *, retention_ms: int
@@ -70,112 +70,116 @@ class Sweeper:
         self._keys = keys
         self._events = events
         self._retention_ms = retention_ms
-        self._faulty: set[str] = set()
+        self._faulty_shards: set[str] = set()
         self.lag_ms = 0
-        """How long ago that session ended which had waited longest when the last round began."""
-        self.last_look = time.monotonic()
-        """When that was, on the monotonic clock in seconds."""
+        """How long ago the oldest unswept session had expired when the lag was measured."""
+        self.lag_measured_at = time.monotonic()
+        """When the lag was measured, on the monotonic clock in seconds."""
         self._gauge = metrics.sweeper_lag_seconds
-        metrics.before_collecting(self._tell_lag)
+        metrics.before_collecting(self._update_gauge)
 
     @property
     def lag_seconds(self) -> float:
-        """How far behind it is by now: one that does not come to look is as far behind as one that cannot keep up."""
-        return self.lag_ms / 1000 + time.monotonic() - self.last_look
+        """How far the sweeper is behind. The value grows while no sweep runs."""
+        return self.lag_ms / 1000 + time.monotonic() - self.lag_measured_at
 
-    async def round(self) -> None:
-        """Sweep a batch of every shard, the oldest first. Raises StoreUnavailable; what can be swept is swept then."""
-        self._tell_lag()
+    async def sweep(self) -> None:
+        """Sweep a batch of every shard, oldest sessions first. Raises StoreUnavailable after sweeping the rest."""
+        self._update_gauge()
         failures = PartialFailure()
-        due = await self._due(failures)
+        batches = await self._expired(failures)
         if not failures:
-            self.lag_ms, self.last_look = max((shard.lag_ms for shard in due), default=0), time.monotonic()
-            self._tell_lag()
-        random.shuffle(due)
-        while due:
-            number = _SHARDS_AT_ONCE if failures else 1
-            await run_all(self._sweep(shard, failures) for shard in due[:number])
-            del due[:number]
+            self.lag_ms = max((batch.lag_ms for batch in batches), default=0)
+            self.lag_measured_at = time.monotonic()
+            self._update_gauge()
+        random.shuffle(batches)
+        while batches:
+            number = _CONCURRENT_SHARDS if failures else 1
+            await run_all(self._sweep_shard(batch, failures) for batch in batches[:number])
+            del batches[:number]
         failures.raise_if_any()
 
-    def _tell_lag(self) -> None:
-        """Also by the round: of the workers that share metrics it is another, as a rule, that is asked for them."""
+    def _update_gauge(self) -> None:
+        """Each sweep updates it too, because another worker of this replica may serve the shared metrics."""
         self._gauge.set(self.lag_seconds)
 
-    def _is_faulty(self, shard: str, why: object) -> None:
-        """Told once an episode."""
-        if shard not in self._faulty:
-            self._faulty.add(shard)
-            _log.error("a shard cannot be swept: %s", why)
+    def _report_fault(self, shard: str, cause: object) -> None:
+        """Log the fault once, until the shard is swept again."""
+        if shard not in self._faulty_shards:
+            self._faulty_shards.add(shard)
+            _log.error("a shard cannot be swept: %s", cause)
 
-    async def _sweep(self, due: Due, failures: PartialFailure) -> None:
+    async def _sweep_shard(self, batch: ExpiredBatch, failures: PartialFailure) -> None:
         try:
             with failures:
-                await self._sweep_batch(due, failures)
-        except (ScriptError, UnexpectedReply, ValueError) as error:  # one that was tampered with holds up no other
-            self._is_faulty(due.shard, error)
+                await self._sweep_batch(batch, failures)
+        except (ScriptError, UnexpectedReply, ValueError) as error:  # a key of this shard was changed manually
+            self._report_fault(batch.shard, error)
         else:
-            self._faulty.discard(due.shard)
+            self._faulty_shards.discard(batch.shard)
 
-    async def _sweep_batch(self, due: Due, failures: PartialFailure) -> None:
-        session_ids = [session_id.decode() for session_id in due.ids]
-        ended = await self._proven_ended(session_ids, due.now_ms)
-        still_listed = await self._delist(ended, failures)
-        owners = {session.id: (session.agent_id, session.user_id) for session in ended}
-        await self._take_out([session_id for session_id in session_ids if session_id not in still_listed], owners)
+    async def _sweep_batch(self, batch: ExpiredBatch, failures: PartialFailure) -> None:
+        session_ids = [session_id.decode() for session_id in batch.ids]
+        sessions = await self._with_tombstone(session_ids, batch.now_ms)
+        still_indexed = await self._remove_from_owner_indexes(sessions, failures)
+        owners = {session.id: (session.agent_id, session.user_id) for session in sessions}
+        await self._remove([session_id for session_id in session_ids if session_id not in still_indexed], owners)
 
-    async def _due(self, failures: PartialFailure) -> list[Due]:
-        """What is to be swept, of each shard that has any and whose server answers."""
+    async def _expired(self, failures: PartialFailure) -> list[ExpiredBatch]:
+        """A batch for each shard that has expired sessions and whose server responds."""
         commands = [
-            scripts.EXPIRED.command(Expiry(self._keys.expiry(shard)), limit=BATCH_PER_SHARD) for shard in SHARDS
+            scripts.EXPIRED.command(ExpiryKey(self._keys.expiry(shard)), limit=BATCH_PER_SHARD) for shard in SHARDS
         ]
-        answers = [
+        replies = [
             reply
-            for portion in _PORTIONS
-            for reply in await replies_or_none(self._redis.query, commands[portion], failures)
+            for group in _SHARD_GROUPS
+            for reply in await replies_or_none(self._redis.query, commands[group], failures)
         ]
-        found = [self._due_of(shard, answer) for shard, answer in zip(SHARDS, answers, strict=True)]
-        return [due for due in found if due is not None]
+        batches = [self._batch_from(shard, reply) for shard, reply in zip(SHARDS, replies, strict=True)]
+        return [batch for batch in batches if batch is not None]
 
-    def _due_of(self, shard: str, answer: Reply) -> Due | None:
-        match answer:
+    def _batch_from(self, shard: str, reply: Reply) -> ExpiredBatch | None:
+        match reply:
             case None:
                 pass
             case [b"found", _, []]:
-                self._faulty.discard(shard)
-            case [b"found", now_ms, [_, oldest_end_ms, *_] as flat]:
-                return Due(shard, flat[::2], now_ms, float(oldest_end_ms))
-            case [b"unreadable", why]:
-                self._is_faulty(shard, why.decode())
+                self._faulty_shards.discard(shard)
+            case [b"found", now_ms, [_, oldest_expiry_ms, *_] as flat]:
+                return ExpiredBatch(shard, flat[::2], now_ms, float(oldest_expiry_ms))
+            case [b"unreadable", cause]:
+                self._report_fault(shard, cause.decode())
             case _:
-                raise UnexpectedReply(repr(answer))
+                raise UnexpectedReply(repr(reply))
         return None
 
-    async def _proven_ended(self, session_ids: Sequence[str], now_ms: int) -> list[Ended]:
+    async def _with_tombstone(self, session_ids: Sequence[str], now_ms: int) -> list[ExpiredSession]:
         tombstones = await self._redis.query(
-            *[("HMGET", self._keys.tombstone(session_id), *_PROOF) for session_id in session_ids]
+            *[("HMGET", self._keys.tombstone(session_id), *_TOMBSTONE_FIELDS) for session_id in session_ids]
         )
         return [
-            Ended(session_id, agent_id.decode(), user_id.decode())
+            ExpiredSession(session_id, agent_id.decode(), user_id.decode())
             for session_id, (agent_id, user_id, expires_at_ms) in zip(session_ids, tombstones, strict=True)
             if agent_id and user_id and int(expires_at_ms) <= now_ms
         ]
 
-    async def _delist(self, sessions: Sequence[Ended], failures: PartialFailure) -> set[str]:
-        """Take them out of their lookups; the ids of those for which that could not be done everywhere."""
-        leaving: defaultdict[str, list[str]] = defaultdict(list)
+    async def _remove_from_owner_indexes(
+        self, sessions: Sequence[ExpiredSession], failures: PartialFailure
+    ) -> set[str]:
+        """Return the ids of sessions that may still be in an owner index."""
+        removals: defaultdict[str, list[str]] = defaultdict(list)
         for session in sessions:
             for owner_index in self._keys.owner_indexes(session.agent_id, session.user_id):
-                leaving[owner_index].append(session.id)
-        return await remove_from_owner_indexes(self._redis, self._keys, leaving, failures)
+                removals[owner_index].append(session.id)
+        return await remove_from_owner_indexes(self._redis, self._keys, removals, failures)
 
-    async def _take_out(self, session_ids: Sequence[str], owners: Mapping[str, tuple[str, str]]) -> None:
+    async def _remove(self, session_ids: Sequence[str], owners: Mapping[str, tuple[str, str]]) -> None:
+        """Remove sessions from the indexes of their shard, and count them."""
         commands = [
             scripts.SWEEP.command(self._keys.of(session_id), id=session_id, retention_ms=self._retention_ms)
             for session_id in session_ids
         ]
-        for session_id, answer in zip(session_ids, await self._redis.execute(*commands), strict=True):
-            match answer:
+        for session_id, reply in zip(session_ids, await self._redis.execute(*commands), strict=True):
+            match reply:
                 case [b"swept", reason]:
                     self._events.ended(session_id, reason.decode(), *owners.get(session_id, ()))
                 case [b"swept_unknown"]:
@@ -183,4 +187,4 @@ class Sweeper:
                 case [b"swept_lost"] | [b"missing"] | [b"live"]:
                     pass
                 case _:
-                    raise UnexpectedReply(repr(answer))
+                    raise UnexpectedReply(repr(reply))

@@ -109,7 +109,7 @@ def _redis_url(settings: Settings) -> str:
 async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Settings) -> None:
     """Return after the drain pause. The cleanup of the runner finishes the requests in flight."""
     await stopped.wait()
-    runner.app[HEALTH].draining = True
+    runner.app[HEALTH].is_draining = True
     _log.info("stopping: requests in flight are finished first")
     await asyncio.sleep(settings.session_drain_pause_seconds)
 

@@ -18,7 +18,7 @@ from tests.test_walkthrough import SESSIONS
 PAGE = markdown.document("docs/observability.md")
 SERVICE = markdown.ROOT / "service"
 TREES = [ast.parse(path.read_text()) for path in sorted(SERVICE.rglob("*.py"))]
-HEALTH_SOURCE = (SERVICE / "maintenance" / "health_reasons.py").read_text()
+HEALTH_SOURCE = (SERVICE / "maintenance" / "health.py").read_text()
 
 
 def first_cells(heading: str) -> list[str]:

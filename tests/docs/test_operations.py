@@ -28,7 +28,7 @@ PAGES = {
     for name in ("deployment", "observability", "operations", "performance", "redis", "reliability")
 }
 RUNBOOK = PAGES["operations"]
-SOURCE = (markdown.ROOT / "service" / "maintenance" / "health_reasons.py").read_text()
+SOURCE = (markdown.ROOT / "service" / "maintenance" / "health.py").read_text()
 EXAMPLE_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 OLD_LOGIN = Login("default", "PASSWORD")
 LOG = """

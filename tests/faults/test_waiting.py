@@ -29,7 +29,7 @@ GROWTH_LIMIT_KIB = 64 * 1024
 @pytest.fixture
 async def narrow(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """A lane on which few may wait."""
-    monkeypatch.setattr("service.redis_client.pipeline.MAX_WAITING", MOST_WAITING)
+    monkeypatch.setattr("service.redis_client.pipeline.MAX_QUEUED", MOST_WAITING)
     pipeline = Pipeline(
         Connector(connection_factory(redis_py_client(own_redis.url, 0.2)), SCRIPTS),
         0.2,

@@ -11,7 +11,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.api.app_keys import HEALTH
-from service.maintenance.health_reasons import HealthReasons, Reason
+from service.maintenance.health import HealthReasons, Reason
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.errors import CommandRejected, UnderReplicated
@@ -133,7 +133,7 @@ async def test_it_is_not_ready_without_redis(cut_off: HttpClient) -> None:
 
 async def test_it_is_not_ready_while_it_stops(client: HttpClient) -> None:
     assert client.app is not None
-    client.app[HEALTH].draining = True
+    client.app[HEALTH].is_draining = True
 
     response = await client.get("/readyz")
 
@@ -199,7 +199,7 @@ async def test_a_layout_that_is_there_is_left_alone(redis: Redis, aiohttp_client
 async def test_it_is_put_back_when_it_was_lost(
     redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.app.UPKEEP_SECONDS", 0.01)
+    monkeypatch.setattr("service.app.CHECK_INTERVAL_SECONDS", 0.01)
     await aiohttp_client(ServiceServer(Settings(), redis))
     await layout_in(redis)
 
@@ -326,7 +326,7 @@ async def test_those_who_ask_within_a_second_share_one_look_at_what_is_not_well(
         return [Reason("CODE", "Why.")]
 
     monkeypatch.setattr(HealthReasons, "reasons", reasons)
-    monkeypatch.setattr("service.maintenance.health._GOOD_FOR_SECONDS", 60)
+    monkeypatch.setattr("service.maintenance.health._CACHE_SECONDS", 60)
     client: HttpClient = await aiohttp_client(ServiceServer(settings, fake_redis))
 
     reports = [await report_of(client), *await asyncio.gather(*(report_of(client) for _ in range(5)))]
@@ -338,7 +338,7 @@ async def test_those_who_ask_within_a_second_share_one_look_at_what_is_not_well(
 async def test_what_is_not_well_is_not_said_for_long(
     client: HttpClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.health._GOOD_FOR_SECONDS", -1)
+    monkeypatch.setattr("service.maintenance.health._CACHE_SECONDS", -1)
     await report_of(client)
     session_id = await open_session(client)
     await redis.delete(Keys("").session(session_id))
@@ -349,7 +349,7 @@ async def test_what_is_not_well_is_not_said_for_long(
 
 
 async def test_a_count_is_not_kept_for_long(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.maintenance.health._GOOD_FOR_SECONDS", -1)
+    monkeypatch.setattr("service.maintenance.health._CACHE_SECONDS", -1)
     await report_of(client)
 
     await open_session(client)
@@ -395,7 +395,7 @@ async def test_after_a_while_a_loss_is_no_news(
     await redis.delete(Keys("").session(session_id))
     await client.get(f"{SESSIONS}/{session_id}")
 
-    monkeypatch.setattr("service.maintenance.health_reasons.LATELY_SECONDS", -1)
+    monkeypatch.setattr("service.maintenance.health.LOST_WITHIN_SECONDS", -1)
 
     assert (await report_of(client))["status"] == "healthy"
 
@@ -439,7 +439,7 @@ async def test_a_redis_that_does_not_tell_its_policy_is_healthy(
 async def test_a_sweeper_that_lags_is_degraded(
     redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.health_reasons._LAG_SECONDS", -60)
+    monkeypatch.setattr("service.maintenance.health._LAG_SECONDS", -60)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
 
     report = await report_of(client)
@@ -483,7 +483,7 @@ async def test_a_sweeper_may_be_a_minute_and_three_rounds_behind(
 
 
 async def test_a_sweeper_that_does_not_look_lags(real_redis: Redis, sweeper: Sweeper, events: SessionEvents) -> None:
-    sweeper.last_look -= 76
+    sweeper.lag_measured_at -= 76
 
     (reason,) = await HealthReasons(lane_to(real_redis), sweeper, events, Incident("", ""), 5).reasons()
 

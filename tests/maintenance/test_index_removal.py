@@ -8,7 +8,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.maintenance.index_removal import IndexRemoval
+from service.maintenance.index_repair import IndexRemoval
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.scripts import Command
@@ -58,8 +58,8 @@ async def change_of_no_lookup(redis_client: Pipeline, *commands: Command) -> lis
 
 
 async def settled(delisting: IndexRemoval, session_ids: Iterable[str]) -> None:
-    delisting.met(LOOKUP, session_ids)
-    await delisting.round()
+    delisting.queue_missing(LOOKUP, session_ids)
+    await delisting.process_queue()
 
 
 # What is known to have lived
@@ -70,8 +70,8 @@ async def test_a_deleted_session_leaves_though_it_was_listed_just_now(
 ) -> None:
     await list_by_hand(real_redis, AN_ID)
 
-    delisting.have_lived([(LOOKUP, AN_ID)])
-    await delisting.round()
+    delisting.queue_seen_live([(LOOKUP, AN_ID)])
+    await delisting.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -81,8 +81,8 @@ async def test_what_was_left_behind_leaves_both_its_lookups(
 ) -> None:
     await real_redis.delete(*KEYS.of(session.id))
 
-    delisting.left_behind(session.id, AGENT, USER)
-    await delisting.round()
+    delisting.queue_ended(session.id, AGENT, USER)
+    await delisting.process_queue()
 
     assert await contents(real_redis) == {}
 
@@ -90,15 +90,15 @@ async def test_what_was_left_behind_leaves_both_its_lookups(
 async def test_an_ended_session_leaves(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 31 * MINUTE_MS)
 
-    delisting.have_lived(suspects_of(session))
-    await delisting.round()
+    delisting.queue_seen_live(suspects_of(session))
+    await delisting.process_queue()
 
     assert await listed(real_redis) == set()
 
 
 async def test_a_living_session_stays(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
-    delisting.have_lived(suspects_of(session))
-    await delisting.round()
+    delisting.queue_seen_live(suspects_of(session))
+    await delisting.process_queue()
 
     assert await listed(real_redis) == {session.id}
 
@@ -106,8 +106,8 @@ async def test_a_living_session_stays(delisting: IndexRemoval, session: Session,
 async def test_a_lost_session_stays_until_its_end(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
     await real_redis.delete(KEYS.session(session.id))
 
-    delisting.have_lived(suspects_of(session))
-    await delisting.round()
+    delisting.queue_seen_live(suspects_of(session))
+    await delisting.process_queue()
 
     assert await listed(real_redis) == {session.id}
 
@@ -168,7 +168,7 @@ async def test_what_was_settled_is_out_of_mind(delisting: IndexRemoval, real_red
     await settled(delisting, [AN_ID])
     await list_by_hand(real_redis, AN_ID, ms_ago=2 * REVOCATION_MARKER_MS)
 
-    await delisting.round()
+    await delisting.process_queue()
 
     assert await listed(real_redis) == {AN_ID}
 
@@ -176,7 +176,7 @@ async def test_what_was_settled_is_out_of_mind(delisting: IndexRemoval, real_red
 async def test_no_more_than_a_bound_is_kept_in_mind(
     delisting: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.index_removal.MAX_MET", 2)
+    monkeypatch.setattr("service.maintenance.index_repair.MAX_QUEUED_BY_READERS", 2)
     ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(5)]
     await list_by_hand(real_redis, *ids, ms_ago=2 * REVOCATION_MARKER_MS)
 
@@ -188,12 +188,12 @@ async def test_no_more_than_a_bound_is_kept_in_mind(
 async def test_what_readers_meet_leaves_room_for_what_was_left_behind(
     delisting: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.index_removal.MAX_MET", 1)
+    monkeypatch.setattr("service.maintenance.index_repair.MAX_QUEUED_BY_READERS", 1)
     await list_by_hand(real_redis, AN_ID)
 
-    delisting.met(LOOKUP, [ANOTHER_ID])
-    delisting.have_lived([(LOOKUP, AN_ID)])
-    await delisting.round()
+    delisting.queue_missing(LOOKUP, [ANOTHER_ID])
+    delisting.queue_seen_live([(LOOKUP, AN_ID)])
+    await delisting.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -209,13 +209,13 @@ async def test_what_cannot_be_settled_now_is_settled_later(
         raise StoreUnavailable("it is a test")
 
     await list_by_hand(real_redis, AN_ID)
-    delisting.have_lived([(LOOKUP, AN_ID)])
+    delisting.queue_seen_live([(LOOKUP, AN_ID)])
     with monkeypatch.context() as outage:
         outage.setattr(redis_client, call, refused)
         with pytest.raises(StoreUnavailable):
-            await delisting.round()
+            await delisting.process_queue()
 
-    await delisting.round()
+    await delisting.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -227,9 +227,9 @@ async def test_a_batch_that_fails_as_one_is_settled_one_by_one(redis_client: Red
     ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(200)]
     await list_by_hand(real_redis, *ids)
     watched = IndexRemoval(Interrupted(redis_client, "remove_from_index", before=fail), KEYS)
-    watched.have_lived((LOOKUP, session_id) for session_id in ids)
+    watched.queue_seen_live((LOOKUP, session_id) for session_id in ids)
 
-    await watched.round()
+    await watched.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -239,13 +239,13 @@ async def test_what_is_suspected_while_others_are_settled_is_settled_next(
 ) -> None:
     async def suspect_again() -> None:
         await list_by_hand(real_redis, AN_ID)
-        watched.have_lived([(LOOKUP, AN_ID)])
+        watched.queue_seen_live([(LOOKUP, AN_ID)])
 
     watched = IndexRemoval(Interrupted(redis_client, "remove_from_index", after=suspect_again), KEYS)
-    watched.have_lived([(LOOKUP, AN_ID)])
-    await watched.round()
+    watched.queue_seen_live([(LOOKUP, AN_ID)])
+    await watched.process_queue()
 
-    await watched.round()
+    await watched.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -255,8 +255,8 @@ async def test_a_tampered_key_holds_up_no_other(delisting: IndexRemoval, real_re
     await list_by_hand(real_redis, AN_ID)
     await real_redis.set(tampered, "not ours", px=MINUTE_MS)
 
-    delisting.have_lived([(KEYS.agent(AGENT), ANOTHER_ID), (LOOKUP, AN_ID)])
-    await delisting.round()
+    delisting.queue_seen_live([(KEYS.agent(AGENT), ANOTHER_ID), (LOOKUP, AN_ID)])
+    await delisting.process_queue()
 
     assert await listed(real_redis) == set()
 
@@ -267,7 +267,7 @@ async def test_a_tampered_key_holds_up_no_other(delisting: IndexRemoval, real_re
 async def test_a_session_deleted_while_its_lookups_were_out_of_reach_leaves_them_later(
     real_redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.app.DELIST_SECONDS", 0.01)
+    monkeypatch.setattr("service.app.REMOVAL_INTERVAL_SECONDS", 0.01)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), real_redis))
     session_id = await open_session(client)
     monkeypatch.setattr(Pipeline, "execute", change_of_no_lookup)
@@ -284,10 +284,10 @@ async def test_what_a_listing_meets_that_is_long_gone_leaves_its_lookup(
     redis_client: RedisClient, delisting: IndexRemoval, session: Session, real_redis: Redis
 ) -> None:
     await list_by_hand(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS + SOON * 1000)
-    directory = SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS), delisting.met)
+    directory = SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS), delisting.queue_missing)
 
     page = await directory.page(SessionFilter(user_id=USER), 10)
-    await delisting.round()
+    await delisting.process_queue()
 
     assert [found.id for found in page.sessions] == [session.id]
     assert await listed(real_redis) == {session.id}

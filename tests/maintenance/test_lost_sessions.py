@@ -44,7 +44,7 @@ async def lost(session: Session, real_redis: Redis) -> Session:
 
 
 async def test_one_that_was_met_is_counted(losses: LostSessions, lost: Session, metrics: Metrics) -> None:
-    losses.met(lost.id)
+    losses.queue(lost.id)
     await losses.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
@@ -54,11 +54,11 @@ async def test_it_is_counted_once_however_many_meet_it(
     losses: LostSessions, lost: Session, redis_client: RedisClient, metrics: Metrics
 ) -> None:
     elsewhere = LostSessions(redis_client, KEYS, events_into(metrics))
-    losses.met(lost.id)
-    losses.met(lost.id)
-    elsewhere.met(lost.id)
+    losses.queue(lost.id)
+    losses.queue(lost.id)
+    elsewhere.queue(lost.id)
     await asyncio.gather(losses.aclose(), elsewhere.aclose())
-    losses.met(lost.id)
+    losses.queue(lost.id)
     await losses.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
@@ -67,11 +67,11 @@ async def test_it_is_counted_once_however_many_meet_it(
 async def test_at_its_end_it_is_not_counted_as_another(
     losses: LostSessions, lost: Session, redis_client: RedisClient, real_redis: Redis, metrics: Metrics
 ) -> None:
-    losses.met(lost.id)
+    losses.queue(lost.id)
     await losses.aclose()
     await age(real_redis, lost.id, 31 * MINUTE_MS)
 
-    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=60 * MINUTE_MS).round()
+    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=60 * MINUTE_MS).sweep()
 
     assert counted(metrics.ended) == {"lost": 1}
 
@@ -80,11 +80,11 @@ async def test_trouble_is_nobodys_and_what_was_met_meanwhile_is_counted(
     lost: Session, redis_client: RedisClient, metrics: Metrics
 ) -> None:
     async def meet_and_fail() -> None:
-        here.met(lost.id)
+        here.queue(lost.id)
         raise StoreUnavailable("it is a test")
 
     here = LostSessions(Interrupted(redis_client, "mark_lost", before=meet_and_fail), KEYS, events_into(metrics))
-    here.met(AN_ID)
+    here.queue(AN_ID)
     await here.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
@@ -94,11 +94,11 @@ async def test_a_tampered_key_is_nobodys_trouble(
     losses: LostSessions, lost: Session, real_redis: Redis, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     await real_redis.set(KEYS.session(lost.id), "not ours", px=MINUTE_MS)
-    losses.met(lost.id)
+    losses.queue(lost.id)
     await losses.aclose()
     await real_redis.delete(KEYS.session(lost.id))
 
-    losses.met(lost.id)
+    losses.queue(lost.id)
     await losses.aclose()
 
     assert "a lost session cannot be counted" in caplog.text
@@ -108,12 +108,12 @@ async def test_a_tampered_key_is_nobodys_trouble(
 async def test_no_more_than_a_bound_wait(
     losses: LostSessions, store: SessionStore, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.lost_sessions.MAX_WAITING", 2)
-    sessions = [await create_session(store, agent_id="a", user_id="u") for _ in range(5)]
+    monkeypatch.setattr("service.maintenance.lost_sessions.MAX_QUEUED", 2)
+    sessions = [await create_session(store, "a", "u") for _ in range(5)]
     await real_redis.delete(*[KEYS.session(session.id) for session in sessions])
 
     for session in sessions:
-        losses.met(session.id)
+        losses.queue(session.id)
     await losses.aclose()
 
     assert counted(metrics.ended) == {"lost": 2}

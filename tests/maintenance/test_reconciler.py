@@ -9,10 +9,9 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.maintenance.index_removal import IndexRemoval
-from service.maintenance.index_repair import IndexedSession, IndexRepair
+from service.maintenance.index_repair import IndexRemoval, IndexRepair, LiveSession
 from service.maintenance.lost_sessions import LostSessions
-from service.maintenance.reconciler import PAGE, Reconciler
+from service.maintenance.reconciler import PAGE_SIZE, Reconciler
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.client import PartialFailure, RedisClient
@@ -96,7 +95,7 @@ async def listed(redis: Redis, owner_index: str) -> dict[str, int]:
 
 async def once_around(reconciler: Reconciler) -> None:
     for _ in SHARDS:
-        await reconciler.round()
+        await reconciler.reconcile_next_shard()
 
 
 async def there(redis: Redis, key: str) -> None:
@@ -116,7 +115,7 @@ async def test_a_lookup_that_was_deleted_is_put_back_as_of_the_creation(
     await age(real_redis, session.id, 10 * MINUTE_MS)
     await real_redis.delete(owner_index)
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert await listed(real_redis, owner_index) == {session.id: session.created_at_ms - 10 * MINUTE_MS}
     assert 2 * LOOKUP_LIFE_MS - MINUTE_MS < await real_redis.pttl(owner_index) <= 2 * LOOKUP_LIFE_MS
@@ -128,7 +127,7 @@ async def test_where_nothing_is_lacking_nothing_is_changed(
     await real_redis.zadd(KEYS.user(USER), {session.id: 1})
     before = await contents(real_redis)
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert await contents(real_redis) == before
 
@@ -140,7 +139,7 @@ async def test_what_no_shard_knows_stays_in_a_lookup(
     await real_redis.zadd(KEYS.user(USER), {AN_ID: session.created_at_ms})
     await real_redis.pexpire(KEYS.user(USER), MINUTE_MS)
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert (await listed(real_redis, KEYS.user(USER))).keys() == {session.id, AN_ID}
 
@@ -149,7 +148,7 @@ async def test_an_ended_session_is_not_put_back(reconciler: Reconciler, session:
     await age(real_redis, session.id, 31 * MINUTE_MS)
     await real_redis.delete(KEYS.user(USER), KEYS.agent(AGENT))
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
 
@@ -160,7 +159,7 @@ async def test_a_hash_kept_past_its_end_is_not_put_back(
     await real_redis.hset(KEYS.session(session.id), "expiresAt", session.read_at_ms - 1)
     await real_redis.delete(KEYS.user(USER), KEYS.agent(AGENT))
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)) == 0
 
@@ -168,7 +167,7 @@ async def test_a_hash_kept_past_its_end_is_not_put_back(
 async def test_many_of_one_millisecond_are_all_put_back(
     store: SessionStore, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(3 * PAGE + 1)]
+    ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(3 * PAGE_SIZE + 1)]
     coming = iter(ids)
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: next(coming))
     monkeypatch.setattr("service.maintenance.reconciler.SHARDS", ("ab",))
@@ -176,7 +175,7 @@ async def test_many_of_one_millisecond_are_all_put_back(
     await real_redis.zadd(KEYS.created("ab"), dict.fromkeys(ids, 1))
     await real_redis.delete(KEYS.agent(AGENT))
 
-    await reconciler_on(real_redis, metrics).round()
+    await reconciler_on(real_redis, metrics).reconcile_next_shard()
 
     assert (await listed(real_redis, KEYS.agent(AGENT))).keys() == set(ids)
 
@@ -212,7 +211,7 @@ async def race(session: Session, real_redis: Redis, metrics: Metrics, **happenin
     """Put a session back into its user's lookup while something happens before or after that."""
     await real_redis.delete(KEYS.user(USER))
     redis_client = Interrupted(lane_to(real_redis), "add_to_index", **happening)
-    await reconciler_over(redis_client, metrics).round()
+    await reconciler_over(redis_client, metrics).reconcile_next_shard()
 
 
 @pytest.fixture(params=["deleted", "revoked", "swept"])
@@ -221,7 +220,7 @@ async def ending(request: pytest.FixtureRequest, session: Session, real_redis: R
 
     async def passing_away() -> None:
         await age(real_redis, session.id, 31 * MINUTE_MS)
-        await sweeper.round()
+        await sweeper.sweep()
 
     redis_client, events = lane_to(real_redis), events_into(Metrics())
     sweeper = Sweeper(redis_client, KEYS, events, Metrics(), retention_ms=60 * MINUTE_MS)
@@ -278,9 +277,9 @@ async def test_one_that_ends_before_an_entry_whose_fate_was_unknown_at_first_is_
     relisting = IndexRepair(
         Interrupted(redis_client, "add_to_index", before=unanswered), KEYS, delisting, owner_index_lifetime_ms=MINUTE_MS
     )
-    living = IndexedSession(session.id, AGENT, USER, str(session.created_at_ms).encode())
+    living = LiveSession(session.id, AGENT, USER, str(session.created_at_ms).encode())
 
-    await relisting.relist([living], PartialFailure())
+    await relisting.repair([living], PartialFailure())
 
     assert await real_redis.exists(KEYS.user(USER)) == 0
 
@@ -289,8 +288,8 @@ async def test_one_that_ends_before_an_entry_whose_fate_was_unknown_at_first_is_
 
 
 async def test_a_lost_session_is_counted_once(reconciler: Reconciler, lost: Session, metrics: Metrics) -> None:
-    await reconciler.round()
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
+    await reconciler.reconcile_next_shard()
 
     assert counted(metrics.ended) == {"lost": 1}
 
@@ -299,7 +298,7 @@ async def test_a_lost_session_is_counted_once(reconciler: Reconciler, lost: Sess
 async def test_of_twenty_reconcilers_at_once_one_counts_it(real_redis: Redis, metrics: Metrics) -> None:
     reconcilers = [reconciler_on(real_redis, metrics) for _ in range(20)]
 
-    await asyncio.gather(*(reconciler.round() for reconciler in reconcilers))
+    await asyncio.gather(*(reconciler.reconcile_next_shard() for reconciler in reconcilers))
 
     assert counted(metrics.ended) == {"lost": 1}
 
@@ -309,7 +308,7 @@ async def test_of_a_lost_session_only_the_instant_is_kept(
 ) -> None:
     before, dies_at_ms = await tombstone_of(real_redis, lost), await real_redis.pexpiretime(KEYS.tombstone(lost.id))
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     after = await tombstone_of(real_redis, lost)
     assert int(after.pop("lostAt")) >= lost.created_at_ms
@@ -320,7 +319,7 @@ async def test_of_a_lost_session_only_the_instant_is_kept(
 async def test_an_end_is_no_loss(reconciler: Reconciler, session: Session, real_redis: Redis, metrics: Metrics) -> None:
     await age(real_redis, session.id, 31 * MINUTE_MS)
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert counted(metrics.ended) == {}
 
@@ -331,7 +330,7 @@ async def test_what_was_lost_with_its_tombstone_is_counted_once_and_leaves_its_s
 ) -> None:
     await real_redis.delete(KEYS.tombstone(lost.id))
 
-    await asyncio.gather(*(reconciler_on(real_redis, metrics).round() for _ in range(10)))
+    await asyncio.gather(*(reconciler_on(real_redis, metrics).reconcile_next_shard() for _ in range(10)))
 
     assert counted(metrics.ended) == {"lost": 1}
     assert await scores_of(real_redis, lost) == {"expiry": None, "warning": None, "created": None}
@@ -342,7 +341,7 @@ async def test_what_was_lost_with_its_tombstone_is_counted_once_and_leaves_its_s
 
 
 async def test_keys_without_an_end_are_counted(reconciler: Reconciler, endless: Session, metrics: Metrics) -> None:
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert read_from(metrics.keys_without_end) == 2
 
@@ -350,7 +349,7 @@ async def test_keys_without_an_end_are_counted(reconciler: Reconciler, endless: 
 async def test_they_are_left_alone(reconciler: Reconciler, endless: Session, real_redis: Redis) -> None:
     before = await contents(real_redis)
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert await contents(real_redis) == before
 
@@ -360,7 +359,7 @@ async def test_a_lookup_without_an_end_is_counted_and_gets_one(
 ) -> None:
     await real_redis.persist(KEYS.agent(AGENT))
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert read_from(metrics.keys_without_end) == 1
     assert 2 * LOOKUP_LIFE_MS - MINUTE_MS < await real_redis.pttl(KEYS.agent(AGENT)) <= 2 * LOOKUP_LIFE_MS
@@ -369,10 +368,10 @@ async def test_a_lookup_without_an_end_is_counted_and_gets_one(
 async def test_those_of_all_shards_are_summed(
     reconciler: Reconciler, endless: Session, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
     monkeypatch.setattr("service.maintenance.reconciler.SHARDS", ("zz",))
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert read_from(metrics.keys_without_end) == 2
 
@@ -380,15 +379,15 @@ async def test_those_of_all_shards_are_summed(
 async def test_they_are_told_once_an_episode(
     reconciler: Reconciler, endless: Session, real_redis: Redis, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await reconciler.round()
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
+    await reconciler.reconcile_next_shard()
     told_first = caplog.text.count("should have a TTL")
     await real_redis.pexpire(KEYS.session(endless.id), MINUTE_MS)
     await real_redis.pexpire(KEYS.tombstone(endless.id), MINUTE_MS)
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
     left = read_from(metrics.keys_without_end)
     await real_redis.persist(KEYS.tombstone(endless.id))
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert (told_first, left) == (1, 0)
     assert caplog.text.count("should have a TTL") == 2
@@ -409,8 +408,8 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     monkeypatch.setattr("service.maintenance.reconciler.SHARDS", ("zz", session.id[:2]))
     await lane_to(real_redis).execute(*tampering, ("DEL", KEYS.user(USER)))
 
-    await reconciler.round()
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
+    await reconciler.reconcile_next_shard()
 
     assert "a shard cannot be reconciled" in caplog.text
     assert (await listed(real_redis, KEYS.user(USER))).keys() == {session.id}
@@ -428,11 +427,11 @@ async def test_trouble_with_redis_puts_a_shard_off_until_its_next_turn(
         outage.setattr(Pipeline, "execute", refused)
         outage.setattr(ClusterClient, "execute", refused)
         with pytest.raises(StoreUnavailable):
-            await reconciler.round()
+            await reconciler.reconcile_next_shard()
 
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
     after_the_other = await listed(real_redis, KEYS.user(USER))
-    await reconciler.round()
+    await reconciler.reconcile_next_shard()
 
     assert after_the_other == {}
     assert (await listed(real_redis, KEYS.user(USER))).keys() == {session.id}

@@ -63,30 +63,30 @@ async def opened(client: HttpClient) -> int:
 
 
 async def test_data_of_this_layout_and_no_data_are_known(layout: SchemaVersion, real_redis: Redis) -> None:
-    await layout.heed()
+    await layout.check_supported()
     await real_redis.set(KEYS.layout, "1")
 
-    await layout.heed()
+    await layout.check_supported()
 
-    assert layout.trouble is None
+    assert layout.problem is None
 
 
 async def test_data_of_another_layout_is_not(layout: SchemaVersion, real_redis: Redis) -> None:
     await real_redis.set(KEYS.layout, "2")
 
     with pytest.raises(UnknownSchemaVersion):
-        await layout.heed()
+        await layout.check_supported()
 
-    assert layout.trouble == "The data in Redis is of layout 2; this version reads 1."
+    assert layout.problem == "The data in Redis is of layout 2; this version reads 1."
 
 
 async def test_data_whose_mark_is_no_string_is_not(layout: SchemaVersion, real_redis: Redis) -> None:
     await real_redis.sadd(KEYS.layout, "1")
 
     with pytest.raises(UnknownSchemaVersion):
-        await layout.heed()
+        await layout.check_supported()
 
-    assert layout.trouble == "sessions:layout in Redis is no string, so the data's layout is unknown."
+    assert layout.problem == "sessions:layout in Redis is no string, so the data's layout is unknown."
     await real_redis.delete(KEYS.layout)
 
 
@@ -94,11 +94,11 @@ async def test_it_is_told_once_what_is_wrong(
     layout: SchemaVersion, real_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await real_redis.set(KEYS.layout, "2")
-    await layout.look()
-    await layout.look()
+    await layout.check()
+    await layout.check()
     await real_redis.set(KEYS.layout, "3")
 
-    await layout.look()
+    await layout.check()
 
     assert [record.getMessage() for record in caplog.records] == [
         "no session is served: The data in Redis is of layout 2; this version reads 1.",
@@ -109,12 +109,12 @@ async def test_it_is_told_once_what_is_wrong(
 async def test_trouble_is_over_when_the_data_has_been_moved(layout: SchemaVersion, real_redis: Redis) -> None:
     await real_redis.set(KEYS.layout, "0")
     with pytest.raises(UnknownSchemaVersion):
-        await layout.heed()
+        await layout.check_supported()
     await real_redis.set(KEYS.layout, "1")
 
-    await layout.heed()
+    await layout.check_supported()
 
-    assert layout.trouble is None
+    assert layout.problem is None
 
 
 async def test_those_who_come_before_the_first_look_share_one(
@@ -131,9 +131,9 @@ async def test_those_who_come_before_the_first_look_share_one(
 
 
 async def test_who_only_looks_writes_nothing(layout: SchemaVersion, real_redis: Redis) -> None:
-    await layout.look_only()
+    await layout.check_read_only()
 
-    assert (layout.was_found, await contents(real_redis)) == (True, {})
+    assert (layout.was_checked, await contents(real_redis)) == (True, {})
 
 
 # Work beside the requests
@@ -146,10 +146,10 @@ async def test_rounds_go_on_where_a_look_fails_after_one_succeeded(
         raise StoreUnavailable("the server with the mark is away")
 
     work = Rounds()
-    await layout.look()
+    await layout.check()
     monkeypatch.setattr(redis_client, "query", refused)
 
-    await layout.heeded(work.round)()
+    await layout.if_supported(work.round)()
 
     assert work.done == 1
 
@@ -164,7 +164,7 @@ async def test_rounds_wait_for_the_first_look_to_succeed(
     monkeypatch.setattr(redis_client, "query", refused)
 
     with pytest.raises(StoreUnavailable):
-        await layout.heeded(work.round)()
+        await layout.if_supported(work.round)()
 
     assert work.done == 0
 
@@ -177,11 +177,11 @@ async def test_rounds_wait_where_a_look_fails_after_one_found_trouble(
 
     work = Rounds()
     await real_redis.set(KEYS.layout, "2")
-    await layout.look()
+    await layout.check()
     monkeypatch.setattr(redis_client, "query", refused)
 
     with pytest.raises(StoreUnavailable):
-        await layout.heeded(work.round)()
+        await layout.if_supported(work.round)()
 
     assert work.done == 0
 

@@ -50,7 +50,7 @@ async def made(redis: Redis) -> str:
 
 
 async def test_whoever_comes_first_makes_it(shared: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
-    await shared.learn()
+    await shared.load()
 
     assert re.fullmatch("[0-9a-f]{64}", await made(real_redis))
     assert await real_redis.ttl(KEYS.secret) == NEVER
@@ -60,7 +60,7 @@ async def test_whoever_comes_first_makes_it(shared: SecretLoader, secret: Shared
 async def test_of_twenty_that_come_at_once_all_have_the_same(redis_client: RedisClient, real_redis: Redis) -> None:
     secrets = [SharedSecret() for _ in range(20)]
 
-    await asyncio.gather(*(SecretLoader(redis_client, KEYS, secret, PATIENCE_SECONDS).learn() for secret in secrets))
+    await asyncio.gather(*(SecretLoader(redis_client, KEYS, secret, PATIENCE_SECONDS).load() for secret in secrets))
 
     assert {secret.hash_id(AN_ID) for secret in secrets} == {await hashed_in(real_redis, AN_ID)}
 
@@ -70,7 +70,7 @@ async def test_one_that_is_there_is_left_as_it_is(
 ) -> None:
     await real_redis.set(KEYS.secret, "0f" * 32)
 
-    await shared.learn()
+    await shared.load()
 
     assert (secret.is_loaded, await made(real_redis)) == (True, "0f" * 32)
 
@@ -78,11 +78,11 @@ async def test_one_that_is_there_is_left_as_it_is(
 async def test_once_redis_was_emptied_another_is_learnt(
     shared: SecretLoader, secret: SharedSecret, real_redis: Redis
 ) -> None:
-    await shared.learn()
+    await shared.load()
     before = secret.hash_id(AN_ID)
     await real_redis.delete(KEYS.secret)
 
-    await shared.learn()
+    await shared.load()
 
     assert before != secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
 
@@ -90,7 +90,7 @@ async def test_once_redis_was_emptied_another_is_learnt(
 async def test_who_may_change_nothing_does_not_make_it(
     shared: SecretLoader, secret: SharedSecret, real_redis: Redis
 ) -> None:
-    await shared.learn_if_made()
+    await shared.load_existing()
 
     assert (secret.is_loaded, await contents(real_redis)) == (False, {})
 
@@ -101,8 +101,8 @@ async def test_what_is_no_secret_is_told_once_and_not_repeated(
 ) -> None:
     await real_redis.set(KEYS.secret, found)
 
-    await shared.learn()
-    await shared.learn()
+    await shared.load()
+    await shared.load()
 
     assert not secret.is_loaded
     assert [record.getMessage() for record in caplog.records] == [
@@ -113,7 +113,7 @@ async def test_what_is_no_secret_is_told_once_and_not_repeated(
 async def test_nor_is_a_key_of_another_kind(shared: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
     await real_redis.sadd(KEYS.secret, "1")
 
-    await shared.learn()
+    await shared.load()
 
     assert not secret.is_loaded
     await real_redis.delete(KEYS.secret)
@@ -127,7 +127,7 @@ async def test_one_that_does_not_come_is_not_waited_for(
 
     monkeypatch.setattr(redis_client, "query", never)
 
-    await SecretLoader(redis_client, KEYS, secret, wait_seconds=0.02).learn()
+    await SecretLoader(redis_client, KEYS, secret, wait_seconds=0.02).load()
 
     assert "no answer in time" in caplog.text
 
@@ -135,11 +135,11 @@ async def test_one_that_does_not_come_is_not_waited_for(
 async def test_one_that_was_known_stays_in_force_without_redis(
     shared: SecretLoader, secret: SharedSecret, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await shared.learn()
+    await shared.load()
     before = secret.hash_id(AN_ID)
     await redis_client.aclose()
 
-    await shared.learn()
+    await shared.load()
 
     assert secret.hash_id(AN_ID) == before
     assert "no id is told" not in caplog.text

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from service.maintenance import server_checks
-from service.maintenance.server_checks import faults_of, name_of
+from service.maintenance import startup_checks
+from service.maintenance.startup_checks import faults_of, server_name
 from service.observability.metrics import Metrics
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
@@ -50,7 +50,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [
         f"{record.levelname} {record.getMessage()}"
         for record in caplog.records
-        if record.name == "service.maintenance.server_checks"
+        if record.name == "service.maintenance.startup_checks"
     ]
 
 
@@ -61,7 +61,7 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 async def check(url: str) -> None:
     source = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
-    await server_checks.check(redis_client, set())
+    await startup_checks.check_servers(redis_client, set())
     await redis_client.aclose()
     await source.aclose()
 
@@ -75,7 +75,7 @@ def test_of_a_server_that_is_set_up_well_nothing_is_said(info: dict[str, Any]) -
 
 
 def test_a_server_goes_by_its_own_name() -> None:
-    assert (name_of(REDIS), name_of(VALKEY)) == ("Redis 7.2.4", "Valkey 9.1.2")
+    assert (server_name(REDIS), server_name(VALKEY)) == ("Redis 7.2.4", "Valkey 9.1.2")
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "6.9", "2.8.24"])
@@ -210,7 +210,7 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
     server = start_server()
     server.command("ACL", "SETUSER", "default", "-info")
     an_hour_ago = time.time() - 3600
-    monkeypatch.setattr("service.maintenance.server_checks.time.time", lambda: an_hour_ago)
+    monkeypatch.setattr("service.maintenance.startup_checks.time.time", lambda: an_hour_ago)
 
     await check(server.url)
 
@@ -219,7 +219,7 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
 
 
 async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callable[[], list[str]]) -> None:
-    await server_checks.check(UnpipelinedClient(fake_redis, 2, StoreMonitor(Metrics())), set())
+    await startup_checks.check_servers(UnpipelinedClient(fake_redis, 2, StoreMonitor(Metrics())), set())
 
     assert len(said()) == 1
 

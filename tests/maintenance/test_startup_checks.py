@@ -49,7 +49,7 @@ async def large_session(store: SessionStore, settings: Settings, monkeypatch: py
 
 
 async def test_a_round_marks_the_layout_of_the_data(upkeep: StartupChecks, real_redis: Redis) -> None:
-    await upkeep.round()
+    await upkeep.run()
 
     assert await real_redis.get("sessions:layout") == b"1"
 
@@ -57,7 +57,7 @@ async def test_a_round_marks_the_layout_of_the_data(upkeep: StartupChecks, real_
 async def test_a_round_leaves_the_mark_of_another_version_alone(upkeep: StartupChecks, real_redis: Redis) -> None:
     await real_redis.set("sessions:layout", "2")
 
-    await upkeep.round()
+    await upkeep.run()
 
     assert await real_redis.get("sessions:layout") == b"2"
 
@@ -67,16 +67,16 @@ async def test_a_mark_of_the_wrong_type_is_left_alone_and_is_no_trouble_of_its_o
 ) -> None:
     await real_redis.sadd("sessions:layout", "1")
 
-    await upkeep.round()
+    await upkeep.run()
 
     assert await real_redis.type("sessions:layout") == b"set"
 
 
 async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: StartupChecks, real_redis: Redis) -> None:
-    await upkeep.round()
+    await upkeep.run()
     await configured(real_redis, "min-replicas-to-write", 1)
 
-    (trouble,) = await asyncio.gather(upkeep.round(), return_exceptions=True)
+    (trouble,) = await asyncio.gather(upkeep.run(), return_exceptions=True)
     await configured(real_redis, "min-replicas-to-write", 0)
 
     assert trouble is None
@@ -87,11 +87,11 @@ async def test_a_store_that_was_emptied_is_noticed(
 ) -> None:
     events = events_into(Metrics())
     upkeep = StartupChecks(redis_client, Keys(""), events)
-    await upkeep.round()
+    await upkeep.run()
     at_first = events.last_loss_at
     await real_redis.flushall()
 
-    await upkeep.round()
+    await upkeep.run()
 
     assert at_first is None
     assert events.last_loss_at is not None
@@ -104,8 +104,8 @@ async def test_hashes_larger_than_they_need_be_are_told_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
 
-    await upkeep.round()
-    await upkeep.round()
+    await upkeep.run()
+    await upkeep.run()
 
     (told,) = said_by("service.maintenance.startup_checks", caplog)
     assert "hash-max-listpack-value" in told
@@ -121,7 +121,7 @@ async def test_small_hashes_are_not_told(
     session = await create_session(store)
     monkeypatch.setattr("service.maintenance.startup_checks.SHARDS", (session.id[:2],))
 
-    await upkeep.round()
+    await upkeep.run()
 
     assert said_by("service.maintenance.startup_checks", caplog) == []
 
@@ -133,13 +133,13 @@ async def test_the_server_is_checked_once_as_soon_as_it_answers(
     redis_client = source.new_client()
     upkeep = StartupChecks(redis_client, Keys(""), events_into(Metrics()))
     with pytest.raises(StoreUnavailable):
-        await upkeep.round()
+        await upkeep.run()
     unborn_server.start()
 
-    await upkeep.round()
-    await upkeep.round()
+    await upkeep.run()
+    await upkeep.run()
     await redis_client.aclose()
     await source.aclose()
 
-    (told,) = said_by("service.maintenance.server_checks", caplog)
+    (told,) = said_by("service.maintenance.startup_checks", caplog)
     assert "appendonly" in told

@@ -67,13 +67,13 @@ async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
 
 
 async def test_an_ended_session_leaves_its_shard(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await scores_of(real_redis, ended) == NOWHERE
 
 
 async def test_an_ended_session_leaves_its_lookups(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await lookups_of(real_redis, ended) == [None, None]
 
@@ -84,7 +84,7 @@ async def test_its_tombstone_still_says_410(
     before = await tombstone_of(real_redis, ended)
     dies_at_ms = await real_redis.pexpiretime(KEYS.tombstone(ended.id))
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await tombstone_of(real_redis, ended) == {name: before[name] for name in ("expiresAt", "reason")}
     assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == dies_at_ms
@@ -97,7 +97,7 @@ async def test_a_tombstone_without_an_end_gets_its_own_again(
     await real_redis.persist(KEYS.tombstone(ended.id))
     await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: 1})
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     ended_at_ms = int((await tombstone_of(real_redis, ended))["expiresAt"])
     assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == ended_at_ms + RETENTION_MS
@@ -110,7 +110,7 @@ async def test_a_tombstone_without_an_end_goes_at_once_where_its_retention_is_ov
     await age(real_redis, session.id, 91 * MINUTE_MS)
     await real_redis.hincrby(KEYS.tombstone(session.id), "expiresAt", -91 * MINUTE_MS)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await real_redis.exists(KEYS.tombstone(session.id)) == 0
 
@@ -120,17 +120,17 @@ async def test_an_index_that_holds_no_instant_holds_nothing_up(
 ) -> None:
     await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: float("-inf")})
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await scores_of(real_redis, ended) == NOWHERE
 
 
 async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sweeper, real_redis: Redis) -> None:
-    await sweeper.round()
+    await sweeper.sweep()
     await real_redis.script_flush()
     await forget_commands(real_redis)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert (await commands_seen(real_redis))["eval"] == 1
 
@@ -141,7 +141,7 @@ async def test_ends_are_counted_by_their_reason(
     outlived = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
     await age(real_redis, outlived.id, 30 * MINUTE_MS)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert counted(metrics.ended) == {"inactivity": 1, "max_duration": 1}
 
@@ -151,7 +151,7 @@ async def test_a_session_that_was_counted_as_lost_is_not_counted_again(
 ) -> None:
     await real_redis.hset(KEYS.tombstone(ended.id), "lostAt", ended.created_at_ms)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert counted(metrics.ended) == {}
     assert sorted(await tombstone_of(real_redis, ended)) == ["expiresAt", "reason"]
@@ -159,9 +159,9 @@ async def test_a_session_that_was_counted_as_lost_is_not_counted_again(
 
 
 async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session, metrics: Metrics) -> None:
-    await sweeper.round()
+    await sweeper.sweep()
     behind_ms, behind_seconds = sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert 1 * MINUTE_MS <= behind_ms < 2 * MINUTE_MS
     assert behind_ms / 1000 <= behind_seconds < 2 * MINUTE_MS / 1000
@@ -170,9 +170,9 @@ async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session, me
 
 
 async def test_one_that_cannot_look_is_further_behind_by_the_moment(sweeper: Sweeper, metrics: Metrics) -> None:
-    await sweeper.round()
+    await sweeper.sweep()
 
-    sweeper.last_look -= 300
+    sweeper.lag_measured_at -= 300
 
     assert 300 <= (metrics.registry.get_sample_value("sessions_sweeper_lag_seconds") or 0) < 360
 
@@ -180,7 +180,7 @@ async def test_one_that_cannot_look_is_further_behind_by_the_moment(sweeper: Swe
 async def test_a_living_session_is_left_alone(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:
     before = (await fields_of(real_redis, session), await scores_of(real_redis, session))
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert (await fields_of(real_redis, session), await scores_of(real_redis, session)) == before
     assert None not in await lookups_of(real_redis, session)
@@ -191,7 +191,7 @@ async def test_an_index_that_is_wrong_ends_no_session_and_is_set_right(
 ) -> None:
     await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await attempt(store.get, session.id) == "live"
     assert (await scores_of(real_redis, session))["expiry"] == session.expires_at_ms
@@ -205,7 +205,7 @@ async def test_a_hash_kept_past_its_end_goes_and_says_410(
     await age(real_redis, session.id, 31 * MINUTE_MS)
     await real_redis.hincrby(KEYS.session(session.id), "expiresAt", -31 * MINUTE_MS)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await real_redis.exists(KEYS.session(session.id)) == 0
     assert await attempt(store.get, session.id) == "expired"
@@ -216,7 +216,7 @@ async def test_without_its_tombstone_an_ended_session_still_leaves_its_shard(
 ) -> None:
     await real_redis.delete(KEYS.tombstone(ended.id))
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await scores_of(real_redis, ended) == NOWHERE
     assert counted(metrics.ended) == {"unknown": 1}
@@ -232,10 +232,10 @@ async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
 ) -> None:
     with monkeypatch.context() as dying:
         dying.setattr(sweeper, "_take_out", lambda *_: asyncio.sleep(0))
-        await sweeper.round()
+        await sweeper.sweep()
     after_its_death = await scores_of(real_redis, ended)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert None not in after_its_death.values()
     assert await scores_of(real_redis, ended) == NOWHERE
@@ -245,7 +245,7 @@ async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
 async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_redis: Redis, metrics: Metrics) -> None:
     sweepers = [sweeper_on(real_redis, metrics) for _ in range(20)]
 
-    await asyncio.gather(*(sweeper.round() for sweeper in sweepers))
+    await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
 
     assert counted(metrics.ended) == {"inactivity": 1}
 
@@ -258,9 +258,9 @@ async def test_more_than_a_batch_is_swept_round_by_round(
     sessions = [await create_session(store) for _ in range(BATCH_PER_SHARD + 1)]
     await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
 
-    await sweeper.round()
+    await sweeper.sweep()
     after_one = await real_redis.zcard(KEYS.expiry("ab"))
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert (after_one, await real_redis.zcard(KEYS.expiry("ab"))) == (1, 0)
 
@@ -272,7 +272,7 @@ async def test_sweepers_among_heartbeats_end_no_session(
     sweepers = [sweeper_on(real_redis, Metrics()) for _ in range(10)]
 
     answers = await asyncio.gather(
-        *(sweeper.round() for sweeper in sweepers), *(attempt(store.heartbeat, session.id) for _ in range(20))
+        *(sweeper.sweep() for sweeper in sweepers), *(attempt(store.heartbeat, session.id) for _ in range(20))
     )
 
     assert answers[10:] == ["live"] * 20
@@ -291,7 +291,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD, ended.id[:2]))
     await lane_to(real_redis).execute(*tampering)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await scores_of(real_redis, ended) == NOWHERE
     assert "a shard cannot be swept" in caplog.text
@@ -308,14 +308,14 @@ async def test_a_tampered_shard_is_told_once_an_episode(
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
     tampered = lane_to(real_redis).execute
     await tampered(*tampering)
-    await sweeper.round()
-    await sweeper.round()
+    await sweeper.sweep()
+    await sweeper.sweep()
     told_first = caplog.text.count("a shard cannot be swept")
     await real_redis.flushall()
-    await sweeper.round()
+    await sweeper.sweep()
     await tampered(*tampering)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert told_first == 1
     assert caplog.text.count("a shard cannot be swept") == 2
@@ -327,12 +327,12 @@ async def test_an_episode_is_over_when_its_shard_is_swept(
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
     tampered = lane_to(real_redis).execute
     await tampered(*TAMPERINGS["another index"])
-    await sweeper.round()
+    await sweeper.sweep()
     await real_redis.delete(KEYS.created(SHARD))
-    await sweeper.round()
+    await sweeper.sweep()
     await tampered(*TAMPERINGS["another index"])
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert caplog.text.count("a shard cannot be swept") == 2
 
@@ -344,7 +344,7 @@ async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(
     await real_redis.config_set("min-replicas-to-write", 1)
 
     with pytest.raises(StoreUnavailable) as refused:
-        await sweeper.round()
+        await sweeper.sweep()
     await real_redis.config_set("min-replicas-to-write", 0)
 
     told = caplog.text + refused.value.cause

@@ -10,8 +10,7 @@ from uuid import UUID
 import pytest
 
 from service.errors import StoreUnavailable
-from service.maintenance.index_removal import IndexRemoval
-from service.maintenance.index_repair import IndexRepair
+from service.maintenance.index_repair import IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import Reconciler
 from service.maintenance.startup_checks import StartupChecks
@@ -156,7 +155,7 @@ async def test_expired_sessions_on_other_nodes_are_swept(
     lost.node.pause() if is_paused else lost.node.kill()
 
     with pytest.raises(StoreUnavailable):
-        await sweeper.round()
+        await sweeper.sweep()
 
     with_owner_index_on_the_lost_node = {other.session(2).encode(), other.session(3).encode()}
     assert set(await expiry_index(redis_client, other)) == with_owner_index_on_the_lost_node
@@ -171,10 +170,10 @@ async def test_sessions_with_an_owner_index_on_the_lost_node_are_swept_after_its
     await redis_client.execute(*write_tombstone(other.session(), lost, PAST_MS))
     lost.node.pause()
     with pytest.raises(StoreUnavailable):
-        await sweeper.round()
+        await sweeper.sweep()
     resume(servers, lost.node)
 
-    await sweeper.round()
+    await sweeper.sweep()
 
     assert await expiry_index(redis_client, other) == []
     assert counted(metrics.ended) == {"inactivity": 1}
@@ -199,9 +198,9 @@ async def test_the_reconciler_restores_the_owner_indexes_of_other_nodes_and_cont
     lost.node.pause()
 
     with pytest.raises(StoreUnavailable):
-        await reconciler.round()
+        await reconciler.reconcile_next_shard()
     with pytest.raises(StoreUnavailable):
-        await reconciler.round()
+        await reconciler.reconcile_next_shard()
 
     assert await ids_in(redis_client, KEYS.user(other.user)) == [other.session(1).encode(), other.session(2).encode()]
     assert await ids_in(redis_client, KEYS.agent(other.agent)) == [other.session(1).encode()]
@@ -223,7 +222,7 @@ async def test_lost_sessions_on_other_nodes_are_counted(
     lost.node.pause()
 
     for session_id in session_ids:
-        lost_sessions.met(session_id)
+        lost_sessions.queue(session_id)
     await lost_sessions.aclose()
 
     assert counted(metrics.ended) == {"lost": 2}
@@ -237,16 +236,16 @@ async def test_ids_are_removed_from_owner_indexes_of_other_nodes_and_later_from_
         *write_tombstone(other.session(1), other, PAST_MS), *write_tombstone(lost.session(1), other, PAST_MS)
     )
     await redis_client.execute(*write_tombstone(other.session(2), lost, PAST_MS))
-    index_removal.left_behind(other.session(2), lost.agent, lost.user)
-    index_removal.left_behind(lost.session(1), other.agent, other.user)
-    index_removal.left_behind(other.session(1), other.agent, other.user)
+    index_removal.queue_ended(other.session(2), lost.agent, lost.user)
+    index_removal.queue_ended(lost.session(1), other.agent, other.user)
+    index_removal.queue_ended(other.session(1), other.agent, other.user)
     lost.node.pause()
 
     with pytest.raises(StoreUnavailable):
-        await index_removal.round()
+        await index_removal.process_queue()
     while_lost = await ids_in(redis_client, KEYS.user(other.user))
     resume(servers, lost.node)
-    await index_removal.round()
+    await index_removal.process_queue()
 
     assert while_lost == [lost.session(1).encode()]
     assert await ids_in(redis_client, KEYS.user(other.user)) == []
@@ -254,7 +253,7 @@ async def test_ids_are_removed_from_owner_indexes_of_other_nodes_and_later_from_
 
 
 def checked_nodes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "service.maintenance.server_checks"]
+    return [record.getMessage() for record in caplog.records if record.name == "service.maintenance.startup_checks"]
 
 
 async def test_available_nodes_are_checked_and_the_lost_node_after_its_return(
@@ -268,12 +267,12 @@ async def test_available_nodes_are_checked_and_the_lost_node_after_its_return(
     checks = StartupChecks(redis_client, KEYS, events)
     lost.node.pause()
     with pytest.raises(StoreUnavailable):
-        await checks.round()
+        await checks.run()
     checked_at_first = checked_nodes(caplog)
     resume(servers, lost.node)
 
-    await checks.round()
-    await checks.round()
+    await checks.run()
+    await checks.run()
 
     checked = checked_nodes(caplog)
     assert (len(checked_at_first), len(checked)) == (2, 3)
@@ -308,13 +307,13 @@ async def test_a_revocation_succeeds_if_only_another_owner_index_is_lost_and_tha
     servers: ClusterServers, redis_client: RedisClient, lost: Location, other: Location, events: SessionEvents
 ) -> None:
     index_removal = IndexRemoval(redis_client, KEYS)
-    events.on_index_entry_left = index_removal.left_behind
+    events.on_index_entry_left = index_removal.queue_ended
     await redis_client.execute(*write_session(other.session(), other._replace(agent=lost.agent)))
     lost.node.pause()
 
     revoked = await BulkRevocation(redis_client, KEYS, events).revoke(OwnerFilter(None, other.user))
     resume(servers, lost.node)
-    await index_removal.round()
+    await index_removal.process_queue()
 
     assert (revoked.number, revoked.remainder) == (1, None)
     assert await ids_in(redis_client, KEYS.agent(lost.agent)) == []

@@ -10,8 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import CreationContention, SessionLimitReached, StoreUnavailable
-from service.maintenance.index_removal import IndexRemoval
-from service.maintenance.index_repair import IndexRepair
+from service.maintenance.index_repair import IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import Reconciler
 from service.maintenance.sweeper import Sweeper
@@ -366,8 +365,8 @@ async def test_one_that_redis_did_not_answer_is_taken_out_of_its_lookups_later(
         with pytest.raises(StoreUnavailable):
             await create(store, 1)
 
-    delisting.left_behind(*left_behind)
-    await delisting.round()
+    delisting.queue_ended(*left_behind)
+    await delisting.process_queue()
 
     assert await keys_in(real_redis) == []
 
@@ -598,7 +597,7 @@ async def reconciled(redis_client: RedisClient, settings: Settings) -> None:
         redis_client, keys, relisting, LostSessions(redis_client, keys, events_into(metrics)), metrics
     )
     for _ in SHARDS:
-        await reconciler.round()
+        await reconciler.reconcile_next_shard()
 
 
 @each_cap
@@ -609,7 +608,7 @@ async def test_what_is_swept_leaves_nothing_beside_its_lookups(
     await expire(real_redis, sessions)
     metrics = Metrics()
 
-    await Sweeper(redis_client, Keys("", capped=True), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
+    await Sweeper(redis_client, Keys("", capped=True), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
 
     assert {key.partition(":{")[0] for key in await keys_in(real_redis)} == {"session"}
 

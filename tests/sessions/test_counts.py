@@ -124,7 +124,7 @@ async def test_a_sweeper_that_comes_between_does_not_tear_a_count(
 
     async def then_sweep(*commands: Command) -> list[Reply]:
         replies = await ask(*commands)
-        await sweeper.round()
+        await sweeper.sweep()
         return replies
 
     monkeypatch.setattr(redis_client, "query", then_sweep)

@@ -74,7 +74,7 @@ async def test_it_is_expired_after_its_end_and_swept(
     await age(real_redis, session.id, 30 * MINUTE_MS)
     metrics = Metrics()
 
-    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=settings.retention_ms).round()
+    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=settings.retention_ms).sweep()
 
     assert await attempt(store.get, session.id) == "expired"
     assert await keys_in(real_redis) == [KEYS.tombstone(session.id)]

@@ -418,7 +418,7 @@ class Turmoil:
             await self._store.update_timeout(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
         beside = lane_to(self._redis)
-        await Sweeper(beside, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
+        await Sweeper(beside, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.alive, min(len(self.alive), self._random.randrange(6))):
