@@ -68,7 +68,7 @@ def create_app(
     async def run_maintenance(_: web.Application) -> AsyncIterator[None]:
         async with (
             run_periodically(
-                "startup checks",
+                "the check of Redis",
                 startup_checks.run,
                 every_seconds=CHECK_INTERVAL_SECONDS,
                 timeout_seconds=timeout_seconds,
@@ -86,7 +86,7 @@ def create_app(
                 timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
             ),
             run_periodically(
-                "index removal",
+                "the removal of index entries",
                 schema_version.if_supported(index_removal.process_queue),
                 every_seconds=REMOVAL_INTERVAL_SECONDS,
                 timeout_seconds=SWEEP_TIMEOUT_SECONDS,

@@ -512,7 +512,7 @@ def test_a_password_that_redis_does_not_take_is_told_before_anybody_asks(
     own_redis.command("CONFIG", "SET", "requirepass", "right")
 
     replica = start_replica(REDIS_URL=f"{own_redis.url}?password=wrong")
-    said = replica.line_with("upkeep is held up by the session store")
+    said = replica.line_with("the check of Redis is delayed by the session store")
 
     assert "invalid username-password" in said
 

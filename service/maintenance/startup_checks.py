@@ -119,7 +119,9 @@ def evicting_policy(info: Info) -> str | None:
 
 
 def eviction_fault(policy: str) -> str:
-    return f"Redis evicts active sessions when it is full (maxmemory-policy {policy}): set it to noeviction"
+    return (
+        f"Redis evicts active sessions when it is full (maxmemory-policy {policy}): set maxmemory-policy to noeviction"
+    )
 
 
 def faults_of(info: Info, save_points: str | None, clock_ahead_seconds: float) -> list[str]:

@@ -15,7 +15,7 @@ from tests.conftest import AGENT, USER, create_session
 from tests.redis_server import RedisServer
 from tests.sessions.evidence import KEYS, contents
 
-OTHER_VERSION = "The data in Redis is of layout 2; this version reads 1.\n"
+OTHER_VERSION = "The data in Redis has schema version 2; this release supports 1.\n"
 
 
 async def test_a_session_is_revoked_after_a_confirmation(operator: Operator, session: Session) -> None:

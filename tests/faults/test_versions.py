@@ -161,7 +161,7 @@ def relabel(layout: int, client: Client, replicas: list[Replica]) -> list[int]:
 def test_a_replica_that_meets_another_layout_is_not_ready(replica: Replica) -> None:
     status, body = replica.call("GET", "/readyz")
 
-    assert (status, body["reason"]) == (503, "The data in Redis is of layout 2; this version reads 1.")
+    assert (status, body["reason"]) == (503, "The data in Redis has schema version 2; this release supports 1.")
 
 
 @pytest.mark.parametrize(("method", "path", "body"), VERBS.values(), ids=VERBS)
@@ -187,7 +187,7 @@ def test_it_sweeps_nothing(own_redis: RedisServer, by_hand: Client) -> None:
     by_hand.zadd(KEYS.expiry("ab"), {"of another layout": 1})
 
     with started(Replica(REDIS_URL=own_redis.url, **SETTINGS)) as (replica,):
-        held_up = replica.line_with("the sweeper is held up by the session store")
+        held_up = replica.line_with("the sweeper is delayed by the session store")
 
     assert "layout 2" in held_up
     assert by_hand.zscore(KEYS.expiry("ab"), "of another layout") == 1

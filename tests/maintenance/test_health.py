@@ -147,7 +147,7 @@ async def test_it_is_not_ready_for_data_of_another_layout(client: HttpClient, re
     response = await client.get("/readyz")
 
     assert response.status == 503
-    assert (await response.json())["reason"] == "The data in Redis is of layout 2; this version reads 1."
+    assert (await response.json())["reason"] == "The data in Redis has schema version 2; this release supports 1."
 
 
 @pytest.mark.parametrize("layout", ["nonsense", "", "1.5"])
@@ -385,7 +385,7 @@ async def test_where_a_session_was_lost_it_is_degraded(client: HttpClient, redis
 
     report = await response.json()
     assert (response.status, report["status"], codes_in(report)) == (200, "degraded", ["SESSIONS_LOST"])
-    assert report["reasons"][0]["message"].startswith("In the last 15 minutes sessions were found gone")
+    assert report["reasons"][0]["message"].startswith("In the last 15 minutes, sessions disappeared from Redis")
 
 
 async def test_after_a_while_a_loss_is_no_news(

@@ -77,7 +77,7 @@ async def test_data_of_another_layout_is_not(layout: SchemaVersion, real_redis: 
     with pytest.raises(UnknownSchemaVersion):
         await layout.check_supported()
 
-    assert layout.problem == "The data in Redis is of layout 2; this version reads 1."
+    assert layout.problem == "The data in Redis has schema version 2; this release supports 1."
 
 
 async def test_data_whose_mark_is_no_string_is_not(layout: SchemaVersion, real_redis: Redis) -> None:
@@ -86,7 +86,7 @@ async def test_data_whose_mark_is_no_string_is_not(layout: SchemaVersion, real_r
     with pytest.raises(UnknownSchemaVersion):
         await layout.check_supported()
 
-    assert layout.problem == "sessions:layout in Redis is no string, so the data's layout is unknown."
+    assert layout.problem == "sessions:layout in Redis is not a string, so the schema version of the data is unknown."
     await real_redis.delete(KEYS.layout)
 
 
@@ -101,8 +101,8 @@ async def test_it_is_told_once_what_is_wrong(
     await layout.check()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "no session is served: The data in Redis is of layout 2; this version reads 1.",
-        "no session is served: The data in Redis is of layout 3; this version reads 1.",
+        "requests about sessions are rejected: The data in Redis has schema version 2; this release supports 1.",
+        "requests about sessions are rejected: The data in Redis has schema version 3; this release supports 1.",
     ]
 
 
@@ -215,7 +215,7 @@ async def test_a_mark_that_is_no_string_is_told_without_a_traceback(
 
     statuses = [await opened(client), (await client.get("/readyz")).status]
     async with asyncio.timeout(10):
-        while not all(f"{round_} is held up" in caplog.text for round_ in ("the sweeper", "the reconciler")):
+        while not all(f"{round_} is delayed" in caplog.text for round_ in ("the sweeper", "the reconciler")):
             await client.get("/readyz")
 
     assert statuses == [503, 503]
@@ -232,7 +232,9 @@ async def test_health_says_that_the_layout_is_unknown(redis: Redis, aiohttp_clie
     report = await response.json()
     assert (response.status, report["status"], report["activeSessions"]) == (503, "unhealthy", None)
     assert [reason["code"] for reason in report["reasons"]] == ["LAYOUT_UNKNOWN"]
-    assert report["reasons"][0]["message"].startswith("The data in Redis is of layout 2; this version reads 1. ")
+    assert report["reasons"][0]["message"].startswith(
+        "The data in Redis has schema version 2; this release supports 1. "
+    )
 
 
 async def test_a_service_started_before_its_redis_serves_as_soon_as_that_is_there(

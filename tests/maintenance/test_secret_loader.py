@@ -106,7 +106,7 @@ async def test_what_is_no_secret_is_told_once_and_not_repeated(
 
     assert not secret.is_loaded
     assert [record.getMessage() for record in caplog.records] == [
-        "no id is told in the log: sessions:secret cannot be had: must be 64 hex digits"
+        "the log contains no ids: sessions:secret cannot be loaded: must be 64 hex digits"
     ]
 
 
@@ -129,7 +129,7 @@ async def test_one_that_does_not_come_is_not_waited_for(
 
     await SecretLoader(redis_client, KEYS, secret, wait_seconds=0.02).load()
 
-    assert "no answer in time" in caplog.text
+    assert "did not respond in time" in caplog.text
 
 
 async def test_one_that_was_known_stays_in_force_without_redis(
@@ -142,7 +142,7 @@ async def test_one_that_was_known_stays_in_force_without_redis(
     await shared.load()
 
     assert secret.hash_id(AN_ID) == before
-    assert "no id is told" not in caplog.text
+    assert "the log contains no ids" not in caplog.text
 
 
 # The service

@@ -122,7 +122,7 @@ def test_with_save_points_or_without_knowing_of_them_that_is_not_said(save_point
 def test_a_clock_far_from_its_own_is_told_with_how_far(ahead_seconds: float, where: str) -> None:
     (fault,) = faults(REDIS, clock_ahead_seconds=ahead_seconds)
 
-    assert fault.startswith(f"Redis's clock is {where} this replica's")
+    assert fault.startswith(f"the clock of Redis is {where} the clock of this replica")
     assert fault.endswith("let NTP set both")
 
 
@@ -155,7 +155,7 @@ async def test_one_that_evicts_is_told(start_server: StartServer, said: Callable
     await check(start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru").url)
 
     (line,) = said()
-    assert line.startswith("WARNING Redis drops live sessions when it is full (maxmemory-policy allkeys-lru)")
+    assert line.startswith("WARNING Redis evicts active sessions when it is full (maxmemory-policy allkeys-lru)")
 
 
 async def test_one_that_would_evict_but_has_no_limit_is_not(
@@ -171,7 +171,7 @@ async def test_one_that_keeps_nothing_is_told(start_server: StartServer, said: C
     await check(start_server(appendonly="no").url)
 
     (line,) = said()
-    assert line.startswith("WARNING Redis keeps nothing on disk")
+    assert line.startswith("WARNING Redis stores nothing on disk")
 
 
 async def test_one_that_saves_now_and_then_is_not(start_server: StartServer, said: Callable[[], list[str]]) -> None:
@@ -215,7 +215,7 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
     await check(server.url)
 
     _, line = said()
-    assert line.startswith("WARNING Redis's clock is 3600 s ahead of this replica's")
+    assert line.startswith("WARNING the clock of Redis is 3600 s ahead of the clock of this replica")
 
 
 async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callable[[], list[str]]) -> None:

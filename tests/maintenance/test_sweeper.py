@@ -231,7 +231,7 @@ async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as dying:
-        dying.setattr(sweeper, "_take_out", lambda *_: asyncio.sleep(0))
+        dying.setattr(sweeper, "_remove", lambda *_: asyncio.sleep(0))
         await sweeper.sweep()
     after_its_death = await scores_of(real_redis, ended)
 
