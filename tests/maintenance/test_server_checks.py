@@ -123,7 +123,7 @@ def test_a_clock_far_from_its_own_is_told_with_how_far(ahead_seconds: float, whe
     (fault,) = faults(REDIS, clock_ahead_seconds=ahead_seconds)
 
     assert fault.startswith(f"the clock of Redis is {where} the clock of this replica")
-    assert fault.endswith("let NTP set both")
+    assert fault.endswith("synchronize both with NTP")
 
 
 @pytest.mark.parametrize("ahead_seconds", [5, -5])
