@@ -1,4 +1,4 @@
-"""Creating a session: its first end, what Redis then holds, and who can find it."""
+"""Creating a session: its values, its keys in Redis and its indexes."""
 
 import asyncio
 from collections import Counter
@@ -27,11 +27,11 @@ from tests.unpipelined_client import UnpipelinedClient
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
-SOMEONE_ELSE = "00000000-0000-4000-8000-000000000001"
+OTHER_USER = "00000000-0000-4000-8000-000000000001"
 
 
-async def in_all_shards(redis: Redis) -> dict[str, int]:
-    """How many ids the indexes of all shards hold together."""
+async def index_sizes(redis: Redis) -> dict[str, int]:
+    """The number of ids in each kind of index, over all shards."""
     return {
         "expiry": sum([await redis.zcard(KEYS.expiry(shard)) for shard in SHARDS]),
         "warning": sum([await redis.zcard(KEYS.warning(shard)) for shard in SHARDS]),
@@ -39,31 +39,31 @@ async def in_all_shards(redis: Redis) -> dict[str, int]:
     }
 
 
-async def test_a_session_ends_its_timeout_after_its_creation(session: Session) -> None:
+async def test_a_session_expires_after_its_timeout(session: Session) -> None:
     assert session.expires_at_ms == session.created_at_ms + 30 * MINUTE_MS
 
 
-async def test_it_is_judged_at_the_instant_of_its_creation(session: Session) -> None:
+async def test_a_new_session_has_its_full_timeout_remaining(session: Session) -> None:
     assert session.read_at_ms == session.created_at_ms
     assert session.time_remaining_ms == 30 * MINUTE_MS
 
 
-async def test_its_creation_is_its_first_activity_and_no_renewal(session: Session) -> None:
+async def test_creation_is_the_first_activity_and_not_a_renewal(session: Session) -> None:
     assert session.last_activity_ms == session.created_at_ms
     assert session.renewal_count == 0
 
 
-async def test_it_belongs_to_its_agent_and_its_user(session: Session) -> None:
+async def test_a_session_has_an_agent_and_a_user(session: Session) -> None:
     assert (session.agent_id, session.user_id) == (AGENT, USER)
 
 
-async def test_its_configuration_is_the_one_it_was_given(store: SessionStore) -> None:
+async def test_a_session_has_the_requested_timeouts(store: SessionStore) -> None:
     session = await create_session(store, config=TimeoutConfig(60, False, 120, 10)._asdict())
 
     assert session.timeout == TimeoutConfig(60, False, 120, 10)
 
 
-async def test_it_ends_at_its_maximum_duration_where_that_is_shorter(store: SessionStore) -> None:
+async def test_a_maximum_duration_below_the_timeout_limits_the_expiry(store: SessionStore) -> None:
     session = await create_session(store, config=TimeoutConfig(60, True, 45, 5)._asdict())
 
     assert session.time_remaining_ms == 45 * MINUTE_MS
@@ -77,7 +77,7 @@ async def test_minutes_may_be_fractions(store: SessionStore, real_redis: Redis) 
     assert (await scores_of(real_redis, session))["warning"] == session.expires_at_ms - 60
 
 
-async def test_its_hash_can_be_read_by_people(session: Session, real_redis: Redis) -> None:
+async def test_the_hash_has_readable_fields(session: Session, real_redis: Redis) -> None:
     now = str(session.created_at_ms)
 
     assert await fields_of(real_redis, session) == {
@@ -97,7 +97,7 @@ async def test_its_hash_can_be_read_by_people(session: Session, real_redis: Redi
     }
 
 
-async def test_its_tombstone_is_written_ahead(session: Session, real_redis: Redis) -> None:
+async def test_the_tombstone_is_written_at_creation(session: Session, real_redis: Redis) -> None:
     assert await tombstone_of(real_redis, session) == {
         "agentId": AGENT,
         "userId": USER,
@@ -106,15 +106,15 @@ async def test_its_tombstone_is_written_ahead(session: Session, real_redis: Redi
     }
 
 
-async def test_the_time_to_live_of_its_key_is_its_time_remaining(session: Session, real_redis: Redis) -> None:
+async def test_the_hash_expires_with_the_session(session: Session, real_redis: Redis) -> None:
     assert (await ends_of(real_redis, session))["session"] == session.expires_at_ms
 
 
-async def test_its_tombstone_outlives_it_by_the_retention(session: Session, real_redis: Redis) -> None:
+async def test_the_tombstone_expires_after_its_retention(session: Session, real_redis: Redis) -> None:
     assert (await ends_of(real_redis, session))["tombstone"] == session.expires_at_ms + RETENTION_MS
 
 
-async def test_its_reason_to_end_is_its_maximum_duration_where_that_is_not_the_later(
+async def test_the_reason_is_max_duration_if_it_is_not_later_than_the_timeout(
     store: SessionStore, real_redis: Redis
 ) -> None:
     session = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
@@ -122,7 +122,7 @@ async def test_its_reason_to_end_is_its_maximum_duration_where_that_is_not_the_l
     assert (await tombstone_of(real_redis, session))["reason"] == "max_duration"
 
 
-async def test_it_stands_in_the_indexes_of_its_shard(session: Session, real_redis: Redis) -> None:
+async def test_the_session_is_in_the_indexes_of_its_shard(session: Session, real_redis: Redis) -> None:
     assert await scores_of(real_redis, session) == {
         "expiry": session.expires_at_ms,
         "warning": session.expires_at_ms - 5 * MINUTE_MS,
@@ -130,18 +130,18 @@ async def test_it_stands_in_the_indexes_of_its_shard(session: Session, real_redi
     }
 
 
-async def test_it_is_listed_under_its_user_and_its_agent(session: Session, real_redis: Redis) -> None:
+async def test_the_session_is_in_the_owner_indexes(session: Session, real_redis: Redis) -> None:
     assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
     assert await real_redis.zrange(KEYS.agent(AGENT), 0, -1) == [session.id.encode()]
 
 
-async def test_a_lookup_lives_twice_as_long_as_any_session_and_a_day(session: Session, real_redis: Redis) -> None:
-    listed_at_ms = await listed_at(real_redis, KEYS.user(USER), session)
+async def test_an_owner_index_lives_twice_as_long_as_any_session_and_a_day(session: Session, real_redis: Redis) -> None:
+    added_at_ms = await listed_at(real_redis, KEYS.user(USER), session)
 
-    assert await real_redis.pexpiretime(KEYS.user(USER)) == listed_at_ms + 2 * (2 * 1440 + 1440) * MINUTE_MS
+    assert await real_redis.pexpiretime(KEYS.user(USER)) == added_at_ms + 2 * (2 * 1440 + 1440) * MINUTE_MS
 
 
-async def test_a_creation_gives_the_lookup_its_full_life_again(
+async def test_a_creation_extends_the_lifetime_of_the_owner_index(
     store: SessionStore, settings: Settings, session: Session, real_redis: Redis
 ) -> None:
     await real_redis.pexpireat(KEYS.agent(AGENT), session.created_at_ms + MINUTE_MS)
@@ -153,7 +153,7 @@ async def test_a_creation_gives_the_lookup_its_full_life_again(
     )
 
 
-async def test_a_lookup_drops_what_is_older_than_it_will_live(
+async def test_an_owner_index_drops_ids_older_than_its_remaining_lifetime(
     store: SessionStore, settings: Settings, session: Session, real_redis: Redis
 ) -> None:
     too_old_ms = session.created_at_ms - 2 * settings.owner_index_lifetime_ms
@@ -175,14 +175,14 @@ async def test_a_lookup_drops_what_is_older_than_it_will_live(
         b'{"long":"' + 10_000 * b"x" + b'"}',
     ],
 )
-async def test_metadata_is_given_back_byte_for_byte(store: SessionStore, metadata: bytes) -> None:
+async def test_metadata_is_returned_byte_for_byte(store: SessionStore, metadata: bytes) -> None:
     session = await create_session(store, metadata=metadata)
 
     assert session.metadata == metadata
     assert (await store.get(session.id)).metadata == metadata
 
 
-async def test_it_is_created_after_redis_forgot_the_scripts(store: SessionStore, real_redis: Redis) -> None:
+async def test_creation_works_after_a_script_flush(store: SessionStore, real_redis: Redis) -> None:
     await real_redis.script_flush()
 
     session = await create_session(store)
@@ -190,11 +190,10 @@ async def test_it_is_created_after_redis_forgot_the_scripts(store: SessionStore,
     assert await attempt(store.get, session.id) == "live"
 
 
-@pytest.mark.parametrize("kind", ["server", "sentinel"])
-async def test_it_is_never_alive_before_its_lookups_know_it(
+async def test_no_session_is_live_without_entries_in_its_owner_indexes(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = given_out(monkeypatch)
+    ids = recorded_ids(monkeypatch)
     await redis_client.broadcast(("PING",))  # a connection makes its server know the scripts
     await real_redis.script_flush()
     await real_redis.script_load(CREATE.text)
@@ -203,73 +202,75 @@ async def test_it_is_never_alive_before_its_lookups_know_it(
 
     assert ids == [ids[0], session.id]
     assert await attempt(store.get, ids[0]) == "missing"
-    assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
+    assert await index_sizes(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
     assert await real_redis.zrange(KEYS.user(USER), 0, -1) == [session.id.encode()]
 
 
 @pytest.mark.parametrize("owner_index", [KEYS.agent(AGENT), KEYS.user(USER)], ids=["agent", "user"])
-async def test_it_does_not_live_where_a_lookup_cannot_know_it(
+async def test_no_session_is_created_if_an_owner_index_has_the_wrong_type(
     store: SessionStore, real_redis: Redis, owner_index: str
 ) -> None:
-    await real_redis.set(owner_index, "no lookup", px=MINUTE_MS)
+    await real_redis.set(owner_index, "not an index", px=MINUTE_MS)
 
     with pytest.raises(ScriptError):
         await create_session(store)
 
-    assert await in_all_shards(real_redis) == {"expiry": 0, "warning": 0, "created": 0}
+    assert await index_sizes(real_redis) == {"expiry": 0, "warning": 0, "created": 0}
     assert await keys_in(real_redis) == [owner_index]
 
 
-async def test_it_does_not_live_where_redis_refuses_a_lookup(confined: SessionStore, real_redis: Redis) -> None:
+async def test_no_session_is_created_if_redis_rejects_an_owner_index(
+    restricted: SessionStore, real_redis: Redis
+) -> None:
     with pytest.raises(CommandRejected):
-        await create_session(confined)
+        await create_session(restricted)
 
     assert await keys_in(real_redis) == []
 
 
 @pytest.fixture
-async def confined(redis_server: RedisServer, real_redis: Redis, settings: Settings) -> AsyncIterator[SessionStore]:
-    """A store whose account may not touch the lookups of users."""
+async def restricted(redis_server: RedisServer, real_redis: Redis, settings: Settings) -> AsyncIterator[SessionStore]:
+    """A store whose Redis user may not access the owner indexes of users."""
     await real_redis.acl_setuser(
-        "confined",
+        "restricted",
         enabled=True,
         passwords=["+secret"],
         categories=["+@all"],
         keys=["session:*", "sessions:{*", "sessions:agent:*"],
     )
     redis_client = UnpipelinedClient(
-        redis_py_client(redis_server.url.replace("://", "://confined:secret@"), 2), 2, StoreMonitor(Metrics())
+        redis_py_client(redis_server.url.replace("://", "://restricted:secret@"), 2), 2, StoreMonitor(Metrics())
     )
     yield store_on(redis_client, settings)
     await redis_client.aclose()
-    await real_redis.acl_deluser("confined")
+    await real_redis.acl_deluser("restricted")
 
 
-def given_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that are given to sessions from now on."""
+def recorded_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that are generated from now on."""
     ids: list[str] = []
 
-    def new_id_on_record(*_: str) -> str:
+    def recorded_id(*_: str) -> str:
         ids.append(new_session_id())
         return ids[-1]
 
-    monkeypatch.setattr("service.sessions.creation.new_session_id", new_id_on_record)
+    monkeypatch.setattr("service.sessions.creation.new_session_id", recorded_id)
     return ids
 
 
-async def test_an_id_that_lives_is_not_given_again(
+async def test_the_id_of_a_live_session_is_not_used_again(
     store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
     before = await fields_of(real_redis, session)
 
-    answer = await attempt(create_session, store, user_id=SOMEONE_ELSE)
+    outcome = await attempt(create_session, store, user_id=OTHER_USER)
 
-    assert answer == "unknown"
+    assert outcome == "unknown"
     assert await fields_of(real_redis, session) == before
 
 
-async def test_an_id_that_left_a_tombstone_is_not_given_again(
+async def test_the_id_of_a_tombstone_is_not_used_again(
     store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
@@ -278,7 +279,7 @@ async def test_an_id_that_left_a_tombstone_is_not_given_again(
     assert await attempt(create_session, store) == "unknown"
 
 
-async def test_an_id_enlisted_twice_keeps_its_first_time(
+async def test_an_id_that_is_added_twice_keeps_its_first_score(
     store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: session.id)
@@ -289,21 +290,23 @@ async def test_an_id_enlisted_twice_keeps_its_first_time(
     assert await listed_at(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
 
 
-async def test_of_twenty_creations_with_one_id_one_wins(
+async def test_only_one_of_twenty_creations_with_the_same_id_succeeds(
     store: SessionStore, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.creation.new_session_id", lambda *_: AN_ID)
 
-    answers = await asyncio.gather(*(attempt(create_session, store) for _ in range(20)))
+    outcomes = await asyncio.gather(*(attempt(create_session, store) for _ in range(20)))
 
-    assert Counter(answers) == {"live": 1, "unknown": 19}
-    assert await in_all_shards(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
+    assert Counter(outcomes) == {"live": 1, "unknown": 19}
+    assert await index_sizes(real_redis) == {"expiry": 1, "warning": 1, "created": 1}
 
 
-async def test_two_hundred_creations_at_once_make_two_hundred_sessions(store: SessionStore, real_redis: Redis) -> None:
+async def test_two_hundred_concurrent_creations_create_two_hundred_sessions(
+    store: SessionStore, real_redis: Redis
+) -> None:
     sessions = await asyncio.gather(*(create_session(store) for _ in range(200)))
 
     assert len({session.id for session in sessions}) == 200
-    assert await in_all_shards(real_redis) == {"expiry": 200, "warning": 200, "created": 200}
+    assert await index_sizes(real_redis) == {"expiry": 200, "warning": 200, "created": 200}
     assert await real_redis.zcard(KEYS.user(USER)) == 200
     assert len([key for key in await contents(real_redis) if key.startswith("session:")]) == 400

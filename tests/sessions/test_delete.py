@@ -1,4 +1,4 @@
-"""Deleting a session: nothing of it stays, so it is unknown from then on."""
+"""Deleting a session removes all of its keys, so that it is unknown from then on."""
 
 import asyncio
 from collections import Counter
@@ -19,26 +19,26 @@ from tests.sessions.evidence import KEYS, contents, scores_of
 MINUTE_MS = 60_000
 
 
-async def test_nothing_stays_of_a_deleted_session(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_deletion_removes_all_keys(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.delete(session.id)
 
     assert await contents(real_redis) == {}
 
 
-async def test_it_is_unknown_from_then_on(store: SessionStore, session: Session) -> None:
+async def test_a_deleted_session_is_unknown_to_every_verb(store: SessionStore, session: Session) -> None:
     await store.delete(session.id)
 
-    answers = [
+    outcomes = [
         await attempt(store.get, session.id),
         await attempt(store.heartbeat, session.id),
         await attempt(store.renew, session.id),
         await attempt(store.update_timeout, session.id, {"timeout_minutes": 60}),
         await attempt(store.delete, session.id),
     ]
-    assert answers == ["missing"] * 5
+    assert outcomes == ["missing"] * 5
 
 
-async def test_other_sessions_of_its_user_and_its_agent_stay(
+async def test_a_deletion_keeps_other_sessions_of_the_user_and_the_agent(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     other = await create_session(store)
@@ -50,7 +50,7 @@ async def test_other_sessions_of_its_user_and_its_agent_stay(
     assert await real_redis.zrange(KEYS.agent(AGENT), 0, -1) == [other.id.encode()]
 
 
-async def test_others_in_its_shard_keep_their_place_in_the_indexes(
+async def test_a_deletion_keeps_other_sessions_in_the_indexes_of_the_shard(
     store: SessionStore, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -64,17 +64,15 @@ async def test_others_in_its_shard_keep_their_place_in_the_indexes(
     assert await scores_of(real_redis, neighbour) == before
 
 
-async def test_an_expired_session_cannot_be_deleted_and_stays_expired(
-    store: SessionStore, session: Session, real_redis: Redis
-) -> None:
+async def test_an_expired_session_cannot_be_deleted(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
 
-    answers = [await attempt(store.delete, session.id), await attempt(store.get, session.id)]
+    outcomes = [await attempt(store.delete, session.id), await attempt(store.get, session.id)]
 
-    assert answers == ["expired", "expired"]
+    assert outcomes == ["expired", "expired"]
 
 
-async def test_a_refused_deletion_changes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_failed_deletion_changes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
     before = await contents(real_redis)
 
@@ -83,61 +81,59 @@ async def test_a_refused_deletion_changes_nothing(store: SessionStore, session: 
     assert await contents(real_redis) == before
 
 
-async def test_it_is_deleted_though_its_lookups_are_out_of_reach(
+async def test_a_deletion_succeeds_if_the_owner_indexes_are_unavailable(
     store: SessionStore, session: Session, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = redis_client.execute
+    execute = redis_client.execute
 
-    async def change_of_no_lookup(*commands: Command) -> list[Reply]:
+    async def execute_without_indexes(*commands: Command) -> list[Reply]:
         if commands[0][0] == "ZREM":
-            raise StoreUnavailable("the slot of the lookup has no server")
-        return await change(*commands)
+            raise StoreUnavailable("the slot of the index has no server")
+        return await execute(*commands)
 
-    monkeypatch.setattr(redis_client, "execute", change_of_no_lookup)
+    monkeypatch.setattr(redis_client, "execute", execute_without_indexes)
 
     assert await attempt(store.delete, session.id) == "deleted"
     assert await attempt(store.get, session.id) == "missing"
 
 
-async def test_of_twenty_deletions_one_wins(store: SessionStore, session: Session) -> None:
-    answers = await asyncio.gather(*(attempt(store.delete, session.id) for _ in range(20)))
+async def test_only_one_of_twenty_deletions_succeeds(store: SessionStore, session: Session) -> None:
+    outcomes = await asyncio.gather(*(attempt(store.delete, session.id) for _ in range(20)))
 
-    assert Counter(answers) == {"deleted": 1, "missing": 19}
+    assert Counter(outcomes) == {"deleted": 1, "missing": 19}
 
 
-async def test_a_session_deleted_among_heartbeats_is_gone(
+async def test_a_deletion_among_heartbeats_removes_all_keys(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     heartbeats = [attempt(store.heartbeat, session.id) for _ in range(20)]
     heartbeats.insert(10, attempt(store.delete, session.id))
 
-    answers = await asyncio.gather(*heartbeats)
+    outcomes = await asyncio.gather(*heartbeats)
 
-    assert Counter(answers)["deleted"] == 1
-    assert set(answers) <= {"deleted", "live", "missing"}
+    assert Counter(outcomes)["deleted"] == 1
+    assert set(outcomes) <= {"deleted", "live", "missing"}
     assert await contents(real_redis) == {}
 
 
-async def test_a_session_deleted_among_renewals_and_changes_is_gone(
+async def test_a_deletion_among_renewals_and_changes_removes_all_keys(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     renewals = [attempt(store.renew, session.id) for _ in range(10)]
     changes = [attempt(store.update_timeout, session.id, {"timeout_minutes": 60}) for _ in range(10)]
 
-    answers = await asyncio.gather(*renewals, attempt(store.delete, session.id), *changes)
+    outcomes = await asyncio.gather(*renewals, attempt(store.delete, session.id), *changes)
 
-    assert Counter(answers)["deleted"] == 1
-    assert set(answers) <= {"deleted", "live", "missing"}
+    assert Counter(outcomes)["deleted"] == 1
+    assert set(outcomes) <= {"deleted", "live", "missing"}
     assert await contents(real_redis) == {}
 
 
-async def test_a_session_deleted_among_readings_is_either_whole_or_unknown(
-    store: SessionStore, session: Session
-) -> None:
-    readings = [attempt(store.get, session.id) for _ in range(20)]
-    readings.insert(10, attempt(store.delete, session.id))
+async def test_a_deletion_among_reads_leaves_no_partial_session(store: SessionStore, session: Session) -> None:
+    reads = [attempt(store.get, session.id) for _ in range(20)]
+    reads.insert(10, attempt(store.delete, session.id))
 
-    answers = await asyncio.gather(*readings)
+    outcomes = await asyncio.gather(*reads)
 
-    assert Counter(answers)["deleted"] == 1
-    assert set(answers) <= {"deleted", "live", "missing"}
+    assert Counter(outcomes)["deleted"] == 1
+    assert set(outcomes) <= {"deleted", "live", "missing"}

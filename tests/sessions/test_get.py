@@ -1,4 +1,4 @@
-"""Reading a session: it is told as it stands, and nothing moves."""
+"""Reading a session changes nothing."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ MINUTE_MS = 60_000
 
 
 def read_at(now_ms: int, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every reading be judged at this instant."""
+    """Make every read return this time of the server."""
     read = redis_client.read_hash
 
     async def read_then(key: str, fields: Fields) -> tuple[Sequence[bytes | None], int]:
@@ -34,16 +34,14 @@ async def test_a_session_is_read_as_it_was_created(store: SessionStore, session:
     assert found == session._replace(read_at_ms=found.read_at_ms)
 
 
-async def test_it_is_judged_at_the_instant_of_the_reading(
-    store: SessionStore, session: Session, real_redis: Redis
-) -> None:
+async def test_a_read_returns_the_time_of_the_server(store: SessionStore, session: Session, real_redis: Redis) -> None:
     found = await store.get(session.id)
 
     seconds, microseconds = await real_redis.time()
     assert session.read_at_ms <= found.read_at_ms <= seconds * 1000 + microseconds // 1000
 
 
-async def test_its_time_remaining_shrinks(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_the_remaining_time_decreases(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
 
     found = await store.get(session.id)
@@ -52,7 +50,7 @@ async def test_its_time_remaining_shrinks(store: SessionStore, session: Session,
     assert found.expires_at_ms == session.expires_at_ms - 10 * MINUTE_MS
 
 
-async def test_within_its_warning_threshold_it_is_near_its_expiration(
+async def test_a_session_within_its_warning_threshold_is_near_expiration(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 25 * MINUTE_MS)
@@ -60,7 +58,7 @@ async def test_within_its_warning_threshold_it_is_near_its_expiration(
     assert (await store.get(session.id)).is_near_expiration
 
 
-async def test_before_its_warning_threshold_it_is_not_near_its_expiration(
+async def test_a_session_before_its_warning_threshold_is_not_near_expiration(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 24 * MINUTE_MS)
@@ -68,7 +66,7 @@ async def test_before_its_warning_threshold_it_is_not_near_its_expiration(
     assert not (await store.get(session.id)).is_near_expiration
 
 
-async def test_reading_moves_and_writes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_reading_a_live_session_writes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 29 * MINUTE_MS)
     before = await contents(real_redis)
 
@@ -77,7 +75,7 @@ async def test_reading_moves_and_writes_nothing(store: SessionStore, session: Se
     assert await contents(real_redis) == before
 
 
-async def test_reading_of_an_end_writes_nothing_either(
+async def test_reading_an_expired_session_writes_nothing(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
@@ -88,7 +86,7 @@ async def test_reading_of_an_end_writes_nothing_either(
     assert await contents(real_redis) == before
 
 
-async def test_a_reading_is_one_look_at_the_hash_and_one_at_the_clock(
+async def test_a_read_takes_one_hmget_and_one_time_command(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     before = await commands_seen(real_redis)
@@ -98,7 +96,7 @@ async def test_a_reading_is_one_look_at_the_hash_and_one_at_the_clock(
     assert await commands_seen(real_redis) - before == {"hmget": 1, "time": 1}
 
 
-async def test_a_script_reads_the_tombstone_when_there_is_no_hash(
+async def test_a_script_reads_the_tombstone_of_an_expired_session(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
@@ -109,7 +107,7 @@ async def test_a_script_reads_the_tombstone_when_there_is_no_hash(
     assert (await commands_seen(real_redis) - before)["evalsha"] == 1
 
 
-async def test_in_its_last_millisecond_it_lives(
+async def test_a_session_is_live_in_its_last_millisecond(
     store: SessionStore, session: Session, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_at(session.expires_at_ms - 1, redis_client, monkeypatch)
@@ -117,7 +115,7 @@ async def test_in_its_last_millisecond_it_lives(
     assert (await store.get(session.id)).time_remaining_ms == 1
 
 
-async def test_fractions_of_minutes_are_read_as_they_were_given(store: SessionStore) -> None:
+async def test_fractions_of_minutes_are_read_as_they_were_written(store: SessionStore) -> None:
     session = await create_session(store, config=TimeoutConfig(0.5, True, 1.25, 0.25)._asdict())
 
     found = await store.get(session.id)

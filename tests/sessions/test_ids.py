@@ -1,4 +1,4 @@
-"""Sessions that go by other ids than UUIDs: they live, are found, told of and ended like all others."""
+"""Sessions whose ids are hex digits instead of UUIDs."""
 
 import re
 
@@ -28,8 +28,8 @@ DIGITS = {"hex128": 32, "hex256": 64}
 
 @pytest.fixture(params=DIGITS)
 def id_format(request: pytest.FixtureRequest) -> IdFormat:
-    chosen: IdFormat = request.param
-    return chosen
+    id_format: IdFormat = request.param
+    return id_format
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def settings(id_format: IdFormat) -> Settings:
     return Settings(session_id_format=id_format)
 
 
-async def test_an_id_is_of_the_format_that_is_set(session: Session, id_format: IdFormat) -> None:
+async def test_an_id_has_the_configured_format(session: Session, id_format: IdFormat) -> None:
     assert re.fullmatch(f"[0-9a-f]{{{DIGITS[id_format]}}}", session.id)
 
 
-async def test_it_lies_in_the_shard_of_its_first_two_digits(session: Session, real_redis: Redis) -> None:
+async def test_a_session_is_in_the_shard_of_its_first_two_digits(session: Session, real_redis: Redis) -> None:
     assert (await fields_of(real_redis, session))["userId"] == USER
     assert None not in (await scores_of(real_redis, session)).values()
     assert {key.partition("}")[0] for key in await keys_in(real_redis) if key.startswith("session:")} == {
@@ -50,15 +50,15 @@ async def test_it_lies_in_the_shard_of_its_first_two_digits(session: Session, re
 
 
 @pytest.mark.parametrize("other", ["uuid", "hex128", "hex256"])
-async def test_a_replica_with_another_format_knows_it(
+async def test_a_replica_with_another_format_accepts_the_id(
     redis_client: RedisClient, session: Session, other: IdFormat
 ) -> None:
-    elsewhere = store_on(redis_client, Settings(session_id_format=other))
+    replica = store_on(redis_client, Settings(session_id_format=other))
 
-    assert (await elsewhere.renew(session.id)).id == session.id
+    assert (await replica.renew(session.id)).id == session.id
 
 
-async def test_it_is_listed(redis_client: RedisClient, store: SessionStore, session: Session) -> None:
+async def test_the_session_is_listed(redis_client: RedisClient, store: SessionStore, session: Session) -> None:
     second = await create_session(store)
 
     page = await SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS)).page(
@@ -68,7 +68,7 @@ async def test_it_is_listed(redis_client: RedisClient, store: SessionStore, sess
     assert {listed.id for listed in page.sessions} == {session.id, second.id}
 
 
-async def test_it_is_expired_after_its_end_and_swept(
+async def test_the_session_expires_and_is_swept(
     redis_client: RedisClient, store: SessionStore, session: Session, settings: Settings, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
@@ -80,14 +80,14 @@ async def test_it_is_expired_after_its_end_and_swept(
     assert await keys_in(real_redis) == [KEYS.tombstone(session.id)]
 
 
-async def test_deleted_it_leaves_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_deletion_removes_all_keys(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.delete(session.id)
 
     assert await attempt(store.get, session.id) == "missing"
     assert await keys_in(real_redis) == []
 
 
-async def test_it_is_ended_with_all_of_its_users(
+async def test_a_bulk_revocation_ends_the_session(
     redis_client: RedisClient, store: SessionStore, session: Session
 ) -> None:
     revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
@@ -96,10 +96,10 @@ async def test_it_is_ended_with_all_of_its_users(
     assert await attempt(store.get, session.id) == "missing"
 
 
-def test_a_cursor_has_room_for_the_longest() -> None:
-    place = Entry("1705312800000.1234", "f" * 64)
-    walk = SessionFilter(AGENT, USER, near_expiration=True), Position(0, *place)
-    revocation = OwnerFilter(AGENT, USER), Remainder(1, place, place)
+def test_a_cursor_has_room_for_the_longest_ids() -> None:
+    entry = Entry("1705312800000.1234", "f" * 64)
+    listing = SessionFilter(AGENT, USER, near_expiration=True), Position(0, *entry)
+    revocation = OwnerFilter(AGENT, USER), Remainder(1, entry, entry)
 
-    assert cursors.decode_position(cursors.encode_position(*walk)) == walk
+    assert cursors.decode_position(cursors.encode_position(*listing)) == listing
     assert cursors.decode_remainder(cursors.encode_remainder(*revocation)) == revocation

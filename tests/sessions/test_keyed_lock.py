@@ -1,4 +1,4 @@
-"""Turns at what has a name: one after the other, and nothing is left of them."""
+"""Locks by key."""
 
 import asyncio
 
@@ -7,75 +7,75 @@ import pytest
 from service.sessions.keyed_lock import KeyedLock
 
 
-async def changing(turns: KeyedLock, name: str, log: list[str]) -> None:
-    async with turns.hold(name):
-        log.append("begins")
+async def use(locks: KeyedLock, key: str, log: list[str]) -> None:
+    async with locks.hold(key):
+        log.append("acquired")
         await asyncio.sleep(0)
-        log.append("ends")
+        log.append("released")
 
 
-async def test_those_at_one_name_have_theirs_one_after_the_other() -> None:
-    turns, log = KeyedLock(1), list[str]()
+async def test_holders_of_the_same_key_run_one_after_the_other() -> None:
+    locks, log = KeyedLock(1), list[str]()
 
-    await asyncio.gather(*(changing(turns, "a", log) for _ in range(20)))
+    await asyncio.gather(*(use(locks, "a", log) for _ in range(20)))
 
-    assert log == ["begins", "ends"] * 20
-
-
-async def test_those_at_different_names_do_not_wait_for_one_another() -> None:
-    turns, log = KeyedLock(1), list[str]()
-
-    await asyncio.gather(changing(turns, "a", log), changing(turns, "b", log))
-
-    assert log == ["begins", "begins", "ends", "ends"]
+    assert log == ["acquired", "released"] * 20
 
 
-async def test_a_name_that_nobody_wants_is_forgotten() -> None:
-    turns = KeyedLock(1)
+async def test_holders_of_different_keys_run_concurrently() -> None:
+    locks, log = KeyedLock(1), list[str]()
 
-    await asyncio.gather(*(changing(turns, name, []) for name in "aaab"))
+    await asyncio.gather(use(locks, "a", log), use(locks, "b", log))
 
-    assert len(turns) == 0
+    assert log == ["acquired", "acquired", "released", "released"]
 
 
-async def test_a_turn_that_fails_passes_on() -> None:
-    turns, log = KeyedLock(1), list[str]()
+async def test_unused_keys_are_forgotten() -> None:
+    locks = KeyedLock(1)
+
+    await asyncio.gather(*(use(locks, key, []) for key in "aaab"))
+
+    assert len(locks) == 0
+
+
+async def test_a_lock_is_released_after_an_error() -> None:
+    locks, log = KeyedLock(1), list[str]()
 
     with pytest.raises(ZeroDivisionError):
-        async with turns.hold("a"):
+        async with locks.hold("a"):
             raise ZeroDivisionError
-    await changing(turns, "a", log)
+    await use(locks, "a", log)
 
-    assert log == ["begins", "ends"]
+    assert log == ["acquired", "released"]
 
 
-async def test_who_loses_patience_is_told() -> None:
-    turns = KeyedLock(0.01)
+async def test_waiting_too_long_raises_timeout_error() -> None:
+    locks = KeyedLock(0.01)
 
-    async with turns.hold("a"):
+    async with locks.hold("a"):
         with pytest.raises(TimeoutError):
-            await changing(turns, "a", [])
+            await use(locks, "a", [])
 
 
-async def test_who_goes_while_waiting_takes_no_turn_with_it() -> None:
-    turns, log = KeyedLock(1), list[str]()
-    waiting = [asyncio.ensure_future(changing(turns, "a", log)) for _ in range(3)]
+async def test_a_cancelled_waiter_does_not_block_the_others() -> None:
+    locks, log = KeyedLock(1), list[str]()
+    waiting = [asyncio.ensure_future(use(locks, "a", log)) for _ in range(3)]
 
-    async with turns.hold("a"):
+    async with locks.hold("a"):
         await asyncio.sleep(0)
         waiting[1].cancel()
     await asyncio.wait(waiting)
 
     assert [task.cancelled() for task in waiting] == [False, True, False]
-    assert log == ["begins", "ends"] * 2
+    assert log == ["acquired", "released"] * 2
 
 
-async def test_who_goes_while_it_is_their_turn_passes_it_on() -> None:
-    turns, log = KeyedLock(1), list[str]()
-    tasks = [asyncio.ensure_future(changing(turns, "a", log)) for _ in range(2)]
+async def test_a_cancelled_holder_releases_the_lock() -> None:
+    locks, log = KeyedLock(1), list[str]()
+    tasks = [asyncio.ensure_future(use(locks, "a", log)) for _ in range(2)]
 
     await asyncio.sleep(0)
     tasks[0].cancel()
     await asyncio.wait(tasks)
 
-    assert log == ["begins", "begins", "ends"]
+    assert log == ["acquired", "acquired", "released"]

@@ -1,4 +1,4 @@
-"""How long the lookups know a session, where replicas differ in how long they let sessions live."""
+"""The lifetime of owner indexes, when replicas allow sessions different lifetimes."""
 
 import pytest
 from redis.asyncio import Redis
@@ -17,136 +17,136 @@ from tests.sessions.evidence import KEYS
 
 MINUTE_MS = 60_000
 DAY_MS = 1440 * MINUTE_MS
-LOOKUPS = [KEYS.agent(AGENT), KEYS.user(USER)]
+OWNER_INDEXES = [KEYS.agent(AGENT), KEYS.user(USER)]
 
-WIDE = Settings(session_max_timeout_minutes=14_400)
-NARROW = Settings(session_max_timeout_minutes=60, session_max_duration_minutes=120)
-A_LONG_LIFE: dict[str, float | bool] = {"timeout_minutes": 14_400, "max_duration_minutes": 28_800}
-
-
-@pytest.fixture
-def wide(redis_client: RedisClient) -> SessionStore:
-    """A replica that lets sessions live for twenty days."""
-    return store_on(redis_client, WIDE)
+LONG = Settings(session_max_timeout_minutes=14_400)
+SHORT = Settings(session_max_timeout_minutes=60, session_max_duration_minutes=120)
+TWENTY_DAYS: dict[str, float | bool] = {"timeout_minutes": 14_400, "max_duration_minutes": 28_800}
 
 
 @pytest.fixture
-def narrow(redis_client: RedisClient) -> SessionStore:
-    """A replica that lets sessions live for two hours."""
-    return store_on(redis_client, NARROW)
+def long_lived(redis_client: RedisClient) -> SessionStore:
+    """A replica that allows sessions to live for twenty days."""
+    return store_on(redis_client, LONG)
 
 
-async def let_pass(redis: Redis, by_ms: int, *sessions: Session) -> None:
-    """Age sessions and all that their lookups know of them."""
+@pytest.fixture
+def short_lived(redis_client: RedisClient) -> SessionStore:
+    """A replica that allows sessions to live for two hours."""
+    return store_on(redis_client, SHORT)
+
+
+async def age_with_indexes(redis: Redis, by_ms: int, *sessions: Session) -> None:
+    """Age sessions together with their entries in owner indexes."""
     for session in sessions:
         await age(redis, session.id, by_ms)
-    for owner_index in LOOKUPS:
+    for owner_index in OWNER_INDEXES:
         for session in sessions:
             await redis.zincrby(owner_index, -by_ms, session.id)
         await redis.pexpireat(owner_index, await redis.pexpiretime(owner_index) - by_ms)
 
 
-async def knowing(redis: Redis, session: Session) -> list[bool]:
-    """Whether each of its lookups knows a session."""
-    return [await redis.zscore(owner_index, session.id) is not None for owner_index in LOOKUPS]
+async def are_indexed(redis: Redis, session: Session) -> list[bool]:
+    """Whether each of the owner indexes contains the session."""
+    return [await redis.zscore(owner_index, session.id) is not None for owner_index in OWNER_INDEXES]
 
 
-async def test_a_replica_with_tighter_settings_does_not_bring_the_end_of_a_lookup_nearer(
-    wide: SessionStore, narrow: SessionStore, real_redis: Redis
+async def test_a_replica_with_shorter_lifetimes_does_not_shorten_the_ttl_of_an_index(
+    long_lived: SessionStore, short_lived: SessionStore, real_redis: Redis
 ) -> None:
-    session = await create_session(wide, config=A_LONG_LIFE)
+    session = await create_session(long_lived, config=TWENTY_DAYS)
 
-    await create_session(narrow)
+    await create_session(short_lived)
 
-    nearest = min([await real_redis.pexpiretime(owner_index) for owner_index in LOOKUPS])
-    assert nearest >= session.created_at_ms + 20 * DAY_MS
+    earliest = min([await real_redis.pexpiretime(owner_index) for owner_index in OWNER_INDEXES])
+    assert earliest >= session.created_at_ms + 20 * DAY_MS
 
 
 @pytest.mark.parametrize("days", [4, 9, 9.99])
-async def test_a_session_is_known_for_its_life_although_a_replica_with_tighter_settings_creates_others(
-    wide: SessionStore, narrow: SessionStore, real_redis: Redis, days: float
+async def test_a_long_lived_session_stays_indexed_while_a_replica_with_shorter_lifetimes_creates_others(
+    long_lived: SessionStore, short_lived: SessionStore, real_redis: Redis, days: float
 ) -> None:
-    session = await create_session(wide, config=A_LONG_LIFE)
-    await let_pass(real_redis, round(days * DAY_MS), session)
+    session = await create_session(long_lived, config=TWENTY_DAYS)
+    await age_with_indexes(real_redis, round(days * DAY_MS), session)
 
-    await create_session(narrow)
+    await create_session(short_lived)
 
-    assert (await narrow.get(session.id)).id == session.id
-    assert await knowing(real_redis, session) == [True, True]
+    assert (await short_lived.get(session.id)).id == session.id
+    assert await are_indexed(real_redis, session) == [True, True]
 
 
-async def test_a_renewed_one_is_known_until_its_maximum_duration(
-    wide: SessionStore, narrow: SessionStore, real_redis: Redis
+async def test_a_renewed_session_stays_indexed_until_its_maximum_duration(
+    long_lived: SessionStore, short_lived: SessionStore, real_redis: Redis
 ) -> None:
-    session = await create_session(wide, config=A_LONG_LIFE)
-    await let_pass(real_redis, round(9.9 * DAY_MS), session)
-    await wide.heartbeat(session.id)
-    await let_pass(real_redis, round(9.9 * DAY_MS), session)
+    session = await create_session(long_lived, config=TWENTY_DAYS)
+    await age_with_indexes(real_redis, round(9.9 * DAY_MS), session)
+    await long_lived.heartbeat(session.id)
+    await age_with_indexes(real_redis, round(9.9 * DAY_MS), session)
 
-    await create_session(narrow)
+    await create_session(short_lived)
 
-    assert await knowing(real_redis, session) == [True, True]
+    assert await are_indexed(real_redis, session) == [True, True]
 
 
-async def test_a_bulk_revocation_finds_it(
-    wide: SessionStore, narrow: SessionStore, redis_client: RedisClient, real_redis: Redis
+async def test_a_bulk_revocation_finds_a_long_lived_session(
+    long_lived: SessionStore, short_lived: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    session = await create_session(wide, config=A_LONG_LIFE)
-    await let_pass(real_redis, 9 * DAY_MS, session)
-    await create_session(narrow)
+    session = await create_session(long_lived, config=TWENTY_DAYS)
+    await age_with_indexes(real_redis, 9 * DAY_MS, session)
+    await create_session(short_lived)
 
     revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
 
     assert revoked == Revoked(2, remainder=None)
 
 
-async def test_a_session_created_under_tighter_settings_is_known_for_the_life_that_it_is_given_later(
-    wide: SessionStore, narrow: SessionStore, real_redis: Redis
+async def test_a_session_whose_maximum_duration_is_raised_later_stays_indexed(
+    long_lived: SessionStore, short_lived: SessionStore, real_redis: Redis
 ) -> None:
-    session = await create_session(narrow)
+    session = await create_session(short_lived)
 
-    await wide.update_timeout(session.id, A_LONG_LIFE)
-    await let_pass(real_redis, 9 * DAY_MS, session)
-    await create_session(narrow)
+    await long_lived.update_timeout(session.id, TWENTY_DAYS)
+    await age_with_indexes(real_redis, 9 * DAY_MS, session)
+    await create_session(short_lived)
 
-    assert await knowing(real_redis, session) == [True, True]
+    assert await are_indexed(real_redis, session) == [True, True]
 
 
-async def test_what_a_replica_with_tighter_settings_puts_back_stays(
-    wide: SessionStore, narrow: SessionStore, redis_client: RedisClient, real_redis: Redis
+async def test_an_entry_that_a_replica_with_shorter_lifetimes_restores_stays(
+    long_lived: SessionStore, short_lived: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    session = await create_session(wide, config=A_LONG_LIFE)
+    session = await create_session(long_lived, config=TWENTY_DAYS)
     created_at = session.created_at_ms - 9 * DAY_MS
-    await real_redis.delete(*LOOKUPS)
+    await real_redis.delete(*OWNER_INDEXES)
 
-    put_back = [
+    commands = [
         ADD_TO_INDEX.command(
             OwnerIndexKeys(owner_index),
             id=session.id,
-            owner_index_lifetime_ms=NARROW.owner_index_lifetime_ms,
+            owner_index_lifetime_ms=SHORT.owner_index_lifetime_ms,
             created_at=created_at,
         )
-        for owner_index in LOOKUPS
+        for owner_index in OWNER_INDEXES
     ]
-    await redis_client.execute(*put_back)
-    await create_session(narrow)
+    await redis_client.execute(*commands)
+    await create_session(short_lived)
 
-    assert await knowing(real_redis, session) == [True, True]
-
-
-async def test_one_that_is_told_of_again_keeps_its_place(wide: SessionStore, real_redis: Redis) -> None:
-    session = await create_session(wide)
-    before = [await real_redis.zscore(owner_index, session.id) for owner_index in LOOKUPS]
-
-    await wide.update_timeout(session.id, A_LONG_LIFE)
-
-    assert [await real_redis.zscore(owner_index, session.id) for owner_index in LOOKUPS] == before
+    assert await are_indexed(real_redis, session) == [True, True]
 
 
-async def test_a_lookup_that_lost_its_end_is_given_one(wide: SessionStore, real_redis: Redis) -> None:
-    await create_session(wide)
+async def test_adding_an_id_again_keeps_its_score(long_lived: SessionStore, real_redis: Redis) -> None:
+    session = await create_session(long_lived)
+    before = [await real_redis.zscore(owner_index, session.id) for owner_index in OWNER_INDEXES]
+
+    await long_lived.update_timeout(session.id, TWENTY_DAYS)
+
+    assert [await real_redis.zscore(owner_index, session.id) for owner_index in OWNER_INDEXES] == before
+
+
+async def test_an_index_without_a_ttl_gets_one(long_lived: SessionStore, real_redis: Redis) -> None:
+    await create_session(long_lived)
     await real_redis.persist(KEYS.user(USER))
 
-    await create_session(wide)
+    await create_session(long_lived)
 
     assert await real_redis.pexpiretime(KEYS.user(USER)) > 0

@@ -1,4 +1,4 @@
-"""The session as a value: the ids it goes by, how it is read from its hash, and its words about time."""
+"""Session ids, and sessions as values."""
 
 from typing import get_args
 from uuid import RFC_4122, UUID
@@ -38,18 +38,18 @@ HASH = {
 }
 
 
-def seen_with(remaining_ms: int) -> Session:
-    """A session with a warning threshold of five minutes and that much time left."""
+def session_with(remaining_ms: int) -> Session:
+    """A session with a warning threshold of five minutes, and this remaining time."""
     return session_from(AN_ID, [*HASH.values()], int(HASH[b"expiresAt"]) - remaining_ms)
 
 
 @pytest.mark.parametrize("id_format", get_args(IdFormat))
-def test_an_id_that_is_issued_is_known_as_issued(id_format: IdFormat) -> None:
+def test_a_new_id_is_recognized(id_format: IdFormat) -> None:
     assert is_issued_id(new_session_id(id_format))
 
 
 @pytest.mark.parametrize(("id_format", "bits"), [("hex128", 128), ("hex256", 256)])
-def test_ids_of_digits_have_all_their_bits_from_the_systems_generator(
+def test_hex_ids_consist_of_random_bits_of_the_system(
     monkeypatch: pytest.MonkeyPatch, id_format: IdFormat, bits: int
 ) -> None:
     monkeypatch.setattr("os.urandom", lambda number: bytes(range(number)))
@@ -57,15 +57,15 @@ def test_ids_of_digits_have_all_their_bits_from_the_systems_generator(
     assert new_session_id(id_format) == bytes(range(bits // 8)).hex()
 
 
-def test_ids_are_random_uuids_of_every_variant() -> None:
+def test_uuids_are_random_and_have_every_variant_digit() -> None:
     ids = [UUID(new_session_id()) for _ in range(1000)]
 
-    assert {(one.version, one.variant) for one in ids} == {(4, RFC_4122)}
-    assert {str(one)[19] for one in ids} == set("89ab")
+    assert {(id_.version, id_.variant) for id_ in ids} == {(4, RFC_4122)}
+    assert {str(id_)[19] for id_ in ids} == set("89ab")
 
 
 @pytest.mark.parametrize("id_format", get_args(IdFormat))
-def test_ids_are_issued_once(id_format: IdFormat) -> None:
+def test_ids_are_unique(id_format: IdFormat) -> None:
     assert new_session_id(id_format) != new_session_id(id_format)
 
 
@@ -79,7 +79,7 @@ def test_ids_are_issued_once(id_format: IdFormat) -> None:
         "f" * 64,
     ],
 )
-def test_random_uuids_and_digits_in_lower_case_may_have_been_issued(candidate: str) -> None:
+def test_random_uuids_and_lower_case_hex_digits_are_recognized(candidate: str) -> None:
     assert is_issued_id(candidate)
 
 
@@ -117,11 +117,11 @@ def test_random_uuids_and_digits_in_lower_case_may_have_been_issued(candidate: s
         "health",
     ],
 )
-def test_nothing_else_was_issued(candidate: str) -> None:
+def test_other_texts_are_not_recognized(candidate: str) -> None:
     assert not is_issued_id(candidate)
 
 
-def test_a_session_is_read_from_its_hash() -> None:
+def test_a_session_is_built_from_its_hash() -> None:
     session = session_from(AN_ID, [*HASH.values()], 1705314700000)
 
     assert session.id == AN_ID
@@ -136,11 +136,11 @@ def test_a_session_is_read_from_its_hash() -> None:
     assert session.read_at_ms == 1705314700000
 
 
-def test_one_that_does_not_renew_itself_is_read_as_such() -> None:
+def test_auto_renew_false_is_read() -> None:
     assert session_from(AN_ID, [*(HASH | {b"autoRenew": b"false"}).values()], 1705314700000).timeout.auto_renew is False
 
 
-def test_the_values_stand_in_the_order_in_which_scripts_and_readings_give_them() -> None:
+def test_session_fields_are_in_the_order_of_the_prelude() -> None:
     assert tuple(to_camel(name).encode() for name in SessionFields._fields) == FIELDS
 
 
@@ -152,26 +152,26 @@ def test_fractions_of_minutes_are_floats() -> None:
     assert repr(minutes_from(b"0.5")) == "0.5"
 
 
-def test_the_time_remaining_is_what_lies_between_the_reading_and_the_end() -> None:
-    assert seen_with(1234).time_remaining_ms == 1234
+def test_the_remaining_time_is_from_the_read_to_the_expiry() -> None:
+    assert session_with(1234).time_remaining_ms == 1234
 
 
 @pytest.mark.parametrize("remaining_ms", [5 * MINUTE_MS, 5 * MINUTE_MS - 1, 1])
-def test_within_the_warning_threshold_it_is_near_its_expiration(remaining_ms: int) -> None:
-    assert seen_with(remaining_ms).is_near_expiration is True
+def test_a_session_within_its_warning_threshold_is_near_expiration(remaining_ms: int) -> None:
+    assert session_with(remaining_ms).is_near_expiration is True
 
 
 @pytest.mark.parametrize("remaining_ms", [5 * MINUTE_MS + 1, 30 * MINUTE_MS])
-def test_before_the_warning_threshold_it_is_not_near_its_expiration(remaining_ms: int) -> None:
-    assert seen_with(remaining_ms).is_near_expiration is False
+def test_a_session_before_its_warning_threshold_is_not_near_expiration(remaining_ms: int) -> None:
+    assert session_with(remaining_ms).is_near_expiration is False
 
 
 @pytest.mark.parametrize("remaining_ms", [0, -1, -30 * MINUTE_MS])
-def test_at_and_after_its_end_it_is_not_near_its_expiration(remaining_ms: int) -> None:
-    assert seen_with(remaining_ms).is_near_expiration is False
+def test_an_expired_session_is_not_near_expiration(remaining_ms: int) -> None:
+    assert session_with(remaining_ms).is_near_expiration is False
 
 
-def test_a_fraction_of_a_minute_is_a_warning_threshold_too() -> None:
+def test_a_warning_threshold_may_be_a_fraction_of_a_minute() -> None:
     half_a_minute = HASH | {b"warningThresholdMinutes": b"0.5"}
 
     assert session_from(AN_ID, [*half_a_minute.values()], 1705316460000 - 30_000).is_near_expiration is True
@@ -179,7 +179,7 @@ def test_a_fraction_of_a_minute_is_a_warning_threshold_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instant_ms", "written"),
+    ("timestamp_ms", "text"),
     [
         (1705314600000, "2024-01-15T10:30:00.000Z"),
         (1705314600007, "2024-01-15T10:30:00.007Z"),
@@ -189,5 +189,5 @@ def test_a_fraction_of_a_minute_is_a_warning_threshold_too() -> None:
         (253402300799999, "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_instants_are_written_in_utc_with_milliseconds(instant_ms: int, written: str) -> None:
-    assert iso(instant_ms) == written
+def test_timestamps_are_in_utc_with_milliseconds(timestamp_ms: int, text: str) -> None:
+    assert iso(timestamp_ms) == text

@@ -1,4 +1,4 @@
-"""Changing the metadata of a live session: a patch is merged over what is there, whoever else is at it."""
+"""Patching the metadata of a live session, also while others change the session."""
 
 import asyncio
 
@@ -22,21 +22,23 @@ from tests.sessions.evidence import KEYS, commands_seen, contents, ends_of, fiel
 MINUTE_MS = 60_000
 
 
-async def test_a_patch_is_merged_over_the_metadata(store: SessionStore, session: Session) -> None:
+async def test_a_patch_is_merged_into_the_metadata(store: SessionStore, session: Session) -> None:
     replies_or_none = await store.update_metadata(session.id, {"topic": {"name": "weather"}})
 
     assert replies_or_none.metadata == b'{"channel":"web","topic":{"name":"weather"}}'
     assert (await store.get(session.id)).metadata == replies_or_none.metadata
 
 
-async def test_patches_add_up(store: SessionStore, session: Session) -> None:
+async def test_successive_patches_accumulate(store: SessionStore, session: Session) -> None:
     await store.update_metadata(session.id, {"topic": {"name": "weather", "place": "Lima"}})
     await store.update_metadata(session.id, {"channel": None, "topic": {"place": None}})
 
     assert (await store.get(session.id)).metadata == b'{"topic":{"name":"weather"}}'
 
 
-async def test_all_else_stays_as_it_was(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_patch_changes_only_metadata_and_revision(
+    store: SessionStore, session: Session, real_redis: Redis
+) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
     before = await fields_of(real_redis, session)
 
@@ -46,7 +48,7 @@ async def test_all_else_stays_as_it_was(store: SessionStore, session: Session, r
     assert await fields_of(real_redis, session) == before | changed
 
 
-async def test_it_moves_no_end(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_patch_does_not_move_the_expiry(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
     ends, tombstone = await ends_of(real_redis, session), await tombstone_of(real_redis, session)
     scores = await scores_of(real_redis, session)
@@ -58,18 +60,20 @@ async def test_it_moves_no_end(store: SessionStore, session: Session, real_redis
     assert await scores_of(real_redis, session) == scores
 
 
-async def test_it_is_told_as_a_change_of_metadata(
+async def test_a_patch_is_reported_as_a_change_of_metadata(
     store: SessionStore, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[str, str]] = []
-    monkeypatch.setattr(SessionEvents, "changed", lambda _, session_id, what: told.append((session_id, what)))
+    reported: list[tuple[str, str]] = []
+    monkeypatch.setattr(SessionEvents, "changed", lambda _, session_id, what: reported.append((session_id, what)))
 
     await store.update_metadata(session.id, {"channel": "phone"})
 
-    assert told == [(session.id, "metadata")]
+    assert reported == [(session.id, "metadata")]
 
 
-async def test_what_cannot_be_stored_changes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_metadata_that_would_be_too_large_is_not_stored(
+    store: SessionStore, session: Session, real_redis: Redis
+) -> None:
     before = await contents(real_redis)
 
     with pytest.raises(InvalidRequest):
@@ -78,7 +82,7 @@ async def test_what_cannot_be_stored_changes_nothing(store: SessionStore, sessio
     assert await contents(real_redis) == before
 
 
-async def test_redis_is_asked_twice(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_patch_takes_a_read_and_a_script(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.update_metadata(session.id, {"channel": "phone"})
     before = await commands_seen(real_redis)
 
@@ -89,7 +93,7 @@ async def test_redis_is_asked_twice(store: SessionStore, session: Session, real_
     assert after["hmget"] - before["hmget"] == 2
 
 
-async def test_twenty_patches_of_different_members_at_once_all_land(
+async def test_twenty_concurrent_patches_of_different_members_are_all_applied(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await asyncio.gather(*(store.update_metadata(session.id, {f"m{number:02}": number}) for number in range(20)))
@@ -101,7 +105,7 @@ async def test_twenty_patches_of_different_members_at_once_all_land(
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-async def test_two_hundred_patches_at_once_all_land(
+async def test_two_hundred_concurrent_patches_are_all_applied(
     redis_client: RedisClient, settings: Settings, session: Session, replicas: int
 ) -> None:
     stores = [store_on(redis_client, settings) for _ in range(replicas)] * (200 // replicas)
@@ -113,30 +117,30 @@ async def test_two_hundred_patches_at_once_all_land(
     assert metadata == {"channel": "web"} | {f"m{number}": number for number in range(200)}
 
 
-async def test_one_that_does_not_get_its_turn_in_time_gives_up_and_changes_nothing(
+async def test_a_patch_that_waits_too_long_for_others_fails_and_changes_nothing(
     redis_client: RedisClient, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hasty = store_on(redis_client, Settings(session_store_timeout_seconds=0.05))
-    change, under_way, may_go_on = redis_client.execute, asyncio.Event(), asyncio.Event()
+    impatient = store_on(redis_client, Settings(session_store_timeout_seconds=0.05))
+    execute, is_running, may_continue = redis_client.execute, asyncio.Event(), asyncio.Event()
 
-    async def change_slowly(*commands: Command) -> list[Reply]:
-        under_way.set()
-        await may_go_on.wait()
-        return await change(*commands)
+    async def execute_slowly(*commands: Command) -> list[Reply]:
+        is_running.set()
+        await may_continue.wait()
+        return await execute(*commands)
 
-    monkeypatch.setattr(redis_client, "execute", change_slowly)
-    first = asyncio.create_task(hasty.update_metadata(session.id, {"channel": "phone"}))
-    await under_way.wait()
+    monkeypatch.setattr(redis_client, "execute", execute_slowly)
+    first = asyncio.create_task(impatient.update_metadata(session.id, {"channel": "phone"}))
+    await is_running.wait()
 
     with pytest.raises(Contention):
-        await hasty.update_metadata(session.id, {"channel": "pigeon"})
+        await impatient.update_metadata(session.id, {"channel": "email"})
 
-    may_go_on.set()
+    may_continue.set()
     assert (await first).metadata == b'{"channel":"phone"}'
     assert (await fields_of(real_redis, session))["metadata"] == '{"channel":"phone"}'
 
 
-async def test_a_patch_among_renewals_and_changes_of_timeout_loses_none_of_them(
+async def test_a_patch_among_renewals_and_timeout_changes_keeps_all_of_them(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     patches = [store.update_metadata(session.id, {f"m{number}": number}) for number in range(5)]
@@ -150,38 +154,40 @@ async def test_a_patch_among_renewals_and_changes_of_timeout_loses_none_of_them(
     assert fields["metadata"].count(":") == 6
 
 
-async def test_a_patch_does_not_bring_back_what_is_deleted_beside_it(store: SessionStore, session: Session) -> None:
+async def test_a_patch_does_not_revive_a_session_that_is_deleted_concurrently(
+    store: SessionStore, session: Session
+) -> None:
     patches = [attempt(store.update_metadata, session.id, {"member": number}) for number in range(20)]
 
-    answers = await asyncio.gather(*patches[:10], attempt(store.delete, session.id), *patches[10:])
+    outcomes = await asyncio.gather(*patches[:10], attempt(store.delete, session.id), *patches[10:])
 
-    assert set(answers) <= {"live", "missing", "deleted"}
+    assert set(outcomes) <= {"live", "missing", "deleted"}
     assert await attempt(store.get, session.id) == "missing"
 
 
-async def test_a_patch_over_an_older_revision_is_not_written(
+async def test_a_patch_of_an_older_revision_is_not_written(
     store: SessionStore, session: Session, redis_client: RedisClient, real_redis: Redis
 ) -> None:
     await store.update_metadata(session.id, {"channel": "phone"})
     before = await contents(real_redis)
     command = UPDATE_METADATA.command(KEYS.of(session.id), revision=session.stored.revision, metadata="{}")
 
-    (answer,) = await redis_client.execute(command)
+    (reply,) = await redis_client.execute(command)
 
-    assert (answer[0], answer[2][-2:]) == (b"changed", [b"2", b'{"channel":"phone"}'])
+    assert (reply[0], reply[2][-2:]) == (b"changed", [b"2", b'{"channel":"phone"}'])
     assert await contents(real_redis) == before
 
 
-async def test_one_that_others_always_come_before_gives_up(
+async def test_a_patch_fails_if_others_always_change_the_session_first(
     store: SessionStore, session: Session, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = redis_client.execute
+    execute = redis_client.execute
 
-    async def change_after_another(*commands: Command) -> list[Reply]:
+    async def execute_after_another(*commands: Command) -> list[Reply]:
         await real_redis.hincrby(KEYS.session(session.id), "revision", 1)
-        return await change(*commands)
+        return await execute(*commands)
 
-    monkeypatch.setattr(redis_client, "execute", change_after_another)
+    monkeypatch.setattr(redis_client, "execute", execute_after_another)
 
     with pytest.raises(Contention):
         await store.update_metadata(session.id, {"channel": "phone"})

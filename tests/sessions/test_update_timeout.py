@@ -1,4 +1,4 @@
-"""Changing the timeout configuration of a live session: members merge over its own, its end is counted anew."""
+"""Changing the timeouts of a live session merges them and recomputes the expiry from the last renewal."""
 
 import asyncio
 from collections import Counter
@@ -21,13 +21,13 @@ RETENTION_MS = 1440 * MINUTE_MS
 
 
 @pytest.fixture
-async def particular(store: SessionStore) -> Session:
-    """A session of which every member of the configuration differs from the defaults."""
+async def customized(store: SessionStore) -> Session:
+    """A session whose timeouts all differ from the defaults."""
     return await create_session(store, config=TimeoutConfig(60, False, 120, 10)._asdict())
 
 
 @pytest.mark.parametrize(
-    ("changes", "configured"),
+    ("changes", "expected"),
     [
         ({"timeout_minutes": 90}, TimeoutConfig(90, False, 120, 10)),
         ({"auto_renew": True}, TimeoutConfig(60, True, 120, 10)),
@@ -37,87 +37,89 @@ async def particular(store: SessionStore) -> Session:
         ({}, TimeoutConfig(60, False, 120, 10)),
     ],
 )
-async def test_members_merge_over_the_configuration_of_the_session(
-    store: SessionStore, particular: Session, changes: dict[str, float | bool], configured: TimeoutConfig
+async def test_changes_merge_into_the_timeouts_of_the_session(
+    store: SessionStore, customized: Session, changes: dict[str, float | bool], expected: TimeoutConfig
 ) -> None:
-    replies_or_none = await store.update_timeout(particular.id, changes)
+    updated = await store.update_timeout(customized.id, changes)
 
-    assert replies_or_none.timeout == configured
-    assert (await store.get(particular.id)).timeout == configured
-
-
-async def test_changes_add_up(store: SessionStore, particular: Session) -> None:
-    await store.update_timeout(particular.id, {"timeout_minutes": 90})
-    await store.update_timeout(particular.id, {"auto_renew": True})
-
-    assert (await store.get(particular.id)).timeout == TimeoutConfig(90, True, 120, 10)
+    assert updated.timeout == expected
+    assert (await store.get(customized.id)).timeout == expected
 
 
-async def test_the_end_is_counted_from_the_creation_where_there_was_no_renewal(
+async def test_successive_changes_accumulate(store: SessionStore, customized: Session) -> None:
+    await store.update_timeout(customized.id, {"timeout_minutes": 90})
+    await store.update_timeout(customized.id, {"auto_renew": True})
+
+    assert (await store.get(customized.id)).timeout == TimeoutConfig(90, True, 120, 10)
+
+
+async def test_without_a_renewal_the_expiry_is_computed_from_the_creation(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
 
-    configured = await store.update_timeout(session.id, {"timeout_minutes": 60})
+    expected = await store.update_timeout(session.id, {"timeout_minutes": 60})
 
-    assert configured.expires_at_ms == configured.created_at_ms + 60 * MINUTE_MS
+    assert expected.expires_at_ms == expected.created_at_ms + 60 * MINUTE_MS
 
 
-async def test_the_end_is_counted_from_the_last_renewal(
+async def test_the_expiry_is_computed_from_the_last_renewal(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
     renewed = await store.renew(session.id)
 
-    configured = await store.update_timeout(session.id, {"timeout_minutes": 60})
+    expected = await store.update_timeout(session.id, {"timeout_minutes": 60})
 
-    assert configured.expires_at_ms == renewed.read_at_ms + 60 * MINUTE_MS
+    assert expected.expires_at_ms == renewed.read_at_ms + 60 * MINUTE_MS
 
 
-async def test_the_end_is_not_counted_from_an_activity_that_renewed_nothing(
-    store: SessionStore, particular: Session, real_redis: Redis
+async def test_the_expiry_is_not_computed_from_an_activity_without_renewal(
+    store: SessionStore, customized: Session, real_redis: Redis
 ) -> None:
-    await age(real_redis, particular.id, 10 * MINUTE_MS)
-    await store.heartbeat(particular.id)
+    await age(real_redis, customized.id, 10 * MINUTE_MS)
+    await store.heartbeat(customized.id)
 
-    configured = await store.update_timeout(particular.id, {"timeout_minutes": 90})
+    expected = await store.update_timeout(customized.id, {"timeout_minutes": 90})
 
-    assert configured.expires_at_ms == configured.created_at_ms + 90 * MINUTE_MS
+    assert expected.expires_at_ms == expected.created_at_ms + 90 * MINUTE_MS
 
 
-async def test_it_is_no_activity_and_no_renewal(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_change_is_not_an_activity_or_a_renewal(
+    store: SessionStore, session: Session, real_redis: Redis
+) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
 
-    configured = await store.update_timeout(session.id, {"timeout_minutes": 60})
+    expected = await store.update_timeout(session.id, {"timeout_minutes": 60})
 
-    assert configured.last_activity_ms == session.last_activity_ms - 10 * MINUTE_MS
-    assert configured.renewal_count == 0
+    assert expected.last_activity_ms == session.last_activity_ms - 10 * MINUTE_MS
+    assert expected.renewal_count == 0
 
 
-async def test_it_is_a_revision(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_change_increments_the_revision(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.update_timeout(session.id, {"timeout_minutes": 60})
     await store.update_timeout(session.id, {"timeout_minutes": 90})
 
     assert (await fields_of(real_redis, session))["revision"] == "3"
 
 
-async def test_it_moves_the_end_in_hash_tombstone_and_indexes(
+async def test_a_change_moves_the_expiry_of_hash_tombstone_and_indexes(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
-    configured = await store.update_timeout(session.id, {"timeout_minutes": 60, "warning_threshold_minutes": 15})
+    expected = await store.update_timeout(session.id, {"timeout_minutes": 60, "warning_threshold_minutes": 15})
 
-    ends_at_ms = session.created_at_ms + 60 * MINUTE_MS
-    assert configured.expires_at_ms == ends_at_ms
-    assert await ends_of(real_redis, session) == {"session": ends_at_ms, "tombstone": ends_at_ms + RETENTION_MS}
-    assert (await tombstone_of(real_redis, session))["expiresAt"] == str(ends_at_ms)
+    expires_at_ms = session.created_at_ms + 60 * MINUTE_MS
+    assert expected.expires_at_ms == expires_at_ms
+    assert await ends_of(real_redis, session) == {"session": expires_at_ms, "tombstone": expires_at_ms + RETENTION_MS}
+    assert (await tombstone_of(real_redis, session))["expiresAt"] == str(expires_at_ms)
     assert await scores_of(real_redis, session) == {
-        "expiry": ends_at_ms,
-        "warning": ends_at_ms - 15 * MINUTE_MS,
+        "expiry": expires_at_ms,
+        "warning": expires_at_ms - 15 * MINUTE_MS,
         "created": session.created_at_ms,
     }
 
 
-async def test_a_shorter_timeout_brings_the_end_nearer(
+async def test_a_shorter_timeout_moves_the_expiry_closer(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await store.update_timeout(session.id, {"timeout_minutes": 10})
@@ -125,16 +127,16 @@ async def test_a_shorter_timeout_brings_the_end_nearer(
     assert (await ends_of(real_redis, session))["session"] == session.created_at_ms + 10 * MINUTE_MS
 
 
-async def test_a_shorter_maximum_duration_becomes_the_reason_to_end(
+async def test_a_shorter_maximum_duration_becomes_the_reason(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
-    configured = await store.update_timeout(session.id, {"max_duration_minutes": 20})
+    expected = await store.update_timeout(session.id, {"max_duration_minutes": 20})
 
-    assert configured.expires_at_ms == session.created_at_ms + 20 * MINUTE_MS
+    assert expected.expires_at_ms == session.created_at_ms + 20 * MINUTE_MS
     assert (await tombstone_of(real_redis, session))["reason"] == "max_duration"
 
 
-async def test_a_longer_maximum_duration_is_no_reason_to_end_any_more(store: SessionStore, real_redis: Redis) -> None:
+async def test_a_longer_maximum_duration_is_no_longer_the_reason(store: SessionStore, real_redis: Redis) -> None:
     session = await create_session(store, config=TimeoutConfig(60, True, 60, 5)._asdict())
 
     await store.update_timeout(session.id, {"max_duration_minutes": 120})
@@ -142,31 +144,31 @@ async def test_a_longer_maximum_duration_is_no_reason_to_end_any_more(store: Ses
     assert (await tombstone_of(real_redis, session))["reason"] == "inactivity"
 
 
-async def test_the_warning_threshold_moves_the_warning_only(
+async def test_a_warning_threshold_moves_only_the_warning(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
-    configured = await store.update_timeout(session.id, {"warning_threshold_minutes": 30})
+    expected = await store.update_timeout(session.id, {"warning_threshold_minutes": 30})
 
-    assert configured.expires_at_ms == session.expires_at_ms
-    assert configured.is_near_expiration
+    assert expected.expires_at_ms == session.expires_at_ms
+    assert expected.is_near_expiration
     assert (await scores_of(real_redis, session))["warning"] == session.created_at_ms
 
 
-async def test_a_change_that_would_have_ended_it_is_refused(
+async def test_a_change_that_would_have_expired_the_session_is_rejected(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
 
-    with pytest.raises(InvalidTimeoutConfig) as refusal:
+    with pytest.raises(InvalidTimeoutConfig) as caught:
         await store.update_timeout(session.id, {"timeout_minutes": 15})
 
-    assert refusal.value.facts == {
+    assert caught.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms - 20 * MINUTE_MS + 15 * MINUTE_MS),
     }
 
 
-async def test_a_change_that_would_end_it_at_this_moment_is_refused(
+async def test_a_change_that_would_expire_the_session_now_is_rejected(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
@@ -174,7 +176,7 @@ async def test_a_change_that_would_end_it_at_this_moment_is_refused(
     assert await attempt(store.update_timeout, session.id, {"timeout_minutes": 20}) == "in_the_past"
 
 
-async def test_a_maximum_duration_in_the_past_is_refused(
+async def test_a_maximum_duration_in_the_past_is_rejected(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
@@ -182,17 +184,17 @@ async def test_a_maximum_duration_in_the_past_is_refused(
     assert await attempt(store.update_timeout, session.id, {"max_duration_minutes": 15}) == "in_the_past"
 
 
-async def test_a_refused_change_changes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_rejected_change_changes_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
     before = await contents(real_redis)
 
-    answer = await attempt(store.update_timeout, session.id, {"timeout_minutes": 15, "auto_renew": False})
+    outcome = await attempt(store.update_timeout, session.id, {"timeout_minutes": 15, "auto_renew": False})
 
-    assert answer == "in_the_past"
+    assert outcome == "in_the_past"
     assert await contents(real_redis) == before
 
 
-async def test_twenty_changes_at_once_are_twenty_revisions(
+async def test_twenty_concurrent_changes_make_twenty_revisions(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     minutes = range(31, 51)
@@ -202,7 +204,7 @@ async def test_twenty_changes_at_once_are_twenty_revisions(
     assert (await fields_of(real_redis, session))["revision"] == "21"
 
 
-async def test_changes_of_different_members_at_once_are_all_kept(store: SessionStore, session: Session) -> None:
+async def test_concurrent_changes_of_different_members_are_all_kept(store: SessionStore, session: Session) -> None:
     await asyncio.gather(
         store.update_timeout(session.id, {"timeout_minutes": 60}),
         store.update_timeout(session.id, {"auto_renew": False}),
@@ -213,7 +215,7 @@ async def test_changes_of_different_members_at_once_are_all_kept(store: SessionS
     assert (await store.get(session.id)).timeout == TimeoutConfig(60, False, 600, 10)
 
 
-async def test_a_change_among_renewals_loses_none_of_them(
+async def test_a_change_among_renewals_keeps_all_renewals(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     renewals = [store.renew(session.id) for _ in range(10)]
@@ -226,14 +228,14 @@ async def test_a_change_among_renewals_loses_none_of_them(
     assert int(fields["expiresAt"]) == int(fields["renewedAt"]) + 60 * MINUTE_MS
 
 
-async def test_of_twenty_changes_past_the_end_none_is_made(
+async def test_none_of_twenty_changes_that_would_expire_the_session_succeeds(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 20 * MINUTE_MS)
 
-    answers = await asyncio.gather(
+    outcomes = await asyncio.gather(
         *(attempt(store.update_timeout, session.id, {"timeout_minutes": 15}) for _ in range(20))
     )
 
-    assert Counter(answers) == {"in_the_past": 20}
+    assert Counter(outcomes) == {"in_the_past": 20}
     assert (await fields_of(real_redis, session))["revision"] == "1"

@@ -1,4 +1,4 @@
-"""What every verb answers of a session that is not alive: 410 for one that ended, 404 for what is not known."""
+"""Every verb on a session that is not live: expired until the retention ends, then missing."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,27 +17,27 @@ from tests.sessions.evidence import KEYS, commands_seen, contents
 
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
-NEVER_USED = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
+UNKNOWN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 
 Verb = Callable[[SessionStore, str], Awaitable[Session | None]]
 
 VERBS: dict[str, Verb] = {
     "get": SessionStore.get,
-    "touch": SessionStore.heartbeat,
+    "heartbeat": SessionStore.heartbeat,
     "renew": SessionStore.renew,
-    "configure": lambda store, session_id: store.update_timeout(session_id, {"timeout_minutes": 60}),
-    "annotate": lambda store, session_id: store.update_metadata(session_id, {"channel": "phone"}),
+    "update_timeout": lambda store, session_id: store.update_timeout(session_id, {"timeout_minutes": 60}),
+    "update_metadata": lambda store, session_id: store.update_metadata(session_id, {"channel": "phone"}),
     "delete": SessionStore.delete,
 }
 
 pytestmark = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
 
 
-async def test_a_live_session_is_refused_nothing(store: SessionStore, session: Session, verb: Verb) -> None:
+async def test_a_verb_succeeds_on_a_live_session(store: SessionStore, session: Session, verb: Verb) -> None:
     assert await attempt(verb, store, session.id) in {"live", "deleted"}
 
 
-async def test_one_in_its_last_minute_is_refused_nothing(
+async def test_a_verb_succeeds_in_the_last_minute_of_a_session(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await store.update_timeout(session.id, {"timeout_minutes": 60})
@@ -46,48 +46,48 @@ async def test_one_in_its_last_minute_is_refused_nothing(
     assert await attempt(verb, store, session.id) in {"live", "deleted"}
 
 
-async def test_one_that_ended_for_want_of_activity_is_expired(
+async def test_a_session_without_activity_expires_for_inactivity(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
 
-    with pytest.raises(SessionExpired) as refusal:
+    with pytest.raises(SessionExpired) as caught:
         await verb(store, session.id)
 
-    assert refusal.value.facts == {
+    assert caught.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms),
         "reason": "inactivity",
     }
 
 
-async def test_one_that_ended_at_its_maximum_duration_is_expired(
+async def test_a_session_at_its_maximum_duration_expires_for_max_duration(
     store: SessionStore, real_redis: Redis, verb: Verb
 ) -> None:
     session = await create_session(store, config=TimeoutConfig(60, True, 45, 5)._asdict())
     await age(real_redis, session.id, 45 * MINUTE_MS)
 
-    with pytest.raises(SessionExpired) as refusal:
+    with pytest.raises(SessionExpired) as caught:
         await verb(store, session.id)
 
-    assert refusal.value.facts == {
+    assert caught.value.facts == {
         "sessionId": session.id,
         "expiresAt": iso(session.created_at_ms),
         "reason": "max_duration",
     }
 
 
-async def test_an_expired_session_is_expired_every_time_it_is_asked_for(
+async def test_an_expired_session_is_reported_every_time(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
 
-    answers = [await attempt(verb, store, session.id), await attempt(verb, store, session.id)]
+    outcomes = [await attempt(verb, store, session.id), await attempt(verb, store, session.id)]
 
-    assert answers == ["expired", "expired"]
+    assert outcomes == ["expired", "expired"]
 
 
-async def test_asking_for_an_expired_session_changes_nothing(
+async def test_a_verb_on_an_expired_session_changes_nothing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
@@ -98,7 +98,7 @@ async def test_asking_for_an_expired_session_changes_nothing(
     assert await contents(real_redis) == before
 
 
-async def test_it_is_expired_until_the_retention_ends(
+async def test_a_session_is_expired_until_its_retention_ends(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS + RETENTION_MS - MINUTE_MS)
@@ -106,7 +106,7 @@ async def test_it_is_expired_until_the_retention_ends(
     assert await attempt(verb, store, session.id) == "expired"
 
 
-async def test_it_is_unknown_when_the_retention_has_ended(
+async def test_a_session_is_missing_after_its_retention(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS + RETENTION_MS)
@@ -114,7 +114,7 @@ async def test_it_is_unknown_when_the_retention_has_ended(
     assert await attempt(verb, store, session.id) == "missing"
 
 
-async def test_one_whose_hash_outlives_its_end_is_expired(
+async def test_a_hash_with_a_longer_ttl_is_expired(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await real_redis.expire(KEYS.session(session.id), 60 * 60)
@@ -124,7 +124,7 @@ async def test_one_whose_hash_outlives_its_end_is_expired(
     assert await attempt(verb, store, session.id) == "expired"
 
 
-async def test_one_whose_hash_was_persisted_is_expired(
+async def test_a_persisted_hash_is_expired(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await real_redis.persist(KEYS.session(session.id))
@@ -136,7 +136,7 @@ async def test_one_whose_hash_was_persisted_is_expired(
     await real_redis.delete(KEYS.session(session.id))
 
 
-async def test_one_whose_hash_was_removed_long_before_its_end_is_unknown(
+async def test_a_session_whose_hash_was_deleted_is_missing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await real_redis.delete(KEYS.session(session.id))
@@ -144,7 +144,7 @@ async def test_one_whose_hash_was_removed_long_before_its_end_is_unknown(
     assert await attempt(verb, store, session.id) == "missing"
 
 
-async def test_one_whose_hash_was_removed_ten_seconds_before_its_end_is_unknown(
+async def test_a_session_whose_hash_was_deleted_ten_seconds_early_is_missing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS - 10_000)
@@ -153,7 +153,7 @@ async def test_one_whose_hash_was_removed_ten_seconds_before_its_end_is_unknown(
     assert await attempt(verb, store, session.id) == "missing"
 
 
-async def test_one_whose_hash_is_gone_five_seconds_before_its_end_is_expired(
+async def test_a_session_whose_hash_disappeared_five_seconds_early_is_expired(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS - 5_000)
@@ -162,24 +162,24 @@ async def test_one_whose_hash_is_gone_five_seconds_before_its_end_is_expired(
     assert await attempt(verb, store, session.id) == "expired"
 
 
-async def test_an_id_that_was_never_used_is_unknown(store: SessionStore, verb: Verb) -> None:
-    with pytest.raises(SessionNotFound) as refusal:
-        await verb(store, NEVER_USED)
+async def test_an_unused_id_is_missing(store: SessionStore, verb: Verb) -> None:
+    with pytest.raises(SessionNotFound) as caught:
+        await verb(store, UNKNOWN_ID)
 
-    assert refusal.value.facts == {"sessionId": NEVER_USED}
+    assert caught.value.facts == {"sessionId": UNKNOWN_ID}
 
 
-async def test_asking_for_an_unknown_session_changes_nothing(
+async def test_a_verb_on_an_unknown_session_changes_nothing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     before = await contents(real_redis)
 
-    assert await attempt(verb, store, NEVER_USED) == "missing"
+    assert await attempt(verb, store, UNKNOWN_ID) == "missing"
 
     assert await contents(real_redis) == before
 
 
-async def test_redis_is_not_asked_for_an_id_that_was_never_issued(
+async def test_an_id_that_the_service_never_issues_is_not_looked_up_in_redis(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     before = await commands_seen(real_redis)
@@ -189,7 +189,7 @@ async def test_redis_is_not_asked_for_an_id_that_was_never_issued(
     assert await commands_seen(real_redis) == before
 
 
-async def test_every_verb_works_after_redis_forgot_the_scripts(
+async def test_a_verb_works_after_a_script_flush(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await real_redis.script_flush()
