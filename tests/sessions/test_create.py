@@ -194,7 +194,7 @@ async def test_no_session_is_live_without_entries_in_its_owner_indexes(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = recorded_ids(monkeypatch)
-    await redis_client.broadcast(("PING",))  # a connection makes its server know the scripts
+    await redis_client.broadcast(("PING",))  # connecting loads the scripts
     await real_redis.script_flush()
     await real_redis.script_load(CREATE.text)
 

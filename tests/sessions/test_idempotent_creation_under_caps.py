@@ -1,4 +1,4 @@
-"""Creating a session with a key where there are caps: who comes again takes no place, and costs nobody theirs."""
+"""Creating sessions with an Idempotency-Key under caps: a repeated request takes no place."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, policies_on, store_on
 from tests.interruption import Interrupted
 from tests.sessions.evidence import KEYS
-from tests.sessions.test_idempotent_creation import KEY, WISH, Happening, listed, living
+from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
 
 OTHER_KEY = IdempotencyKey("web", "another")
 
@@ -33,110 +33,108 @@ def settings() -> Settings:
 
 
 @pytest.mark.parametrize("settings", [DENYING])
-async def test_who_comes_again_is_told_of_the_session_at_its_cap(store: SessionStore) -> None:
-    first = await store.create(WISH, KEY)
+async def test_a_repeated_request_returns_the_session_at_its_cap(store: SessionStore) -> None:
+    first = await store.create(REQUEST, KEY)
 
-    assert (await store.create(WISH, KEY)).session.id == first.session.id
+    assert (await store.create(REQUEST, KEY)).session.id == first.session.id
 
 
-async def test_who_comes_again_ends_none(store: SessionStore, real_redis: Redis) -> None:
-    first = await store.create(WISH, KEY)
-    other = await create_session(store, *WISH)
+async def test_a_repeated_request_evicts_no_session(store: SessionStore, real_redis: Redis) -> None:
+    first = await store.create(REQUEST, KEY)
+    other = await create_session(store, *REQUEST)
 
-    await store.create(WISH, KEY)
+    await store.create(REQUEST, KEY)
 
-    assert set(await living(real_redis)) == {first.session.id, other.id}
+    assert set(await live_ids(real_redis)) == {first.session.id, other.id}
 
 
 @each_policy
-async def test_thirty_at_once_over_three_replicas_take_one_place(
+async def test_thirty_concurrent_requests_on_three_replicas_take_one_place(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
     stores = [store_on(redis_client, settings) for _ in range(3)]
 
-    answers = await asyncio.gather(*(stores[number % 3].create(WISH, KEY) for number in range(30)))
+    results = await asyncio.gather(*(stores[number % 3].create(REQUEST, KEY) for number in range(30)))
 
-    (session_id,) = {created.session.id for created in answers}
-    assert Counter(created.is_replay for created in answers) == {False: 1, True: 29}
-    assert await living(real_redis) == [session_id]
-    assert await listed(real_redis) == {"user": [session_id], "agent": [session_id]}
+    (session_id,) = {created.session.id for created in results}
+    assert Counter(created.is_replay for created in results) == {False: 1, True: 29}
+    assert await live_ids(real_redis) == [session_id]
+    assert await indexed_ids(real_redis) == {"user": [session_id], "agent": [session_id]}
 
 
 @pytest.mark.parametrize("settings", [DENYING])
-async def test_another_key_is_denied(store: SessionStore) -> None:
-    await store.create(WISH, KEY)
+async def test_another_key_is_denied_at_the_cap(store: SessionStore) -> None:
+    await store.create(REQUEST, KEY)
 
     with pytest.raises(SessionLimitReached):
-        await store.create(WISH, OTHER_KEY)
+        await store.create(REQUEST, OTHER_KEY)
 
 
-async def test_of_those_at_once_in_a_replica_one_costs_another_its_place(
-    store: SessionStore, real_redis: Redis
-) -> None:
-    idle, active = [await create_session(store, *WISH), await create_session(store, *WISH)]
+async def test_concurrent_requests_in_a_replica_evict_one_session(store: SessionStore, real_redis: Redis) -> None:
+    idle, active = [await create_session(store, *REQUEST), await create_session(store, *REQUEST)]
     await age_counted(real_redis, idle.id, 1000, KEYS.agent(AGENT), KEYS.user(USER))
 
-    answers = await asyncio.gather(*(store.create(WISH, KEY) for _ in range(20)))
+    results = await asyncio.gather(*(store.create(REQUEST, KEY) for _ in range(20)))
 
-    (session_id,) = {created.session.id for created in answers}
-    assert set(await living(real_redis)) == {active.id, session_id}
+    (session_id,) = {created.session.id for created in results}
+    assert set(await live_ids(real_redis)) == {active.id, session_id}
 
 
-async def test_who_comes_while_the_first_in_its_replica_is_not_done_waits_for_that(
+async def test_a_request_waits_for_the_first_one_in_its_replica(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    eventful = Happening(redis_client)
-    store = store_on(eventful, settings)
-    other = await create_session(store, *WISH)
-    coming: list[asyncio.Task[CreatedSession]] = []
+    interruption = InterruptedCreation(redis_client)
+    store = store_on(interruption, settings)
+    other = await create_session(store, *REQUEST)
+    pending: list[asyncio.Task[CreatedSession]] = []
 
-    async def another_comes() -> None:
-        coming.append(asyncio.create_task(store.create(WISH, KEY)))
-        await asyncio.wait(coming, timeout=0.3)  # time enough to end a session for its place
+    async def create_another() -> None:
+        pending.append(asyncio.create_task(store.create(REQUEST, KEY)))
+        await asyncio.wait(pending, timeout=0.3)  # enough time to evict a session
 
-    eventful.before = another_comes
+    interruption.before = create_another
 
-    first = await store.create(WISH, KEY)
+    first = await store.create(REQUEST, KEY)
 
-    assert (await coming[0]).session.id == first.session.id
-    assert set(await living(real_redis)) == {other.id, first.session.id}
+    assert (await pending[0]).session.id == first.session.id
+    assert set(await live_ids(real_redis)) == {other.id, first.session.id}
 
 
 @each_policy
-async def test_who_finds_no_place_since_another_came_first_is_told_of_that(
+async def test_a_request_that_finds_no_place_returns_the_session_of_the_first_one(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
     other = store_on(redis_client, settings)
     full = settings.model_copy(update={"session_max_per_user": 1})
-    late = store_on(Interrupted(redis_client, "add_within_caps", before=lambda: other.create(WISH, KEY)), full)
+    interrupted = store_on(
+        Interrupted(redis_client, "add_within_caps", before=lambda: other.create(REQUEST, KEY)), full
+    )
 
-    created = await late.create(WISH, KEY)
+    created = await interrupted.create(REQUEST, KEY)
 
     assert created.is_replay is True
-    assert await living(real_redis) == [created.session.id]
-    assert await listed(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
+    assert await live_ids(real_redis) == [created.session.id]
+    assert await indexed_ids(real_redis) == {"user": [created.session.id], "agent": [created.session.id]}
 
 
-async def test_for_an_agent_that_must_be_known_and_is_not_nobody_has_to_leave(
-    redis_client: RedisClient, settings: Settings
-) -> None:
-    session = await create_session(store_on(redis_client, settings), *WISH)
-    strict = settings.model_copy(update={"session_require_known_agent": True, "session_max_per_user": 1})
+async def test_a_creation_for_an_unknown_agent_evicts_no_session(redis_client: RedisClient, settings: Settings) -> None:
+    session = await create_session(store_on(redis_client, settings), *REQUEST)
+    requires_known_agent = settings.model_copy(update={"session_require_known_agent": True, "session_max_per_user": 1})
 
     with pytest.raises(AgentNotFound):
-        await store_on(redis_client, strict).create(WISH, KEY)
+        await store_on(redis_client, requires_known_agent).create(REQUEST, KEY)
 
     assert await attempt(store_on(redis_client, settings).get, session.id) == "live"
 
 
 @pytest.mark.parametrize("settings", [DENYING])
-async def test_begun_anew_it_has_its_place(
+async def test_a_creation_under_an_outdated_policy_keeps_its_place(
     store: SessionStore, redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    await store.delete((await create_session(store, *WISH)).id)  # it remembers that there is no policy
+    await store.delete((await create_session(store, *REQUEST)).id)  # caches that there is no policy
     await policies_on(redis_client, settings).put(AGENT, {"max_duration_minutes": 120})
 
-    created = await store.create(WISH, KEY)
+    created = await store.create(REQUEST, KEY)
 
     assert created.session.timeout.max_duration_minutes == 120
-    assert await living(real_redis) == [created.session.id]
+    assert await live_ids(real_redis) == [created.session.id]

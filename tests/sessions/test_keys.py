@@ -1,4 +1,4 @@
-"""The data model in the docstring of `service/sessions/keys.py`, compared with what the service leaves in Redis."""
+"""The data model in the docstring of service/sessions/keys.py matches the keys that the service writes."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ MINUTE_MS = 60_000
 DIGEST = "ab" * 32
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 
-OF_A_SESSION = {
+SESSION_KEYS = {
     "session:{ab}:<id>",
     "session:{ab}:<id>:tombstone",
     "sessions:{ab}:expiry",
@@ -38,8 +38,8 @@ OF_A_SESSION = {
     "sessions:agent:{<agentId>}",
 }
 
-OF_ENDS = {"sessions:user:{<userId>}:ends", "sessions:agent:{<agentId>}:ends"}
-OF_ACTIVITY = {"sessions:user:{<userId>}:activity", "sessions:agent:{<agentId>}:activity"}
+ENDS_KEYS = {"sessions:user:{<userId>}:ends", "sessions:agent:{<agentId>}:ends"}
+ACTIVITY_KEYS = {"sessions:user:{<userId>}:activity", "sessions:agent:{<agentId>}:activity"}
 DENYING = Settings(session_max_per_user=2, session_max_per_agent=2)
 EVICTING = Settings(session_max_per_user=2, session_max_per_agent=2, session_cap_policy="evict")
 
@@ -47,25 +47,27 @@ Verb = Callable[[SessionStore, str], Awaitable[Session | None]]
 
 
 class Row(NamedTuple):
-    """One row of the table: a kind of key. Only hashes have `fields`."""
+    """A row of the table: a kind of key. Only hashes have `fields`."""
 
     name: str
     type: str
     fields: frozenset[str]
-    dies: bool
+    has_ttl: bool
 
 
 def documented() -> dict[str, Row]:
-    """The rows of the table, by the pattern of their keys."""
+    """The rows of the table, by key."""
     cells = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+?) \| (.+?) \|$", keys.__doc__ or "", re.MULTILINE)
     return {
-        name: Row(name, type_, frozenset(holds.split() if type_ == "hash" else ()), not dies.startswith("permanent"))
-        for name, type_, holds, dies in cells
+        name: Row(
+            name, type_, frozenset(fields.split() if type_ == "hash" else ()), not lifetime.startswith("permanent")
+        )
+        for name, type_, fields, lifetime in cells
     }
 
 
 async def found_in(redis: Redis) -> dict[str, Row]:
-    """What every key in Redis looks like, by the one pattern that its name is of."""
+    """The kinds of keys in Redis, as rows of the table."""
     rows = [await _row_of(redis, key) for key in await keys_in(redis)]
     return {row.name: row for row in rows}
 
@@ -86,7 +88,7 @@ def _name_of(key: str) -> str:
 
 
 def _pattern_of(name: str) -> str:
-    """A name of the table as a regular expression: `ab` is any shard, `<id>` and its like are any UUID."""
+    """Convert a name of the table to a regular expression: `ab` is any shard, `<id>` and similar names are any UUID."""
     pattern = re.escape(name).replace("{ab", "{[0-9a-f]{2}")
     pattern = pattern.replace("<address>", "[0-9a-f.:/]+").replace("<caller>", "(key|token):[^{}]+")
     pattern = pattern.replace("<digest>", "[0-9a-f]{64}")
@@ -97,22 +99,22 @@ def rows_of(names: set[str]) -> dict[str, Row]:
     return {name: row for name, row in documented().items() if name in names}
 
 
-def test_the_table_has_a_row_for_every_kind_of_key() -> None:
-    assert set(documented()) >= OF_A_SESSION | {
+def test_the_table_has_the_main_kinds_of_keys() -> None:
+    assert set(documented()) >= SESSION_KEYS | {
         "sessions:agent:{<agentId>}:policy",
         "sessions:layout",
         "sessions:secret",
     }
 
 
-async def test_a_creation_leaves_what_the_table_says(session: Session, real_redis: Redis) -> None:
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+async def test_a_creation_writes_the_documented_keys(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS)
 
 
-async def test_one_that_may_be_repeated_leaves_its_record_too(store: SessionStore, real_redis: Redis) -> None:
+async def test_a_creation_with_an_idempotency_key_also_writes_a_record(store: SessionStore, real_redis: Redis) -> None:
     await store.create(NewSession(AGENT, USER, {}, b"{}"), IdempotencyKey("web", "a key"))
 
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION | {"session:{ab}:idempotency:<digest>"})
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS | {"session:{ab}:idempotency:<digest>"})
 
 
 @pytest.mark.parametrize(
@@ -124,79 +126,82 @@ async def test_one_that_may_be_repeated_leaves_its_record_too(store: SessionStor
         lambda store, session_id: store.update_timeout(session_id, {"auto_renew": False}),
         lambda store, session_id: store.update_metadata(session_id, {"channel": "phone"}),
     ],
-    ids=["get", "touch", "renew", "configure", "annotate"],
+    ids=["get", "heartbeat", "renew", "update_timeout", "update_metadata"],
 )
-async def test_a_verb_leaves_what_the_table_says(
+async def test_a_verb_writes_the_documented_keys(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await verb(store, session.id)
 
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION)
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS)
 
 
-async def test_a_policy_leaves_what_the_table_says(
+async def test_a_policy_writes_the_documented_key(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    whole = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
+    policy = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
 
-    await policies_on(redis_client, settings).put(AGENT, whole)
+    await policies_on(redis_client, settings).put(AGENT, policy)
 
     assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
 
 
-@pytest.mark.parametrize(("of", "subject"), [("address", "2001:db8::/64"), ("caller", "key:web")])
-async def test_a_limit_leaves_what_the_table_says(
-    redis_client: RedisClient, real_redis: Redis, of: Literal["address", "caller"], subject: str
+@pytest.mark.parametrize(("subject_kind", "subject"), [("address", "2001:db8::/64"), ("caller", "key:web")])
+async def test_a_rate_limit_writes_the_documented_keys(
+    redis_client: RedisClient, real_redis: Redis, subject_kind: Literal["address", "caller"], subject: str
 ) -> None:
-    buckets, limit = Buckets(redis_client), Limit(of, Rate(2, 60))
+    buckets, limit = Buckets(redis_client), Limit(subject_kind, Rate(2, 60))
 
-    await buckets.take(Keys("").requests(of, subject), limit, None, RateLimitStatus())
-    await buckets.take(Keys("").failed_lookups(of, subject), limit, None, RateLimitStatus())
+    await buckets.take(Keys("").requests(subject_kind, subject), limit, None, RateLimitStatus())
+    await buckets.take(Keys("").failed_lookups(subject_kind, subject), limit, None, RateLimitStatus())
 
-    names = {f"sessions:{of}:{{<{of}>}}:requests", f"sessions:{of}:{{<{of}>}}:guesses"}
+    names = {
+        f"sessions:{subject_kind}:{{<{subject_kind}>}}:requests",
+        f"sessions:{subject_kind}:{{<{subject_kind}>}}:guesses",
+    }
     assert await found_in(real_redis) == rows_of(names)
 
 
-async def test_a_deletion_leaves_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_deletion_removes_all_keys(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.delete(session.id)
 
     assert await found_in(real_redis) == {}
 
 
 @pytest.mark.parametrize("settings", [EVICTING])
-async def test_at_a_cap_that_evicts_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS | OF_ACTIVITY)
+async def test_a_creation_with_evicting_caps_writes_the_documented_keys(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS | ENDS_KEYS | ACTIVITY_KEYS)
 
 
 @pytest.mark.parametrize("settings", [DENYING])
-async def test_at_a_cap_that_denies_there_is_what_the_table_says(session: Session, real_redis: Redis) -> None:
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION | OF_ENDS)
+async def test_a_creation_with_denying_caps_writes_the_documented_keys(session: Session, real_redis: Redis) -> None:
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS | ENDS_KEYS)
 
 
 @pytest.mark.parametrize("settings", [DENYING, EVICTING])
-async def test_at_a_cap_a_deletion_leaves_nothing(store: SessionStore, session: Session, real_redis: Redis) -> None:
+async def test_a_deletion_with_caps_removes_all_keys(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.delete(session.id)
 
     assert await found_in(real_redis) == {}
 
 
 @pytest.mark.parametrize("settings", [EVICTING])
-async def test_what_lies_beside_a_lookup_dies_with_it(session: Session, real_redis: Redis) -> None:
-    of_a_user, of_an_agent = (
+async def test_the_sets_for_caps_expire_with_their_owner_index(session: Session, real_redis: Redis) -> None:
+    user_keys, agent_keys = (
         Keys("").capped_index(owner_index) for owner_index in Keys("").owner_indexes(AGENT, USER)[::-1]
     )
 
-    assert len({await real_redis.pexpiretime(key) for key in of_a_user}) == 1
-    assert len({await real_redis.pexpiretime(key) for key in of_an_agent}) == 1
+    assert len({await real_redis.pexpiretime(key) for key in user_keys}) == 1
+    assert len({await real_redis.pexpiretime(key) for key in agent_keys}) == 1
 
 
-async def test_an_end_leaves_all_but_the_hash(session: Session, real_redis: Redis) -> None:
+async def test_an_expired_session_leaves_all_keys_but_its_hash(session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
 
-    assert await found_in(real_redis) == rows_of(OF_A_SESSION - {"session:{ab}:<id>"})
+    assert await found_in(real_redis) == rows_of(SESSION_KEYS - {"session:{ab}:<id>"})
 
 
-async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real_redis: Redis) -> None:
+async def test_a_lost_session_has_lost_at_in_its_tombstone(session: Session, real_redis: Redis) -> None:
     key = Keys("").of(session.id)
     await real_redis.delete(key.session)
 
@@ -207,11 +212,11 @@ async def test_a_loss_leaves_its_instant_on_the_tombstone(session: Session, real
     assert "lostAt" in (keys.__doc__ or "")
 
 
-def test_the_layout_has_a_version() -> None:
+def test_the_schema_version_is_1() -> None:
     assert keys.SCHEMA_VERSION == "1"
 
 
-def test_a_prefix_stands_in_front_of_every_name() -> None:
+def test_every_key_starts_with_the_prefix() -> None:
     plain, prefixed = Keys(""), Keys("staging:")
 
     assert prefixed.of(AN_ID) == tuple(f"staging:{key}" for key in plain.of(AN_ID))
@@ -228,7 +233,7 @@ def test_a_prefix_stands_in_front_of_every_name() -> None:
     assert prefixed.layout == f"staging:{plain.layout}"
 
 
-def test_a_key_is_spelled_alike_alone_and_among_the_others() -> None:
+def test_single_keys_equal_those_of_the_session() -> None:
     alone = Keys("")
 
     assert alone.session(AN_ID) == alone.of(AN_ID).session
@@ -238,6 +243,6 @@ def test_a_key_is_spelled_alike_alone_and_among_the_others() -> None:
     assert alone.created("ab") == alone.of(AN_ID).created
 
 
-def test_there_is_a_shard_for_every_beginning_of_an_id() -> None:
+def test_there_is_a_shard_for_every_pair_of_hex_digits() -> None:
     assert len(set(SHARDS)) == 256
     assert (SHARDS[0], SHARDS[0xAB], SHARDS[255]) == ("00", "ab", "ff")

@@ -1,4 +1,4 @@
-"""Listing over HTTP: the answer's form, cursors, and what a query may not say."""
+"""Listing sessions over HTTP: the response, cursors and invalid parameters."""
 
 import base64
 import json
@@ -24,11 +24,11 @@ OTHER_FILTERS = {"cursor": "belongs to a listing with other filters"}
 async def page(client: HttpClient, **query: str | int) -> dict[str, Any]:
     response = await client.get(SESSIONS, params=query)
     assert response.status == 200
-    told: dict[str, Any] = await response.json()
-    return told
+    body: dict[str, Any] = await response.json()
+    return body
 
 
-async def asked(client: HttpClient, query: str) -> ClientResponse:
+async def get_with(client: HttpClient, query: str) -> ClientResponse:
     return await client.get(URL(f"{SESSIONS}?{query}", encoded=True))
 
 
@@ -36,11 +36,11 @@ def ids(*pages: dict[str, Any]) -> list[str]:
     return [session["sessionId"] for page in pages for session in page["sessions"]]
 
 
-def folded(unfolded: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(unfolded, separators=(",", ":")).encode()).rstrip(b"=").decode()
+def encode(parts: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-async def test_the_page_of_an_empty_store(client: HttpClient) -> None:
+async def test_an_empty_store_has_an_empty_page(client: HttpClient) -> None:
     assert await page(client) == {
         "sessions": [],
         "total": 0,
@@ -59,53 +59,53 @@ async def test_a_session_is_listed_as_it_is_read(client: HttpClient) -> None:
     assert {**listed, "timeRemaining": None} == {**read, "timeRemaining": None}
 
 
-async def test_a_listing_is_not_kept_on_the_way(client: HttpClient) -> None:
+async def test_a_listing_must_not_be_cached(client: HttpClient) -> None:
     response = await client.get(SESSIONS)
 
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["Content-Type"] == "application/json"
 
 
-async def test_pages_follow_by_their_cursors(client: HttpClient) -> None:
-    opened = [await open_session(client) for _ in range(5)]
+async def test_cursors_lead_from_page_to_page(client: HttpClient) -> None:
+    session_ids = [await open_session(client) for _ in range(5)]
 
     first = await page(client, limit=2)
     second = await page(client, limit=2, cursor=first["nextCursor"])
     third = await page(client, limit=2, cursor=second["nextCursor"])
 
-    assert [len(told["sessions"]) for told in (first, second, third)] == [2, 2, 1]
-    assert sorted(ids(first, second, third)) == sorted(opened)
+    assert [len(page["sessions"]) for page in (first, second, third)] == [2, 2, 1]
+    assert sorted(ids(first, second, third)) == sorted(session_ids)
     assert third["nextCursor"] is None
 
 
-async def test_the_limit_may_change_on_the_way(client: HttpClient) -> None:
-    opened = [await open_session(client) for _ in range(5)]
+async def test_the_limit_may_change_between_pages(client: HttpClient) -> None:
+    session_ids = [await open_session(client) for _ in range(5)]
 
     first = await page(client, limit=1)
     second = await page(client, limit=1000, cursor=first["nextCursor"])
 
-    assert sorted(ids(first, second)) == sorted(opened)
+    assert sorted(ids(first, second)) == sorted(session_ids)
 
 
-async def test_a_page_is_of_a_hundred_by_default(client: HttpClient) -> None:
-    opened = [await open_session(client) for _ in range(101)]
+async def test_a_page_has_at_most_a_hundred_sessions_by_default(client: HttpClient) -> None:
+    session_ids = [await open_session(client) for _ in range(101)]
 
     first = await page(client)
     second = await page(client, cursor=first["nextCursor"])
 
     assert len(first["sessions"]) == 100
-    assert sorted(ids(first, second)) == sorted(opened)
+    assert sorted(ids(first, second)) == sorted(session_ids)
 
 
 @pytest.mark.parametrize("query", [{"userId": USER}, {"agentId": AGENT}, {"userId": USER.upper(), "agentId": AGENT}])
-async def test_it_can_be_narrowed(client: HttpClient, query: dict[str, str]) -> None:
-    ours = await open_session(client)
+async def test_a_listing_can_be_filtered_by_user_and_agent(client: HttpClient, query: dict[str, str]) -> None:
+    matching = await open_session(client)
     await open_session(client, userId=OTHER, agentId=OTHER)
 
-    assert ids(await page(client, **query)) == [ours]
+    assert ids(await page(client, **query)) == [matching]
 
 
-async def test_it_can_be_narrowed_to_those_near_their_expiration(client: HttpClient, redis: Redis) -> None:
+async def test_a_listing_can_be_filtered_by_near_expiration(client: HttpClient, redis: Redis) -> None:
     far, near = await open_session(client), await open_session(client)
     await age(redis, near, 26 * MINUTE_MS)
 
@@ -113,15 +113,15 @@ async def test_it_can_be_narrowed_to_those_near_their_expiration(client: HttpCli
     assert ids(await page(client, nearExpiration="false")) == [far]
 
 
-async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, redis: Redis) -> None:
+async def test_stats_count_all_sessions_for_every_filter(client: HttpClient, redis: Redis) -> None:
     await open_session(client)
     await open_session(client, userId=OTHER)
     await age(redis, await open_session(client), 26 * MINUTE_MS)
 
-    told = await page(client, userId=OTHER)
+    filtered = await page(client, userId=OTHER)
 
-    assert told["total"] == 1
-    assert told["stats"] == {"totalSessions": 3, "activeSessions": 3, "expiredSessions": 0}
+    assert filtered["total"] == 1
+    assert filtered["stats"] == {"totalSessions": 3, "activeSessions": 3, "expiredSessions": 0}
 
 
 @pytest.mark.parametrize(
@@ -152,25 +152,25 @@ async def test_stats_are_of_all_sessions_whatever_is_listed(client: HttpClient, 
         ),
     ],
 )
-async def test_every_bad_parameter_is_named(client: HttpClient, query: str, fields: dict[str, str]) -> None:
-    assert await invalid_fields(await asked(client, query)) == fields
+async def test_all_invalid_parameters_are_reported(client: HttpClient, query: str, fields: dict[str, str]) -> None:
+    assert await invalid_fields(await get_with(client, query)) == fields
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "1e2", "%2B5", "", "ten", "%EF%BC%91", "9" * 5000, "0x10"])
-async def test_a_limit_is_a_whole_number_within_its_bounds(client: HttpClient, limit: str) -> None:
-    assert await invalid_fields(await asked(client, f"limit={limit}")) == {
+async def test_the_limit_must_be_a_whole_number_within_its_bounds(client: HttpClient, limit: str) -> None:
+    assert await invalid_fields(await get_with(client, f"limit={limit}")) == {
         "limit": "must be a whole number between 1 and 1000"
     }
 
 
-async def test_of_many_faults_twenty_are_named(client: HttpClient) -> None:
+async def test_at_most_twenty_invalid_parameters_are_reported(client: HttpClient) -> None:
     query = "&".join(f"x{number}=1" for number in range(500))
 
-    assert len(await invalid_fields(await asked(client, query))) == 20
+    assert len(await invalid_fields(await get_with(client, query))) == 20
 
 
 @pytest.mark.parametrize(
-    "unfolded",
+    "parts",
     [
         [],
         {},
@@ -192,42 +192,42 @@ async def test_of_many_faults_twenty_are_named(client: HttpClient) -> None:
         [None, None, None, 10**30, "1", "id"],
     ],
 )
-async def test_what_no_page_gave_is_no_cursor(client: HttpClient, unfolded: object) -> None:
-    assert await invalid_fields(await asked(client, f"cursor={folded(unfolded)}")) == NOT_A_CURSOR
+async def test_a_cursor_with_other_contents_is_rejected(client: HttpClient, parts: object) -> None:
+    assert await invalid_fields(await get_with(client, f"cursor={encode(parts)}")) == NOT_A_CURSOR
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "%00", "%C3%A9", "%ff", "====", "W10=", "W1", "A" * 401])
-async def test_what_is_not_even_of_its_form_is_no_cursor(client: HttpClient, text: str) -> None:
-    assert await invalid_fields(await asked(client, f"cursor={text}")) == NOT_A_CURSOR
+async def test_a_cursor_in_another_encoding_is_rejected(client: HttpClient, text: str) -> None:
+    assert await invalid_fields(await get_with(client, f"cursor={text}")) == NOT_A_CURSOR
 
 
-async def test_a_cursor_that_was_touched_is_none(client: HttpClient) -> None:
-    given = cursors.encode_position(SessionFilter(), Position(7, "1700000000000", "07"))
+async def test_a_modified_cursor_is_rejected(client: HttpClient) -> None:
+    cursor = cursors.encode_position(SessionFilter(), Position(7, "1700000000000", "07"))
 
-    assert await invalid_fields(await asked(client, f"cursor={given[:-1]}")) == NOT_A_CURSOR
-    assert await invalid_fields(await asked(client, f"cursor={given}A")) == NOT_A_CURSOR
-    assert (await asked(client, f"cursor={given}")).status == 200
+    assert await invalid_fields(await get_with(client, f"cursor={cursor[:-1]}")) == NOT_A_CURSOR
+    assert await invalid_fields(await get_with(client, f"cursor={cursor}A")) == NOT_A_CURSOR
+    assert (await get_with(client, f"cursor={cursor}")).status == 200
 
 
-async def test_a_lookup_is_one_index(client: HttpClient) -> None:
-    given = cursors.encode_position(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
+async def test_a_cursor_of_a_user_has_only_one_index(client: HttpClient) -> None:
+    cursor = cursors.encode_position(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
 
-    assert await invalid_fields(await asked(client, f"cursor={given}&userId={USER}")) == NOT_A_CURSOR
+    assert await invalid_fields(await get_with(client, f"cursor={cursor}&userId={USER}")) == NOT_A_CURSOR
 
 
 @pytest.mark.parametrize(
     "query",
     ["", f"userId={USER}&agentId={AGENT}", f"agentId={USER}", f"userId={OTHER}", f"userId={USER}&nearExpiration=false"],
 )
-async def test_a_cursor_goes_on_with_its_own_listing_only(client: HttpClient, query: str) -> None:
+async def test_a_cursor_with_other_filters_is_rejected(client: HttpClient, query: str) -> None:
     await open_session(client)
     await open_session(client)
-    given = (await page(client, userId=USER, limit=1))["nextCursor"]
+    cursor = (await page(client, userId=USER, limit=1))["nextCursor"]
 
-    assert await invalid_fields(await asked(client, f"{query}&cursor={given}")) == OTHER_FILTERS
+    assert await invalid_fields(await get_with(client, f"{query}&cursor={cursor}")) == OTHER_FILTERS
 
 
-async def test_where_a_filter_is_wrong_its_cursor_is_not_blamed(client: HttpClient) -> None:
-    given = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+async def test_an_invalid_filter_is_reported_without_its_cursor(client: HttpClient) -> None:
+    cursor = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
 
-    assert (await invalid_fields(await asked(client, f"cursor={given}&userId=1"))).keys() == {"userId"}
+    assert (await invalid_fields(await get_with(client, f"cursor={cursor}&userId=1"))).keys() == {"userId"}

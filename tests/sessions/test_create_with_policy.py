@@ -1,4 +1,4 @@
-"""Creating a session for an agent that has a policy: what a replica remembers of it decides nothing."""
+"""Creating a session for an agent with a timeout policy, which a replica may have cached."""
 
 import asyncio
 from collections import Counter
@@ -25,7 +25,7 @@ POLICY_KEY = KEYS.policy(AGENT)
 
 @pytest.fixture
 def policies(redis_client: RedisClient, settings: Settings) -> Policies:
-    """Those of another replica: what is put here, the store has not seen."""
+    """The policies of another replica, whose changes the store has not cached."""
     return policies_on(redis_client, settings)
 
 
@@ -38,22 +38,24 @@ async def timeout_of_a_new_session(store: SessionStore, agent_id: str = AGENT) -
     return (await create_session(store, agent_id=agent_id)).timeout
 
 
-async def asked_of_redis(redis: Redis, before: dict[str, int]) -> dict[str, int]:
-    """How often a replica has asked for something since then; what scripts call is not counted."""
+async def commands_sent(redis: Redis, before: dict[str, int]) -> dict[str, int]:
+    """How often replicas have sent some commands since then, without calls within scripts."""
     after = await commands_seen(redis)
     return {name: after.get(name, 0) - before.get(name, 0) for name in ("evalsha", "hmget", "del", "zrem")}
 
 
-async def test_without_a_policy_it_takes_three_scripts_and_a_look(store: SessionStore, real_redis: Redis) -> None:
+async def test_a_creation_without_a_policy_takes_three_scripts_and_a_read(
+    store: SessionStore, real_redis: Redis
+) -> None:
     await timeout_of_a_new_session(store)
     before = await commands_seen(real_redis)
 
     await timeout_of_a_new_session(store)
 
-    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
+    assert await commands_sent(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
 
 
-async def test_under_a_policy_it_knows_it_takes_no_more(
+async def test_a_creation_under_a_cached_policy_takes_no_more_commands(
     store: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     await policies.put(AGENT, {"timeout_minutes": 60})
@@ -62,10 +64,10 @@ async def test_under_a_policy_it_knows_it_takes_no_more(
 
     assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
 
-    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
+    assert await commands_sent(real_redis, before) == {"evalsha": 3, "hmget": 1, "del": 0, "zrem": 0}
 
 
-async def test_the_first_for_an_agent_costs_a_look_more_and_nothing_is_taken_back(
+async def test_the_first_creation_for_an_agent_takes_another_read(
     store: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     await timeout_of_a_new_session(store, ANOTHER_AGENT)
@@ -74,11 +76,11 @@ async def test_the_first_for_an_agent_costs_a_look_more_and_nothing_is_taken_bac
 
     assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
 
-    assert await asked_of_redis(real_redis, before) == {"evalsha": 3, "hmget": 2, "del": 0, "zrem": 0}
+    assert await commands_sent(real_redis, before) == {"evalsha": 3, "hmget": 2, "del": 0, "zrem": 0}
 
 
 @pytest.mark.parametrize("policy", [{}, {"timeout_minutes": 60}])
-async def test_it_goes_in_one_round_trip_but_for_the_first_of_an_agent(
+async def test_a_creation_takes_one_round_trip_except_for_the_first_of_an_agent(
     store: SessionStore,
     redis_client: RedisClient,
     policies: Policies,
@@ -96,7 +98,7 @@ async def test_it_goes_in_one_round_trip_but_for_the_first_of_an_agent(
     assert len(trips) == 3
 
 
-async def test_that_an_agent_has_no_policy_is_remembered_too(
+async def test_the_absence_of_a_policy_is_cached(
     store: SessionStore, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await timeout_of_a_new_session(store)
@@ -107,7 +109,7 @@ async def test_that_an_agent_has_no_policy_is_remembered_too(
     assert len(trips) == 1
 
 
-async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
+async def test_an_id_is_added_to_the_index_of_the_agent_before_that_of_the_user(
     store: SessionStore, redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await timeout_of_a_new_session(store)
@@ -120,24 +122,24 @@ async def test_an_id_is_in_its_agents_lookup_before_it_is_in_its_users(
 
 
 def recorded(redis_client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Command, ...]]:
-    """The commands of each trip from now on; what only reads is recorded as one of no command."""
+    """The commands of each round trip from now on. A read is recorded as an empty one."""
     trips: list[tuple[Command, ...]] = []
-    in_order, read = redis_client.execute_ordered, redis_client.read_hash
+    execute_ordered, read_hash = redis_client.execute_ordered, redis_client.read_hash
 
-    async def in_order_on_record(*commands: Command) -> list[Reply]:
+    async def record_execute_ordered(*commands: Command) -> list[Reply]:
         trips.append(commands)
-        return await in_order(*commands)
+        return await execute_ordered(*commands)
 
-    async def read_on_record(key: str, fields: Fields) -> Read:
+    async def record_read_hash(key: str, fields: Fields) -> Read:
         trips.append(())
-        return await read(key, fields)
+        return await read_hash(key, fields)
 
-    monkeypatch.setattr(redis_client, "execute_ordered", in_order_on_record)
-    monkeypatch.setattr(redis_client, "read_hash", read_on_record)
+    monkeypatch.setattr(redis_client, "execute_ordered", record_execute_ordered)
+    monkeypatch.setattr(redis_client, "read_hash", record_read_hash)
     return trips
 
 
-async def test_what_was_created_under_another_policy_is_taken_back(
+async def test_a_session_that_was_created_under_an_outdated_policy_is_deleted(
     store: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     await store.delete((await create_session(store)).id)
@@ -146,7 +148,7 @@ async def test_what_was_created_under_another_policy_is_taken_back(
 
     session = await create_session(store)
 
-    assert (await asked_of_redis(real_redis, before))["evalsha"] == 3 + 1 + 3
+    assert (await commands_sent(real_redis, before))["evalsha"] == 3 + 1 + 3
     assert sorted(await keys_in(real_redis)) == sorted(
         [*KEYS.of(session.id), KEYS.user(USER), KEYS.agent(AGENT), POLICY_KEY]
     )
@@ -154,7 +156,7 @@ async def test_what_was_created_under_another_policy_is_taken_back(
     assert await real_redis.zrange(KEYS.agent(AGENT), 0, -1) == [session.id.encode()]
 
 
-async def test_it_counts_as_one_creation_and_no_end(
+async def test_a_repeated_creation_is_counted_once(
     redis_client: RedisClient, policies: Policies, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = Metrics()
@@ -168,7 +170,7 @@ async def test_it_counts_as_one_creation_and_no_end(
     assert metrics.registry.get_sample_value("sessions_ended_total", {"reason": "deleted"}) == 1
 
 
-async def test_a_policy_put_while_sessions_are_created_is_in_force_for_each_or_not_yet(
+async def test_a_policy_that_changes_among_creations_applies_entirely_or_not_at_all(
     store: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     creations = [timeout_of_a_new_session(store) for _ in range(40)]
@@ -185,7 +187,7 @@ async def test_a_policy_put_while_sessions_are_created_is_in_force_for_each_or_n
     )
 
 
-async def test_creations_on_two_replicas_follow_every_change_of_the_policy(
+async def test_creations_on_two_replicas_follow_every_policy_change(
     redis_client: RedisClient, settings: Settings, policies: Policies
 ) -> None:
     one, other = store_on(redis_client, settings), store_on(redis_client, settings)
@@ -202,21 +204,21 @@ async def test_creations_on_two_replicas_follow_every_change_of_the_policy(
     assert Counter(third) == {DEFAULT: 20}
 
 
-async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_nothing(
+async def test_a_creation_gives_up_if_the_policy_changes_every_time(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change, in_order = redis_client.execute, redis_client.execute_ordered
+    execute, execute_ordered = redis_client.execute, redis_client.execute_ordered
 
-    async def change_after_another(*commands: Command) -> list[Reply]:
+    async def execute_after_a_change(*commands: Command) -> list[Reply]:
         await real_redis.hincrby(POLICY_KEY, "updatedAt", 1)
-        return await change(*commands)
+        return await execute(*commands)
 
-    async def in_order_after_another(*commands: Command) -> list[Reply]:
+    async def execute_ordered_after_a_change(*commands: Command) -> list[Reply]:
         await real_redis.hincrby(POLICY_KEY, "updatedAt", 1)
-        return await in_order(*commands)
+        return await execute_ordered(*commands)
 
-    monkeypatch.setattr(redis_client, "execute", change_after_another)
-    monkeypatch.setattr(redis_client, "execute_ordered", in_order_after_another)
+    monkeypatch.setattr(redis_client, "execute", execute_after_a_change)
+    monkeypatch.setattr(redis_client, "execute_ordered", execute_ordered_after_a_change)
 
     with pytest.raises(StoreUnavailable):
         await create_session(store)
@@ -225,7 +227,7 @@ async def test_under_a_policy_that_changes_every_time_it_gives_up_and_leaves_not
     assert await real_redis.hget(POLICY_KEY, "updatedAt") == str(3 * MAX_ATTEMPTS).encode()
 
 
-async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
+async def test_policies_apply_to_more_agents_than_are_cached(
     store: SessionStore, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.policies.MAX_CACHED_AGENTS", 2)
@@ -237,7 +239,7 @@ async def test_more_agents_than_are_remembered_have_their_policies_all_the_same(
     assert timeouts == [DEFAULT._replace(timeout_minutes=60)] * 8
 
 
-async def test_the_agent_that_rested_longest_is_forgotten_first(
+async def test_the_least_recently_used_agent_is_dropped_from_the_cache_first(
     policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.sessions.policies.MAX_CACHED_AGENTS", 2)
@@ -248,23 +250,21 @@ async def test_the_agent_that_rested_longest_is_forgotten_first(
 
     policies.cache("third", policy)
 
-    supposed = {agent: (await policies.assumed(agent)).policy for agent in ("first", "third", "second")}
-    assert supposed == {"first": policy, "third": policy, "second": NO_POLICY}
+    assumed = {agent: (await policies.assumed(agent)).policy for agent in ("first", "third", "second")}
+    assert assumed == {"first": policy, "third": policy, "second": NO_POLICY}
 
 
-async def test_where_agents_must_be_known_a_stranger_costs_a_read_and_nothing_is_written(
-    strict: SessionStore, real_redis: Redis
-) -> None:
+async def test_an_unknown_agent_costs_a_read_and_writes_nothing(strict: SessionStore, real_redis: Redis) -> None:
     before = await commands_seen(real_redis)
 
     with pytest.raises(AgentNotFound):
         await create_session(strict)
 
-    assert await asked_of_redis(real_redis, before) == {"evalsha": 0, "hmget": 1, "del": 0, "zrem": 0}
+    assert await commands_sent(real_redis, before) == {"evalsha": 0, "hmget": 1, "del": 0, "zrem": 0}
     assert await keys_in(real_redis) == []
 
 
-async def test_where_agents_must_be_known_a_policy_that_is_gone_takes_the_session_with_it(
+async def test_no_session_stays_if_the_required_policy_was_deleted(
     strict: SessionStore, policies: Policies, real_redis: Redis
 ) -> None:
     await policies.put(AGENT, {})
@@ -278,8 +278,8 @@ async def test_where_agents_must_be_known_a_policy_that_is_gone_takes_the_sessio
     assert await keys_in(real_redis) == []
 
 
-WIDE = Settings(session_min_timeout_minutes=1, session_max_timeout_minutes=14_400)
-BEYOND: dict[str, float | bool] = {
+WIDE_BOUNDS = Settings(session_min_timeout_minutes=1, session_max_timeout_minutes=14_400)
+BEYOND_DEFAULT_BOUNDS: dict[str, float | bool] = {
     "timeout_minutes": 14_400,
     "auto_renew": False,
     "max_duration_minutes": 28_800,
@@ -288,29 +288,29 @@ BEYOND: dict[str, float | bool] = {
 
 
 @pytest.mark.parametrize(
-    ("policy", "in_force"),
+    ("policy", "expected"),
     [
-        (BEYOND, TimeoutConfig(1440, False, 2880, 1440)),
+        (BEYOND_DEFAULT_BOUNDS, TimeoutConfig(1440, False, 2880, 1440)),
         ({"timeout_minutes": 1}, DEFAULT._replace(timeout_minutes=5)),
         ({"max_duration_minutes": 2880}, DEFAULT._replace(max_duration_minutes=2880)),
     ],
 )
-async def test_a_policy_that_was_put_under_other_bounds_is_brought_within_those_in_force(
-    store: SessionStore, redis_client: RedisClient, policy: dict[str, float | bool], in_force: TimeoutConfig
+async def test_a_policy_beyond_the_bounds_of_a_replica_is_clamped(
+    store: SessionStore, redis_client: RedisClient, policy: dict[str, float | bool], expected: TimeoutConfig
 ) -> None:
-    await policies_on(redis_client, WIDE).put(AGENT, policy)
+    await policies_on(redis_client, WIDE_BOUNDS).put(AGENT, policy)
 
-    assert await timeout_of_a_new_session(store) == in_force
-    assert await timeout_of_a_new_session(store_on(redis_client, WIDE)) == DEFAULT._replace(**policy)  # type: ignore[arg-type]
+    assert await timeout_of_a_new_session(store) == expected
+    assert await timeout_of_a_new_session(store_on(redis_client, WIDE_BOUNDS)) == DEFAULT._replace(**policy)  # type: ignore[arg-type]
 
 
-async def test_a_policy_is_shown_as_it_was_put(redis_client: RedisClient, policies: Policies) -> None:
-    put = await policies_on(redis_client, WIDE).put(AGENT, BEYOND)
+async def test_a_policy_is_returned_as_it_was_put(redis_client: RedisClient, policies: Policies) -> None:
+    put = await policies_on(redis_client, WIDE_BOUNDS).put(AGENT, BEYOND_DEFAULT_BOUNDS)
 
     assert await policies.get(AGENT) == put
 
 
-async def test_a_policy_can_be_read_by_people(policies: Policies, real_redis: Redis) -> None:
+async def test_the_hash_of_a_policy_has_readable_fields(policies: Policies, real_redis: Redis) -> None:
     await policies.put(AGENT, {"timeout_minutes": 7.5, "auto_renew": False, "max_duration_minutes": 240})
     policy = await policies.put(AGENT, {"timeout_minutes": 7.5, "auto_renew": False})
 
@@ -321,13 +321,13 @@ async def test_a_policy_can_be_read_by_people(policies: Policies, real_redis: Re
     }
 
 
-async def test_twenty_policies_put_at_once_are_never_mixed(policies: Policies, real_redis: Redis) -> None:
+async def test_twenty_concurrent_policies_are_never_mixed(policies: Policies, real_redis: Redis) -> None:
     puts = [policies.put(AGENT, {"timeout_minutes": 60}) for _ in range(10)]
     others = [policies.put(AGENT, {"auto_renew": False}) for _ in range(10)]
 
-    answers = await asyncio.gather(*(put for pair in zip(puts, others, strict=True) for put in pair))
+    results = await asyncio.gather(*(put for pair in zip(puts, others, strict=True) for put in pair))
 
-    assert Counter(str(answer.timeout) for answer in answers) == {
+    assert Counter(str(policy.timeout) for policy in results) == {
         "{'timeout_minutes': b'60'}": 10,
         "{'auto_renew': b'false'}": 10,
     }
