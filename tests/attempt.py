@@ -1,4 +1,4 @@
-"""A call of the store and its outcome in one word, for tests in which many calls race."""
+"""The outcome of a call of the store as one word, for tests in which many calls race."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +16,7 @@ from service.errors import (
 from service.redis_client.errors import UnexpectedReply
 from service.sessions.session import Session
 
-_WORDS: dict[type[Exception], str] = {
+_OUTCOMES: dict[type[Exception], str] = {
     SessionNotFound: "missing",
     SessionExpired: "expired",
     SessionRevoked: "revoked",
@@ -30,9 +30,9 @@ _WORDS: dict[type[Exception], str] = {
 
 
 async def attempt(verb: Callable[..., Awaitable[Session | None]], *arguments: Any, **named: Any) -> str:
-    """`live` where the verb gives a session, `deleted` where it gives nothing, else the word of its refusal."""
+    """Return `live` if the verb returns a session, `deleted` if it returns None, or the word for its error."""
     try:
         session = await verb(*arguments, **named)
-    except tuple(_WORDS) as refusal:
-        return _WORDS[type(refusal)]
+    except tuple(_OUTCOMES) as error:
+        return _OUTCOMES[type(error)]
     return "deleted" if session is None else "live"

@@ -1,10 +1,10 @@
-"""What an instrument has counted, or shows."""
+"""Read the values of Prometheus metrics."""
 
 from prometheus_client import Counter, Gauge
 
 
 def counted(counter: Counter) -> dict[str, int]:
-    """What there is more than none of, by the value of its one label; `""` for a counter without labels."""
+    """The values of a counter that are not 0, by the value of its only label; by `""` without labels."""
     samples = [
         sample
         for family in counter.collect()

@@ -1,8 +1,8 @@
-"""Durations and relative timestamps are formatted for people."""
+"""Timestamps in ISO 8601, and durations and relative timestamps for people."""
 
 import pytest
 
-from service.timestamps import format_duration, format_relative
+from service.timestamps import format_duration, format_relative, iso
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,18 @@ def test_a_timestamp_is_relative_to_now() -> None:
     assert format_relative(1_750_000, 1_000_000) == "in 12m 30s"
     assert format_relative(1_000_000, 1_004_000) == "4s ago"
     assert format_relative(1_000_000, 1_000_000) == "0ms ago"
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "text"),
+    [
+        (1705314600000, "2024-01-15T10:30:00.000Z"),
+        (1705314600007, "2024-01-15T10:30:00.007Z"),
+        (1705314600999, "2024-01-15T10:30:00.999Z"),
+        (1709251199999, "2024-02-29T23:59:59.999Z"),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (253402300799999, "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_timestamps_are_in_utc_with_milliseconds(timestamp_ms: int, text: str) -> None:
+    assert iso(timestamp_ms) == text

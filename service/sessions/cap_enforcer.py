@@ -1,7 +1,7 @@
 """Enforce caps on the live sessions of a user and of an agent.
 
 add_within_caps.lua adds an id to the owner indexes only below the caps, before the session is created. An id stays
-until its session has ended. So live sessions never exceed a cap, whatever other replicas do. When an index is at its
+until its session has ended. So live sessions never exceed a cap, also across replicas. When an index is at its
 cap, ids of ended sessions are removed from it.
 """
 

@@ -24,12 +24,6 @@ POLICY_KEY = KEYS.policy(AGENT)
 
 
 @pytest.fixture
-def policies(redis_client: RedisClient, settings: Settings) -> Policies:
-    """The policies of another replica, whose changes the store has not cached."""
-    return policies_on(redis_client, settings)
-
-
-@pytest.fixture
 def strict(redis_client: RedisClient) -> SessionStore:
     return store_on(redis_client, Settings(session_require_known_agent=True))
 

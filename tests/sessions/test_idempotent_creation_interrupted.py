@@ -8,7 +8,6 @@ from service.errors import (
     SessionRevoked,
     StoreUnavailable,
 )
-from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import ScriptError
 from service.sessions.policies import Policies
@@ -18,7 +17,7 @@ from service.sessions.session import CreatedSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
-from tests.conftest import AGENT, USER, create_session, events_into, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, store_on
 from tests.sessions.evidence import KEYS, keys_in
 from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
 
@@ -34,16 +33,6 @@ def interruption(redis_client: RedisClient) -> InterruptedCreation:
 def interrupted(interruption: InterruptedCreation, settings: Settings) -> SessionStore:
     """A store whose first creation is interrupted."""
     return store_on(interruption, settings)
-
-
-@pytest.fixture
-def policies(redis_client: RedisClient, settings: Settings) -> Policies:
-    return policies_on(redis_client, settings)
-
-
-@pytest.fixture
-def revocation(redis_client: RedisClient) -> BulkRevocation:
-    return BulkRevocation(redis_client, KEYS, events_into(Metrics()))
 
 
 async def test_a_request_that_creates_the_session_after_the_check_is_the_first(
@@ -195,7 +184,7 @@ async def test_a_deleted_draft_keeps_the_record_of_another_request(
     assert (await store.create(REQUEST, KEY)).session.id == others[0].session.id
 
 
-async def test_a_repeated_request_finds_a_session_whose_reply_was_lost(
+async def test_a_repeated_request_finds_a_session_after_a_lost_reply(
     store: SessionStore, interrupted: SessionStore, interruption: InterruptedCreation, real_redis: Redis
 ) -> None:
     async def lose_the_reply() -> None:

@@ -12,7 +12,7 @@ from service.sessions.idempotency import IdempotencyKey
 from service.sessions.session import CreatedSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.aging import age_counted
+from tests.aging import age_with_indexes
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, policies_on, store_on
 from tests.interruption import Interrupted
@@ -72,7 +72,7 @@ async def test_another_key_is_denied_at_the_cap(store: SessionStore) -> None:
 
 async def test_concurrent_requests_in_a_replica_evict_one_session(store: SessionStore, real_redis: Redis) -> None:
     idle, active = [await create_session(store, *REQUEST), await create_session(store, *REQUEST)]
-    await age_counted(real_redis, idle.id, 1000, KEYS.agent(AGENT), KEYS.user(USER))
+    await age_with_indexes(real_redis, idle.id, 1000, KEYS.agent(AGENT), KEYS.user(USER))
 
     results = await asyncio.gather(*(store.create(REQUEST, KEY) for _ in range(20)))
 

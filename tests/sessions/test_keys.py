@@ -19,7 +19,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.rate_limits import Rate
 from tests.aging import age
-from tests.conftest import AGENT, USER, lane_to, policies_on
+from tests.conftest import AGENT, USER, policies_on
 from tests.sessions.evidence import keys_in
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -201,11 +201,13 @@ async def test_an_expired_session_leaves_all_keys_but_its_hash(session: Session,
     assert await found_in(real_redis) == rows_of(SESSION_KEYS - {"session:{ab}:<id>"})
 
 
-async def test_a_lost_session_has_lost_at_in_its_tombstone(session: Session, real_redis: Redis) -> None:
+async def test_a_lost_session_has_lost_at_in_its_tombstone(
+    redis_client: RedisClient, session: Session, real_redis: Redis
+) -> None:
     key = Keys("").of(session.id)
     await real_redis.delete(key.session)
 
-    await lane_to(real_redis).execute(MARK_LOST.command(key, id=session.id))
+    await redis_client.execute(MARK_LOST.command(key, id=session.id))
 
     tombstone = (await found_in(real_redis))["session:{ab}:<id>:tombstone"]
     assert tombstone.fields - documented()["session:{ab}:<id>:tombstone"].fields == {"lostAt"}

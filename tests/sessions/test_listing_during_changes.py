@@ -16,7 +16,7 @@ from service.sessions.listing import START, Position, SessionFilter, SessionList
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from tests.aging import age
-from tests.conftest import AGENT, USER, create_session, events_into, lane_to
+from tests.conftest import AGENT, USER, create_session, events_into
 
 MINUTE_MS = 60_000
 ALL = SessionFilter()
@@ -34,8 +34,9 @@ def ids(sessions: Iterable[Session]) -> list[str]:
 class Churn:
     """Creates, renews, changes and ends sessions. A seed chooses which."""
 
-    def __init__(self, store: SessionStore, redis: Redis, seed: int) -> None:
+    def __init__(self, store: SessionStore, client: RedisClient, redis: Redis, seed: int) -> None:
         self._store = store
+        self._client = client
         self._redis = redis
         self._random = random.Random(seed)
         self.live: list[str] = []
@@ -52,8 +53,7 @@ class Churn:
         for session_id in self._random.sample(self.live, len(self.live) // 4):
             await self._store.update_timeout(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
-        client = lane_to(self._redis)
-        await Sweeper(client, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
+        await Sweeper(self._client, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.live, min(len(self.live), self._random.randrange(6))):
@@ -84,6 +84,7 @@ async def list_during(churn: Churn, listing: SessionListing, filter_: SessionFil
 async def test_a_listing_contains_sessions_that_stay_live_once_and_no_ended_ones(
     listing: SessionListing,
     store: SessionStore,
+    redis_client: RedisClient,
     real_redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
@@ -93,7 +94,7 @@ async def test_a_listing_contains_sessions_that_stay_live_once_and_no_ended_ones
     monkeypatch.setattr(
         "service.sessions.creation.new_session_id", lambda *_: random.choice(shards) + new_session_id()[2:]
     )
-    churn = Churn(store, real_redis, seed)
+    churn = Churn(store, redis_client, real_redis, seed)
     await churn.create(60)
     live_at_first = set(churn.live)
 

@@ -136,7 +136,7 @@ async def test_a_persisted_hash_is_expired(
     await real_redis.delete(KEYS.session(session.id))
 
 
-async def test_a_session_whose_hash_was_deleted_is_missing(
+async def test_a_session_with_a_deleted_hash_is_missing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await real_redis.delete(KEYS.session(session.id))
@@ -144,7 +144,7 @@ async def test_a_session_whose_hash_was_deleted_is_missing(
     assert await attempt(verb, store, session.id) == "missing"
 
 
-async def test_a_session_whose_hash_was_deleted_ten_seconds_early_is_missing(
+async def test_a_session_with_a_hash_deleted_ten_seconds_early_is_missing(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS - 10_000)
@@ -153,7 +153,7 @@ async def test_a_session_whose_hash_was_deleted_ten_seconds_early_is_missing(
     assert await attempt(verb, store, session.id) == "missing"
 
 
-async def test_a_session_whose_hash_disappeared_five_seconds_early_is_expired(
+async def test_a_session_with_a_hash_deleted_five_seconds_early_is_expired(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS - 5_000)

@@ -100,7 +100,7 @@ async def test_a_bulk_revocation_finds_a_long_lived_session(
     assert revoked == Revoked(2, remainder=None)
 
 
-async def test_a_session_whose_maximum_duration_is_raised_later_stays_indexed(
+async def test_a_session_with_a_maximum_duration_that_is_raised_later_stays_indexed(
     long_lived: SessionStore, short_lived: SessionStore, real_redis: Redis
 ) -> None:
     session = await create_session(short_lived)

@@ -16,7 +16,6 @@ from service.sessions.session import (
     session_from,
 )
 from service.settings.sessions import IdFormat, TimeoutConfig
-from service.timestamps import iso
 
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -176,18 +175,3 @@ def test_a_warning_threshold_may_be_a_fraction_of_a_minute() -> None:
 
     assert session_from(AN_ID, [*half_a_minute.values()], 1705316460000 - 30_000).is_near_expiration is True
     assert session_from(AN_ID, [*half_a_minute.values()], 1705316460000 - 30_001).is_near_expiration is False
-
-
-@pytest.mark.parametrize(
-    ("timestamp_ms", "text"),
-    [
-        (1705314600000, "2024-01-15T10:30:00.000Z"),
-        (1705314600007, "2024-01-15T10:30:00.007Z"),
-        (1705314600999, "2024-01-15T10:30:00.999Z"),
-        (1709251199999, "2024-02-29T23:59:59.999Z"),
-        (0, "1970-01-01T00:00:00.000Z"),
-        (253402300799999, "9999-12-31T23:59:59.999Z"),
-    ],
-)
-def test_timestamps_are_in_utc_with_milliseconds(timestamp_ms: int, text: str) -> None:
-    assert iso(timestamp_ms) == text

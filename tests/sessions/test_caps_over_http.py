@@ -1,4 +1,4 @@
-"""Caps over HTTP: three replicas, two hundred creations at once, and exactly as many sessions as may live."""
+"""Caps over HTTP, on three replicas."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ from tests.test_walkthrough import SESSIONS, open_session
 
 CAP = 10
 
-Answer = tuple[int, dict[str, Any]]
+Response = tuple[int, dict[str, Any]]
 
 
 @pytest.fixture
@@ -29,20 +29,20 @@ def policy() -> str:
 
 
 @pytest.fixture
-def patience() -> str:
-    """For how many seconds replicas wait for Redis, and creations for their turns."""
+def timeout_seconds() -> str:
+    """SESSION_STORE_TIMEOUT_SECONDS of the replicas."""
     return "30"
 
 
 @pytest.fixture
 def replicas(
-    redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica, policy: str, patience: str
+    redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica, policy: str, timeout_seconds: str
 ) -> list[Replica]:
     settings = {
         "SESSION_MAX_PER_USER": str(CAP),
         "SESSION_MAX_PER_AGENT": str(CAP + 2),
         "SESSION_CAP_POLICY": policy,
-        "SESSION_STORE_TIMEOUT_SECONDS": patience,
+        "SESSION_STORE_TIMEOUT_SECONDS": timeout_seconds,
         "SESSION_LOG_LEVEL": "warning",
     }
     return [start_replica(REDIS_URL=redis_server.url, **settings) for _ in range(3)]
@@ -54,97 +54,97 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def created(http: aiohttp.ClientSession, replica: Replica, user_id: str = USER) -> Answer:
+async def create(http: aiohttp.ClientSession, replica: Replica, user_id: str = USER) -> Response:
     async with http.post(replica.sessions, json={"agentId": AGENT, "userId": user_id}) as response:
         return response.status, await response.json()
 
 
-async def deleted(http: aiohttp.ClientSession, replica: Replica, answer: Answer) -> int:
-    async with http.delete(f"{replica.sessions}/{answer[1]['sessionId']}") as response:
+async def delete(http: aiohttp.ClientSession, replica: Replica, created: Response) -> int:
+    async with http.delete(f"{replica.sessions}/{created[1]['sessionId']}") as response:
         return response.status
 
 
-async def at_once(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Answer]:
+async def create_concurrently(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Response]:
     turns = zip(cycle(replicas), range(number), strict=False)
-    return await asyncio.gather(*(created(http, replica) for replica, _ in turns))
+    return await asyncio.gather(*(create(http, replica) for replica, _ in turns))
 
 
-async def one_by_one(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Answer]:
-    return [await created(http, replica) for replica, _ in zip(cycle(replicas), range(number), strict=False)]
+async def create_sequentially(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> list[Response]:
+    return [await create(http, replica) for replica, _ in zip(cycle(replicas), range(number), strict=False)]
 
 
-def statuses(answers: list[Answer]) -> Counter[int]:
-    return Counter(status for status, _ in answers)
+def statuses(responses: list[Response]) -> Counter[int]:
+    return Counter(status for status, _ in responses)
 
 
-async def living_in(redis: Redis) -> int:
+async def count_live(redis: Redis) -> int:
     keys = await keys_in(redis)
     return len([key for key in keys if key.startswith("session:") and not key.endswith(":tombstone")])
 
 
-async def test_of_two_hundred_on_three_replicas_the_cap_is_created(
+async def test_two_hundred_concurrent_requests_create_exactly_the_cap(
     replicas: list[Replica], http: aiohttp.ClientSession, real_redis: Redis
 ) -> None:
-    answers = await at_once(http, replicas, 200)
+    responses = await create_concurrently(http, replicas, 200)
 
-    assert statuses(answers) == {201: CAP, 409: 200 - CAP}
-    assert await living_in(real_redis) == CAP
+    assert statuses(responses) == {201: CAP, 409: 200 - CAP}
+    assert await count_live(real_redis) == CAP
 
 
-async def test_as_many_as_end_are_created_anew(
+async def test_as_many_sessions_are_created_as_end(
     replicas: list[Replica], http: aiohttp.ClientSession, real_redis: Redis
 ) -> None:
-    living = [answer for answer in await at_once(http, replicas, 60) if answer[0] == 201]
+    live = [response for response in await create_concurrently(http, replicas, 60) if response[0] == 201]
 
-    ending = (deleted(http, replica, answer) for replica, answer in zip(cycle(replicas), living[:4], strict=False))
-    during, ended = await asyncio.gather(at_once(http, replicas, 60), asyncio.gather(*ending))
-    afterwards = await at_once(http, replicas, 30)
+    deletions = (delete(http, replica, created) for replica, created in zip(cycle(replicas), live[:4], strict=False))
+    during, deleted = await asyncio.gather(create_concurrently(http, replicas, 60), asyncio.gather(*deletions))
+    afterwards = await create_concurrently(http, replicas, 30)
 
-    assert ended == [200] * 4
+    assert deleted == [200] * 4
     assert statuses(during)[201] + statuses(afterwards)[201] == 4
-    assert await living_in(real_redis) == CAP
+    assert await count_live(real_redis) == CAP
 
 
 @pytest.mark.parametrize("policy", ["evict"])
-async def test_where_they_are_evicted_all_are_created_and_the_cap_is_left(
+async def test_with_eviction_all_requests_succeed_and_the_cap_holds(
     replicas: list[Replica], http: aiohttp.ClientSession, real_redis: Redis
 ) -> None:
-    answers = await at_once(http, replicas, 200)
+    responses = await create_concurrently(http, replicas, 200)
 
-    assert statuses(answers) == {201: 200}
-    assert await living_in(real_redis) == CAP
+    assert statuses(responses) == {201: 200}
+    assert await count_live(real_redis) == CAP
 
 
-async def half_a_minute_passes(redis: Redis) -> None:
-    """For what was listed, so that nobody waits for it any more."""
+async def age_pending_ids(redis: Redis) -> None:
+    """Age all ids in the owner indexes, so that those without a session count as abandoned."""
     for owner_index in (KEYS.user(USER), KEYS.agent(AGENT)):
         for session_id in cast(list[bytes], await redis.zrange(owner_index, 0, -1)):
             await redis.zincrby(owner_index, -ABANDONED_MS - 1000, session_id)
 
 
-@pytest.mark.parametrize("patience", ["0.5"])
-async def test_creations_that_an_outage_cut_short_hold_no_place_for_long(
+@pytest.mark.parametrize("timeout_seconds", ["0.5"])
+async def test_creations_that_an_outage_interrupted_do_not_keep_their_places(
     replicas: list[Replica], http: aiohttp.ClientSession, redis_server: RedisServer, real_redis: Redis
 ) -> None:
-    before = await at_once(http, replicas, 3)
+    before = await create_concurrently(http, replicas, 3)
     redis_server.pause()
     try:
-        during = await at_once(http, replicas, 30)
+        during = await create_concurrently(http, replicas, 30)
     finally:
         redis_server.resume()
     await real_redis.ping()
-    came_about = await living_in(real_redis)
+    created_during_outage = await count_live(real_redis)
 
-    await half_a_minute_passes(real_redis)
-    afterwards = await one_by_one(http, replicas, CAP)
+    await age_pending_ids(real_redis)
+    afterwards = await create_sequentially(http, replicas, CAP)
 
     assert (statuses(before), statuses(during)) == ({201: 3}, {503: 30})
-    assert statuses(afterwards) == {201: CAP - came_about, 409: came_about}
-    assert await living_in(real_redis) == CAP
+    assert statuses(afterwards) == {201: CAP - created_during_outage, 409: created_during_outage}
+    assert await count_live(real_redis) == CAP
 
 
 @pytest.mark.parametrize("settings", [Settings(session_max_per_user=1)])
-async def test_a_refusal_is_a_conflict_that_says_why(client: HttpClient) -> None:
+async def test_a_denied_creation_is_409_with_the_limit(client: HttpClient) -> None:
     await open_session(client)
 
     response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
@@ -155,7 +155,7 @@ async def test_a_refusal_is_a_conflict_that_says_why(client: HttpClient) -> None
 
 
 @pytest.mark.parametrize("settings", [Settings(session_max_per_user=1, session_cap_policy="evict")])
-async def test_one_that_was_evicted_is_not_found(client: HttpClient) -> None:
+async def test_an_evicted_session_is_404(client: HttpClient) -> None:
     evicted = await open_session(client)
 
     await open_session(client)
