@@ -18,7 +18,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.idempotency import AlreadyCreated
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
-from service.sessions.occupancy import RECHECK_MS, CappedOwner, LiveSession, Occupancy, owners_of
+from service.sessions.occupancy import RECHECK_MS, CappedOwner, CountedSession, Occupancy, owners_of
 from service.sessions.owner_index import OwnerIndex
 from service.settings import Settings
 from service.settings.sessions import NO_CAP, Caps
@@ -52,7 +52,7 @@ class Full(NamedTuple):
         """How many sessions must end before one can be created."""
         return self.size - self.owner.cap + 1
 
-    def changed(self, live: Sequence[LiveSession]) -> list[LiveSession]:
+    def changed(self, live: Sequence[CountedSession]) -> list[CountedSession]:
         """Select the sessions about which more is known now."""
         unverified, bounds_ms = set(self.unverified), dict(zip(self.candidates, self.bounds_ms, strict=False))
         return [
@@ -79,13 +79,15 @@ class Eviction:
         self._owner_index = owner_index
         self._occupancy = occupancy
 
-    async def evict(self, owner: CappedOwner, live: Sequence[LiveSession], number: int, active_until_ms: float) -> None:
+    async def evict(
+        self, owner: CappedOwner, live: Sequence[CountedSession], number: int, active_until_ms: float
+    ) -> None:
         """Evict up to `number` of the owner's sessions, the least recently active first, active until then at most."""
         by_activity = sorted(live, key=lambda session: session.last_activity_ms)
         least_active = [session for session in by_activity if session.last_activity_ms <= active_until_ms]
         await run_all(self._evict(owner, session) for session in least_active[:number])
 
-    async def _evict(self, owner: CappedOwner, session: LiveSession) -> None:
+    async def _evict(self, owner: CappedOwner, session: CountedSession) -> None:
         command = scripts.EVICT.command(
             self._keys.of(session.id), id=session.id, owner_id=owner.id, last_activity=session.last_activity
         )

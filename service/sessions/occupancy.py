@@ -45,8 +45,8 @@ def owners_of(caps: Caps, keys: Keys, agent_id: str, user_id: str) -> list[Cappe
     ]
 
 
-class LiveSession(NamedTuple):
-    """A live session, with its times as stored."""
+class CountedSession(NamedTuple):
+    """A live session of an owner with a cap. Its times are as stored."""
 
     id: str
     last_activity: bytes
@@ -60,7 +60,7 @@ class LiveSession(NamedTuple):
 class Verified(NamedTuple):
     """The result of a verification: live sessions, how many ids were removed, and whether others are being created."""
 
-    live: Sequence[LiveSession]
+    live: Sequence[CountedSession]
     removed: int
     are_some_in_creation: bool
 
@@ -82,7 +82,7 @@ class Occupancy:
         await self.remove(owner, to_remove)
         return Verified(live, len(to_remove), is_created or is_in_creation)
 
-    async def record(self, owner: CappedOwner, live: Sequence[LiveSession]) -> None:
+    async def record(self, owner: CappedOwner, live: Sequence[CountedSession]) -> None:
         """Record the expiry and activity of sessions. Ids that have left the index meanwhile are not added."""
         if live:
             capped = self._keys.capped_index(owner.owner_index)
@@ -101,9 +101,9 @@ class Occupancy:
 
     async def _read(
         self, owner: CappedOwner, session_ids: Sequence[str]
-    ) -> tuple[list[LiveSession], list[str], list[str]]:
+    ) -> tuple[list[CountedSession], list[str], list[str]]:
         """Return the owner's live sessions, ids that are not live, and ids of other owners."""
-        live, not_live, foreign = list[LiveSession](), list[str](), list[str]()
+        live, not_live, foreign = list[CountedSession](), list[str](), list[str]()
         found = await self._client.read_hashes([self._keys.session(session_id) for session_id in session_ids], _FIELDS)
         for session_id, (values, now_ms) in zip(session_ids, found, strict=True):
             agent_id, user_id, last_activity, expires_at = values
@@ -112,7 +112,7 @@ class Occupancy:
             elif owner.id.encode() not in (agent_id, user_id):
                 foreign.append(session_id)
             else:
-                live.append(LiveSession(session_id, last_activity or b"0", expires_at))
+                live.append(CountedSession(session_id, last_activity or b"0", expires_at))
         return live, not_live, foreign
 
     async def _check_status(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:

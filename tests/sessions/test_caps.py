@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import CreationContention, SessionLimitReached, StoreUnavailable
-from service.maintenance.index_removal import IndexRemoval
+from service.maintenance.index_repair import IndexRemoval
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import CommandRejected, ScriptError
@@ -299,8 +299,8 @@ async def test_an_id_of_a_creation_without_a_reply_is_removed_later(
         with pytest.raises(StoreUnavailable):
             await create(store, 1)
 
-    index_removal.left_behind(*left)
-    await index_removal.round()
+    index_removal.queue_ended(*left)
+    await index_removal.process_queue()
 
     assert await keys_in(real_redis) == []
 

@@ -6,8 +6,7 @@ import random
 import pytest
 from redis.asyncio import Redis
 
-from service.maintenance.index_removal import IndexRemoval
-from service.maintenance.index_repair import IndexRepair
+from service.maintenance.index_repair import IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import Reconciler
 from service.maintenance.sweeper import Sweeper
@@ -261,7 +260,7 @@ async def reconcile(redis_client: RedisClient, settings: Settings) -> None:
         redis_client, keys, index_repair, LostSessions(redis_client, keys, events_into(metrics)), metrics
     )
     for _ in SHARDS:
-        await reconciler.round()
+        await reconciler.reconcile_next_shard()
 
 
 @each_cap
@@ -272,6 +271,6 @@ async def test_a_sweep_removes_the_sets_for_caps(
     await expire(real_redis, sessions)
     metrics = Metrics()
 
-    await Sweeper(redis_client, Keys("", capped=True), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
+    await Sweeper(redis_client, Keys("", capped=True), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
 
     assert {key.partition(":{")[0] for key in await keys_in(real_redis)} == {"session"}

@@ -121,7 +121,7 @@ async def test_a_count_is_consistent_while_the_sweeper_runs(
 
     async def query_then_sweep(*commands: Command) -> list[Reply]:
         replies = await query(*commands)
-        await sweeper.round()
+        await sweeper.sweep()
         return replies
 
     monkeypatch.setattr(redis_client, "query", query_then_sweep)

@@ -53,7 +53,7 @@ class Churn:
         for session_id in self._random.sample(self.live, len(self.live) // 4):
             await self._store.update_timeout(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
-        await Sweeper(self._client, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).round()
+        await Sweeper(self._client, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.live, min(len(self.live), self._random.randrange(6))):
