@@ -1,6 +1,8 @@
-"""Build the application from its parts, and clean them up in the same place."""
+"""Builds the application: its parts in order, its background tasks, and their cleanup."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -21,10 +23,12 @@ from service.maintenance.startup_checks import CHECK_INTERVAL_SECONDS, StartupCh
 from service.maintenance.sweeper import Sweeper
 from service.observability.audit import AuditLog
 from service.rate_limit.limiter import build_rate_limiter
+from service.redis_client.client import RedisClient
 from service.redis_client.factory import RedisClients
 from service.sessions.build import build_keys, build_session_store
 from service.sessions.counts import SessionCounts
 from service.sessions.events import SessionEvents
+from service.sessions.keys import Keys
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
@@ -32,6 +36,8 @@ from service.settings import MAX_BODY_BYTES, Settings
 
 SWEEP_TIMEOUT_SECONDS = 30
 RECONCILE_TIMEOUT_SECONDS = 60
+
+_CleanupContext = Callable[[web.Application], AsyncIterator[None]]
 
 
 def create_app(
@@ -46,73 +52,119 @@ def create_app(
     Raises StartupError if the API key file cannot be loaded.
     """
     keys = build_keys(settings)
-    timeout_seconds = settings.session_store_timeout_seconds
-    metrics, shared_secret = access_log.metrics, access_log.log.secret
-    background = clients.background
-
-    events = SessionEvents(metrics, access_log.log, audit)
+    metrics, event_log = access_log.metrics, access_log.log
+    events = SessionEvents(metrics, event_log, audit)
+    maintenance = _build_maintenance(settings, clients.background, keys, events, access_log)
     counts = SessionCounts(clients.bulk, keys)
-    startup_checks = StartupChecks(background, keys, events)
-    sweeper = Sweeper(background, keys, events, metrics, retention_ms=settings.retention_ms)
-    lost_sessions, index_removal = LostSessions(background, keys, events), IndexRemoval(background, keys)
-    events.on_lost_session, events.on_index_entry_left = lost_sessions.queue, index_removal.queue_ended
-    index_repair = IndexRepair(
-        background, keys, index_removal, owner_index_lifetime_ms=settings.owner_index_lifetime_ms
-    )
-    reconciler = Reconciler(background, keys, index_repair, lost_sessions, metrics)
-    schema_version = SchemaVersion(background, keys, SecretLoader(background, keys, shared_secret, timeout_seconds / 4))
-    health_reasons = HealthReasons(
-        background, sweeper, events, clients.monitor.rejections, settings.session_sweep_interval_seconds
-    )
-
-    async def run_maintenance(_: web.Application) -> AsyncIterator[None]:
-        async with (
-            run_periodically(
-                "the check of Redis",
-                startup_checks.run,
-                every_seconds=CHECK_INTERVAL_SECONDS,
-                timeout_seconds=timeout_seconds,
-            ),
-            run_periodically(
-                "the sweeper",
-                schema_version.if_supported(sweeper.sweep),
-                every_seconds=settings.session_sweep_interval_seconds,
-                timeout_seconds=SWEEP_TIMEOUT_SECONDS,
-            ),
-            run_periodically(
-                "the reconciler",
-                schema_version.if_supported(reconciler.reconcile_next_shard),
-                every_seconds=settings.session_reconcile_interval_seconds,
-                timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
-            ),
-            run_periodically(
-                "the removal of index entries",
-                schema_version.if_supported(index_removal.process_queue),
-                every_seconds=REMOVAL_INTERVAL_SECONDS,
-                timeout_seconds=SWEEP_TIMEOUT_SECONDS,
-            ),
-        ):
-            yield
-        await lost_sessions.aclose()
-        await clients.aclose()
-
+    health = _build_health(settings, clients, maintenance, events, counts)
     rate_limiter = build_rate_limiter(settings, clients.no_wait, keys, metrics)
     authenticator = build_authenticator(settings)
-    middleware = build_middleware(settings, access_log, tracing, schema_version, rate_limiter, authenticator, audit)
+    middleware = build_middleware(
+        settings, access_log, tracing, maintenance.schema_version, rate_limiter, authenticator, audit
+    )
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
-    app[HEALTH] = Health(background, schema_version, counts, health_reasons, timeout_seconds)
     app[ACCESS_LOG] = access_log
     app[MIDDLEWARE] = middleware
-    app[POLICIES] = Policies(clients.main, keys, events, settings)
-    app[STORE] = build_session_store(settings, clients.main, events, shared_secret)
-    app[LISTING] = SessionListing(clients.bulk, keys, counts, index_removal.queue_missing)
+    app[HEALTH] = health
+    app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
+    app[LISTING] = SessionListing(clients.bulk, keys, counts, maintenance.index_removal.queue_missing)
     app[REVOCATION] = BulkRevocation(clients.bulk, keys, events)
-    app.cleanup_ctx.append(run_maintenance)
-    app.on_response_prepare.append(add_security_headers)
+    app[POLICIES] = Policies(clients.main, keys, events, settings)
+
+    app.cleanup_ctx.append(_closing(clients.aclose))  # last: cleanup runs in reverse order
     if authenticator is not None:
-        app.on_cleanup.append(lambda _: authenticator.aclose())
+        app.cleanup_ctx.append(_closing(authenticator.aclose))
+    app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
+    app.cleanup_ctx.append(_running(maintenance, settings))
+
+    app.on_response_prepare.append(add_security_headers)
     routes = [*health_routes.routes, *openapi.routes(settings), *session_routes.routes]
     app.add_routes([middleware.wrap_route(route) for route in routes])
     return app
+
+
+class _Maintenance(NamedTuple):
+    schema_version: SchemaVersion
+    startup_checks: StartupChecks
+    sweeper: Sweeper
+    lost_sessions: LostSessions
+    index_removal: IndexRemoval
+    reconciler: Reconciler
+
+
+def _build_maintenance(
+    settings: Settings, client: RedisClient, keys: Keys, events: SessionEvents, access_log: AccessLog
+) -> _Maintenance:
+    metrics, secret = access_log.metrics, access_log.log.secret
+    secret_loader = SecretLoader(client, keys, secret, settings.session_store_timeout_seconds / 4)
+    lost_sessions = LostSessions(client, keys, events)
+    index_removal = IndexRemoval(client, keys)
+    events.on_lost_session, events.on_index_entry_left = lost_sessions.queue, index_removal.queue_ended
+    index_repair = IndexRepair(client, keys, index_removal, owner_index_lifetime_ms=settings.owner_index_lifetime_ms)
+    return _Maintenance(
+        schema_version=SchemaVersion(client, keys, secret_loader),
+        startup_checks=StartupChecks(client, keys, events),
+        sweeper=Sweeper(client, keys, events, metrics, retention_ms=settings.retention_ms),
+        lost_sessions=lost_sessions,
+        index_removal=index_removal,
+        reconciler=Reconciler(client, keys, index_repair, lost_sessions, metrics),
+    )
+
+
+def _build_health(
+    settings: Settings, clients: RedisClients, maintenance: _Maintenance, events: SessionEvents, counts: SessionCounts
+) -> Health:
+    client = clients.background
+    interval_seconds = settings.session_sweep_interval_seconds
+    reasons = HealthReasons(client, maintenance.sweeper, events, clients.monitor.rejections, interval_seconds)
+    return Health(client, maintenance.schema_version, counts, reasons, settings.session_store_timeout_seconds)
+
+
+def _running(maintenance: _Maintenance, settings: Settings) -> _CleanupContext:
+    """Run the background tasks while the application runs."""
+
+    async def context(_: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for task in _background_tasks(maintenance, settings):
+                await stack.enter_async_context(task)
+            yield
+
+    return context
+
+
+def _background_tasks(maintenance: _Maintenance, settings: Settings) -> Iterator[AbstractAsyncContextManager[None]]:
+    if_supported = maintenance.schema_version.if_supported
+    yield run_periodically(
+        "the check of Redis",
+        maintenance.startup_checks.run,
+        every_seconds=CHECK_INTERVAL_SECONDS,
+        timeout_seconds=settings.session_store_timeout_seconds,
+    )
+    yield run_periodically(
+        "the sweeper",
+        if_supported(maintenance.sweeper.sweep),
+        every_seconds=settings.session_sweep_interval_seconds,
+        timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+    )
+    yield run_periodically(
+        "the reconciler",
+        if_supported(maintenance.reconciler.reconcile_next_shard),
+        every_seconds=settings.session_reconcile_interval_seconds,
+        timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
+    )
+    yield run_periodically(
+        "the removal of index entries",
+        if_supported(maintenance.index_removal.process_queue),
+        every_seconds=REMOVAL_INTERVAL_SECONDS,
+        timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+    )
+
+
+def _closing(aclose: Callable[[], Awaitable[object]]) -> _CleanupContext:
+    async def context(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await aclose()
+
+    return context
