@@ -21,7 +21,7 @@ from tests.redis_client.conftest import connected
 from tests.sessions.evidence import KEYS
 from tests.test_walkthrough import SESSIONS
 
-TIMEOUT_SECONDS = 0.2
+TIMEOUT_SECONDS = 0.5
 
 Start = Callable[[], Coroutine[Any, Any, HttpClient]]
 
@@ -64,7 +64,7 @@ async def test_a_service_started_while_the_schema_version_is_lost_is_not_ready(
 
     node.resume()
     async with asyncio.timeout(10):
-        while "of layout 2" not in caplog.text:
+        while "schema version 2" not in caplog.text:
             await status_of(client, "/readyz")
 
 
