@@ -1,4 +1,4 @@
-# One command, the same everywhere: CI calls these targets too.
+# CI calls the same targets.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 
 .PHONY: run test test-long fuzz check bench format clean
 
-run: $(VENV)/installed      ## serve on http://127.0.0.1:3000, with a Redis of its own unless REDIS_URL is set
+run: $(VENV)/installed      ## serve on http://127.0.0.1:3000; starts an embedded Valkey unless REDIS_URL is set
 	@exec $(BIN)/python -m service
 
 test: $(VENV)/installed     ## run all tests except the long ones, on several processes
@@ -15,11 +15,11 @@ test: $(VENV)/installed     ## run all tests except the long ones, on several pr
 test-long: $(VENV)/installed  ## run the long tests: failures under load, long models; prints its duration
 	$(BIN)/pytest -m long --durations 10
 
-fuzz: $(VENV)/installed     ## whatever may arrive at its port, much of it; the same again with the FUZZ_SEED that it says
+fuzz: $(VENV)/installed     ## send random requests to a replica; FUZZ_SEED repeats a run
 	@seed=$${FUZZ_SEED:-$$(date +%s)}; echo "FUZZ_SEED=$$seed"; \
 	FUZZ_SEED=$$seed FUZZ_INPUTS=$${FUZZ_INPUTS:-20000} $(BIN)/pytest tests/fuzz
 
-check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities where the index can be reached
+check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities, if the package index is reachable
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -28,7 +28,7 @@ check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities wh
 bench: $(VENV)/installed    ## measure the service, relative to bare aiohttp and other servers; about 15 minutes (BENCH=--short for less)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-format: $(VENV)/installed   ## put the code in its format
+format: $(VENV)/installed   ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from service.settings.networks import Network
+from service.settings.http import Network
 
 UNKNOWN_ADDRESS = "unknown"
 """Used for peers without an IP address, such as clients of a Unix socket."""

@@ -131,7 +131,7 @@ def _removable_age_ms(entry: StaleEntry, status: Reply) -> int | None:
             raise UnexpectedReply(repr(status))
 
 
-class LiveSession(NamedTuple):
+class IndexedSession(NamedTuple):
     """A live session and the fields that its owner indexes need."""
 
     id: str
@@ -165,7 +165,7 @@ class IndexRepair:
         self._index_removal = index_removal
         self._owner_index_lifetime_ms = owner_index_lifetime_ms
 
-    async def repair(self, sessions: Sequence[LiveSession], failures: PartialFailure) -> RepairResult:
+    async def repair(self, sessions: Sequence[IndexedSession], failures: PartialFailure) -> RepairResult:
         """Add sessions that were just read as live to the owner indexes that lack them."""
         sessions_by_index = self._by_owner_index(sessions)
         states = await self._states(sessions_by_index, failures)
@@ -180,15 +180,15 @@ class IndexRepair:
         restored = await self._restore(missing, failures) if missing else 0
         return RepairResult(restored, without_ttl)
 
-    def _by_owner_index(self, sessions: Sequence[LiveSession]) -> dict[str, list[LiveSession]]:
-        sessions_by_index: defaultdict[str, list[LiveSession]] = defaultdict(list)
+    def _by_owner_index(self, sessions: Sequence[IndexedSession]) -> dict[str, list[IndexedSession]]:
+        sessions_by_index: defaultdict[str, list[IndexedSession]] = defaultdict(list)
         for session in sessions:
             for owner_index in self._keys.owner_indexes(session.agent_id, session.user_id):
                 sessions_by_index[owner_index].append(session)
         return sessions_by_index
 
     async def _states(
-        self, sessions_by_index: Mapping[str, Sequence[LiveSession]], failures: PartialFailure
+        self, sessions_by_index: Mapping[str, Sequence[IndexedSession]], failures: PartialFailure
     ) -> dict[str, IndexState]:
         """The states of the owner indexes whose nodes respond."""
         scores = [
@@ -205,7 +205,7 @@ class IndexRepair:
         commands = [("PEXPIRE", owner_index, 2 * self._owner_index_lifetime_ms, "NX") for owner_index in owner_indexes]
         await replies_or_none(self._redis.execute, commands, failures)
 
-    async def _restore(self, missing: Sequence[tuple[str, LiveSession]], failures: PartialFailure) -> int:
+    async def _restore(self, missing: Sequence[tuple[str, IndexedSession]], failures: PartialFailure) -> int:
         """Add entries, then check again whether their sessions are live, and remove those that are not.
 
         In a cluster, a session and its owner index may be on different nodes. A deletion, revocation or sweep ends the
@@ -221,7 +221,7 @@ class IndexRepair:
             await self._index_removal.process_queue()
         return len(replies) - replies.count(None)
 
-    def _add_command(self, owner_index: str, session: LiveSession) -> Command:
+    def _add_command(self, owner_index: str, session: IndexedSession) -> Command:
         return scripts.ADD_TO_INDEX.command(
             OwnerIndexKeys(owner_index),
             id=session.id,

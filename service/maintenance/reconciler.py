@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from service.maintenance.index_repair import IndexRepair, LiveSession
+from service.maintenance.index_repair import IndexedSession, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.observability.metrics import Metrics
 from service.redis_client.client import PartialFailure, RedisClient
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class ShardPage(NamedTuple):
     """Sessions of a shard by state, and keys without a TTL."""
 
-    live: list[LiveSession]
+    live: list[IndexedSession]
     missing: list[str]
     without_ttl: list[str]
 
@@ -97,7 +97,7 @@ class Reconciler:
             if expires_at is None:
                 page.missing.append(session_id)
             elif int(expires_at) > now_ms and None not in fields:
-                page.live.append(LiveSession(session_id, agent_id.decode(), user_id.decode(), created_at))
+                page.live.append(IndexedSession(session_id, agent_id.decode(), user_id.decode(), created_at))
         return page
 
     def _read_commands(self, session_id: str) -> list[Command]:

@@ -1,6 +1,7 @@
-"""Settings of HTTP connections, and the limits of requests."""
+"""Settings of HTTP connections, the limits of requests, and lists of IP networks."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
@@ -13,6 +14,9 @@ MAX_HEAD_BYTES = 64 * 1024
 """Limit of all headers together, while they are incomplete."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-_\[\]:]+(?<!:)")
+
+
+Network = IPv4Network | IPv6Network
 
 
 class HttpSettings(BaseSettings):
@@ -41,3 +45,15 @@ class HttpSettings(BaseSettings):
 
 def _split(origins: str) -> frozenset[str]:
     return frozenset(origins.replace(",", " ").split())
+
+
+def parse_networks(text: str) -> list[Network]:
+    """Parse addresses and networks separated by whitespace or commas. Raises ValueError with the first wrong one."""
+    return [_parse_network(word) for word in text.replace(",", " ").split()]
+
+
+def _parse_network(word: str) -> Network:
+    try:
+        return ip_network(word)
+    except ValueError as error:
+        raise ValueError(f"{word!r} must be an IP address or a network ({error})") from None

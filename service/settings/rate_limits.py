@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import field_validator
 from pydantic_settings import BaseSettings
 
-from service.settings.networks import Network, parse_networks
+from service.settings.http import Network, parse_networks
 
 OFF = "off"
 MAX_QUOTA = 1_000_000

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from service.api.client_address import UNKNOWN_ADDRESS, ClientAddresses
 from service.settings import Settings
-from service.settings.networks import parse_networks
+from service.settings.http import parse_networks
 from tests.conftest import HttpClient, ServiceServer
 from tests.test_walkthrough import SESSIONS
 

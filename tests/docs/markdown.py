@@ -6,15 +6,6 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
 
-_UNFINISHED = {
-    f"docs/{name}.md"
-    for name in (
-        "architecture",
-        "contributing",
-    )
-}
-"""Documents that can be missing while the documentation is rewritten."""
-
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -74,9 +65,7 @@ def resolves(name: str, target: str) -> bool:
     """Return whether a link in the document `name` leads to an existing file and heading."""
     file, _, anchor = target.partition("#")
     path = ((ROOT / name).parent / file).resolve() if file else ROOT / name
-    if not path.exists():
-        return str(path.relative_to(ROOT)) in _UNFINISHED
-    return not anchor or anchor in anchors(path.read_text())
+    return path.exists() and (not anchor or anchor in anchors(path.read_text()))
 
 
 def _is_body_row(line: str, before: str) -> bool:

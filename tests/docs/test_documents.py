@@ -10,8 +10,10 @@ from tests.docs import console, markdown
 DOCUMENTS = [
     "README.md",
     "docs/api.md",
+    "docs/architecture.md",
     "docs/authentication.md",
     "docs/configuration.md",
+    "docs/contributing.md",
     "docs/deployment.md",
     "docs/errors.md",
     "docs/glossary.md",

@@ -9,7 +9,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.maintenance.index_repair import IndexRemoval, IndexRepair, LiveSession
+from service.maintenance.index_repair import IndexedSession, IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.maintenance.reconciler import PAGE_SIZE, Reconciler
 from service.maintenance.sweeper import Sweeper
@@ -277,7 +277,7 @@ async def test_one_that_ends_before_an_entry_whose_fate_was_unknown_at_first_is_
     relisting = IndexRepair(
         Interrupted(redis_client, "add_to_index", before=unanswered), KEYS, delisting, owner_index_lifetime_ms=MINUTE_MS
     )
-    living = LiveSession(session.id, AGENT, USER, str(session.created_at_ms).encode())
+    living = IndexedSession(session.id, AGENT, USER, str(session.created_at_ms).encode())
 
     await relisting.repair([living], PartialFailure())
 

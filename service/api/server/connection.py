@@ -94,7 +94,7 @@ class ClientConnection(RequestHandler):
             self._record_head(data)  # the first head may arrive before aiohttp waits for it
 
     def check_timeouts(self, transport: asyncio.Transport, now: float) -> None:
-        """End whatever has exceeded the request timeout at the loop time `now`."""
+        """End a request or response that exceeded its timeout at the loop time `now`."""
         if self._manager is None:  # disconnected
             return
         timeout_seconds = self._policy.request_timeout_seconds
