@@ -122,9 +122,7 @@ def python_files(*folders: str) -> tuple[Path, ...]:
 @cache
 def finished_python_files() -> tuple[Path, ...]:
     return tuple(
-        path
-        for path in python_files("service", "tests", "benchmarks")
-        if not name_of(path).startswith(UNFINISHED)
+        path for path in python_files("service", "tests", "benchmarks") if not name_of(path).startswith(UNFINISHED)
     )
 
 
@@ -167,9 +165,7 @@ def test_every_top_level_module_has_a_place_in_the_import_order() -> None:
     assert found - {"__init__"} == set(IMPORT_ORDER)
 
 
-@pytest.mark.parametrize(
-    "path", [*finished_python_files(), *SERVICE.rglob("*.lua")], ids=name_of
-)
+@pytest.mark.parametrize("path", [*finished_python_files(), *SERVICE.rglob("*.lua")], ids=name_of)
 def test_no_file_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
 
