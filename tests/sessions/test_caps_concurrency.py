@@ -123,11 +123,11 @@ async def test_a_creation_below_the_cap_takes_two_scripts_and_a_read(store: Sess
     assert (counts["evalsha"], counts["hmget"]) == (2, 1)
 
 
-@pytest.mark.parametrize("settings", [Settings(session_max_per_agent=1000, session_store_timeout_seconds=30)])
+@pytest.mark.parametrize("settings", [Settings(session_max_per_agent=500, session_store_timeout_seconds=30)])
 async def test_known_live_sessions_are_not_read_again_for_the_next_refusal(
     store: SessionStore, real_redis: Redis
 ) -> None:
-    await add_live_sessions(real_redis, 1000)
+    await add_live_sessions(real_redis, 500)
     await forget_commands(real_redis)
     assert await outcomes_of(store) == {"full": 1}
     at_first = await commands_seen(real_redis)
@@ -135,37 +135,37 @@ async def test_known_live_sessions_are_not_read_again_for_the_next_refusal(
 
     assert await outcomes_of(store) == {"full": 1}
 
-    assert at_first["hmget"] >= 1000
+    assert at_first["hmget"] >= 500
     assert (await commands_seen(real_redis))["hmget"] <= 20
     assert (await commands_seen(real_redis)).keys() & {"zadd", "hset"} == set()
 
 
-@pytest.mark.parametrize("settings", [Settings(session_max_per_agent=1000, session_store_timeout_seconds=30)])
+@pytest.mark.parametrize("settings", [Settings(session_max_per_agent=500, session_store_timeout_seconds=30)])
 async def test_the_first_eviction_takes_few_scripts(
     store: SessionStore, evicting_store: SessionStore, real_redis: Redis
 ) -> None:
-    await add_live_sessions(real_redis, 1000)
+    await add_live_sessions(real_redis, 500)
     assert await outcomes_of(store) == {"full": 1}
     await forget_commands(real_redis)
 
     await create(evicting_store, 1)
 
     assert (await commands_seen(real_redis))["evalsha"] <= 20
-    assert await real_redis.zcard(KEYS.agent(AGENT)) == 1000
+    assert await real_redis.zcard(KEYS.agent(AGENT)) == 500
 
 
-@pytest.mark.parametrize("settings", [evicting(Settings(session_max_per_agent=1000, session_store_timeout_seconds=30))])
+@pytest.mark.parametrize("settings", [evicting(Settings(session_max_per_agent=500, session_store_timeout_seconds=30))])
 async def test_known_live_sessions_are_not_read_again_for_the_next_eviction(
     store: SessionStore, real_redis: Redis
 ) -> None:
-    await add_live_sessions(real_redis, 1000)
+    await add_live_sessions(real_redis, 500)
     await create(store, 1)
     await forget_commands(real_redis)
 
     await create(store, 10)
 
     assert (await commands_seen(real_redis))["hmget"] <= 300
-    assert await real_redis.zcard(KEYS.agent(AGENT)) == 1000
+    assert await real_redis.zcard(KEYS.agent(AGENT)) == 500
 
 
 async def add_live_sessions(redis: Redis, number: int) -> None:
