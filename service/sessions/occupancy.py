@@ -21,7 +21,7 @@ ABANDONED_MS = 30_000
 """How long an id may be in an index without a session before its creation counts as failed."""
 
 RECHECK_MS = 5
-"""When to check an id again whose session is about to be created."""
+"""How long to wait before an id is checked again whose session is about to be created."""
 
 _LATE_RECHECK_MS = 1000
 _FIELDS = (b"agentId", b"userId", b"lastActivity", b"expiresAt")
