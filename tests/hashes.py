@@ -6,7 +6,7 @@ import redis
 from redis.asyncio import Redis
 
 from service.shared_secret import SharedSecret
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 
 
 async def hashed_in(client: Redis, id_: str) -> str:

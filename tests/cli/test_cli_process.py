@@ -18,9 +18,9 @@ from service.sessions.session import Session
 from service.settings.redis_url import Kind
 from tests.cli.operator import UNKNOWN, cells
 from tests.conftest import USER, StartReplica
+from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
 from tests.replica import COMMAND
-from tests.sessions.evidence import KEYS
 
 TIMEOUT_SECONDS = 20
 

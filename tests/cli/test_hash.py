@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 from tests.cli.operator import UNKNOWN, Operator
 from tests.conftest import USER
 from tests.hashes import hashed_in
-from tests.sessions.evidence import KEYS, contents
+from tests.redis_contents import KEYS, contents
 
 
 async def test_each_line_has_a_hash_and_its_id(operator: Operator, real_redis: Redis) -> None:

@@ -17,8 +17,8 @@ from service.settings import Settings
 from tests.aging import age
 from tests.cli.operator import MINUTE_MS, OTHER_AGENT, OTHER_USER, TIMESTAMP, Operator, cells, row
 from tests.conftest import AGENT, USER, create_session, events_into
+from tests.redis_contents import KEYS, contents
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS, contents
 
 # Overview
 

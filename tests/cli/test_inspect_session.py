@@ -14,7 +14,7 @@ from tests.aging import age
 from tests.cli.operator import MINUTE_MS, TIMESTAMP, UNKNOWN, Operator, row
 from tests.conftest import AGENT, USER, create_session, events_into
 from tests.hashes import hashed_in
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 
 
 async def test_every_field_is_shown(operator: Operator, session: Session) -> None:

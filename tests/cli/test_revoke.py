@@ -12,8 +12,8 @@ from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.cli.operator import MINUTE_MS, OTHER_AGENT, OTHER_USER, TIMESTAMP, UNKNOWN, Operator, Prompt
 from tests.conftest import AGENT, USER, create_session
+from tests.redis_contents import KEYS, contents
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS, contents
 
 OTHER_VERSION = "The data in Redis has schema version 2; this release supports 1.\n"
 

@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.aging import age
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.interruption import Interrupted
-from tests.sessions.evidence import KEYS, contents
+from tests.redis_contents import KEYS, contents
 from tests.test_walkthrough import SESSIONS, open_session
 
 MINUTE_MS = 60_000

@@ -18,7 +18,7 @@ from tests.aging import age
 from tests.conftest import HttpClient, ServiceServer, create_session, events_into
 from tests.counted import counted
 from tests.interruption import Interrupted
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 from tests.test_walkthrough import SESSIONS, open_session
 
 MINUTE_MS = 60_000

@@ -29,7 +29,7 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer, create_session, events_into, lane_to
 from tests.counted import counted, read_from
 from tests.interruption import Action, Interrupted
-from tests.sessions.evidence import KEYS, contents, scores_of, tombstone_of
+from tests.redis_contents import KEYS, contents, scores_of, tombstone_of
 from tests.test_walkthrough import open_session
 
 MINUTE_MS = 60_000

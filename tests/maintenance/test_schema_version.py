@@ -17,8 +17,8 @@ from service.sessions.keys import Keys
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.redis_contents import KEYS, command_counts, contents, reset_command_counts
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS, commands_seen, contents, forget_commands
 from tests.test_walkthrough import SESSIONS
 
 OPENING = {"agentId": AGENT, "userId": USER}
@@ -121,12 +121,12 @@ async def test_those_who_come_before_the_first_look_share_one(
     layout: SchemaVersion, redis_client: RedisClient, real_redis: Redis
 ) -> None:
     await redis_client.query(("PING",))
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await asyncio.gather(*(layout.require_supported() for _ in range(20)))
     await layout.require_supported()
 
-    seen = await commands_seen(real_redis)
+    seen = await command_counts(real_redis)
     assert (seen["get"], seen["set"]) == (3, 1)  # of the layout once, and of the secret that was not there
 
 

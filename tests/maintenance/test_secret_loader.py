@@ -17,7 +17,7 @@ from service.shared_secret import HIDDEN, SharedSecret
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.hashes import hashed_in
 from tests.log_events import logged_events
-from tests.sessions.evidence import KEYS, contents
+from tests.redis_contents import KEYS, contents
 from tests.test_walkthrough import SESSIONS, open_session
 
 AN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"

@@ -20,8 +20,8 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.conftest import create_session, events_into
 from tests.log_events import logged_events
+from tests.redis_contents import set_config
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import configured
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ async def test_a_mark_of_the_wrong_type_is_left_alone_and_is_no_trouble_of_its_o
 
 async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: StartupChecks, real_redis: Redis) -> None:
     await upkeep.run()
-    await configured(real_redis, "min-replicas-to-write", 1)
+    await set_config(real_redis, "min-replicas-to-write", 1)
 
     (trouble,) = await asyncio.gather(upkeep.run(), return_exceptions=True)
-    await configured(real_redis, "min-replicas-to-write", 0)
+    await set_config(real_redis, "min-replicas-to-write", 0)
 
     assert trouble is None
 

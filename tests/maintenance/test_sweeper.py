@@ -18,7 +18,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import USER, create_session, events_into, lane_to
 from tests.counted import counted, read_from
-from tests.sessions.evidence import KEYS, commands_seen, fields_of, forget_commands, scores_of, tombstone_of
+from tests.redis_contents import KEYS, command_counts, fields_of, reset_command_counts, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 RETENTION_MS = 60 * MINUTE_MS
@@ -128,11 +128,11 @@ async def test_an_index_that_holds_no_instant_holds_nothing_up(
 async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sweeper, real_redis: Redis) -> None:
     await sweeper.sweep()
     await real_redis.script_flush()
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await sweeper.sweep()
 
-    assert (await commands_seen(real_redis))["eval"] == 1
+    assert (await command_counts(real_redis))["eval"] == 1
 
 
 async def test_ends_are_counted_by_their_reason(

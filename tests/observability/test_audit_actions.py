@@ -11,9 +11,9 @@ from tests.cli.test_cli_process import run
 from tests.conftest import AGENT, StartReplica
 from tests.hashes import hashed_at
 from tests.observability.audited import Audited, new_session, policy_of, running, some
+from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
 from tests.replica import Replica
-from tests.sessions.evidence import KEYS
 from tests.test_walkthrough import SESSIONS
 
 ANONYMOUS = {"actor": "anonymous", "address": "127.0.0.1"}

@@ -10,7 +10,7 @@ from tests.auth.conftest import bearing, having
 from tests.conftest import AGENT, USER, HttpClient
 from tests.rate_limit.conftest import UNKNOWN, Serve, coming_from
 from tests.rate_limit.test_requests import CLIENT, GUARDED, OTHER, asked
-from tests.sessions.evidence import commands_seen, forget_commands
+from tests.redis_contents import command_counts, reset_command_counts
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 NEW = {"agentId": AGENT, "userId": USER}
@@ -166,8 +166,8 @@ async def test_guesses_may_be_left_unlimited(serve: Serve) -> None:
 async def test_once_none_are_left_no_session_is_looked_at(serve: Serve, redis: Redis, headers: dict[str, str]) -> None:
     client = await serve(**GUARDED, session_guesses_per_caller="1/hour")
     await client.get(MISS, headers=headers)
-    await forget_commands(redis)
+    await reset_command_counts(redis)
 
     await asked(client, 5, headers, MISS)
 
-    assert (await commands_seen(redis))["hmget"] == 0
+    assert (await command_counts(redis))["hmget"] == 0

@@ -18,8 +18,8 @@ from service.sessions.scripts import HEARTBEAT
 from service.settings.redis_url import Kind
 from service.timestamps import ms_from_time_reply
 from tests.redis_client.conftest import connected
+from tests.redis_contents import command_counts
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import commands_seen
 
 MINUTE_MS = 60_000
 KEYS = Keys("")
@@ -321,11 +321,11 @@ async def test_concurrent_calls_receive_their_own_replies(redis_client: RedisCli
 
 async def test_concurrent_reads_share_round_trips(redis_client: RedisClient, real_redis: Redis, kind: Kind) -> None:
     await redis_client.query(*(("ZCARD", key) for key in ZSETS))
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     await asyncio.gather(*(redis_client.read_hash(key, (b"x",)) for key in HASHES * 10))
 
-    seen = await commands_seen(real_redis) - before
+    seen = await command_counts(real_redis) - before
     assert seen["hmget"] == 10 * len(HASHES)
     assert seen["time"] <= 10 * len(HASHES) // FULL + PRIMARIES[kind]
 

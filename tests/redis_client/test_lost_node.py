@@ -25,7 +25,7 @@ from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import events_into
 from tests.counted import counted
 from tests.redis_client.conftest import connected
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 
 TIMEOUT_SECONDS = 0.5
 MINUTE_MS = 60_000

@@ -14,8 +14,8 @@ from service.sessions.scripts import HEARTBEAT, SCRIPTS, SWEEP
 from service.settings import Settings
 from tests.conftest import create_session, store_on
 from tests.redis_client.conftest import connected
+from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS
 
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 SWEEP_COMMAND = SWEEP.command(KEYS.of(AN_ID), id=AN_ID, retention_ms=1, owner_id="")

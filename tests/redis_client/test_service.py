@@ -14,8 +14,8 @@ from service.settings import Settings
 from service.settings.redis_url import Kind
 from tests.aging import age
 from tests.conftest import AGENT, USER, HttpClient
+from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS
 from tests.test_walkthrough import SESSIONS, get_session, open_session
 
 MINUTE_MS = 60_000

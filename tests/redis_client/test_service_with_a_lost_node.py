@@ -18,7 +18,7 @@ from tests.cluster_servers import ClusterServers, Node
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.log_events import logged_events
 from tests.redis_client.conftest import connected
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 from tests.test_walkthrough import SESSIONS
 
 TIMEOUT_SECONDS = 0.5

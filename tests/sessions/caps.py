@@ -14,7 +14,7 @@ from service.timestamps import ms_from_time_reply
 from tests.aging import age_with_indexes
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session
-from tests.sessions.evidence import KEYS, keys_in
+from tests.redis_contents import KEYS, keys_in
 
 MINUTE_MS = 60_000
 OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"

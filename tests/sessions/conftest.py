@@ -11,7 +11,7 @@ from service.sessions.revocation import BulkRevocation
 from service.sessions.session import new_session_id
 from service.settings import Settings
 from tests.conftest import AGENT, USER, events_into, policies_on
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 from tests.sessions.revocation import PendingCreation
 
 

@@ -10,7 +10,7 @@ from service.sessions.idempotency import IdempotencyKey
 from service.sessions.scripts import SCRIPTS
 from service.sessions.session import NewSession
 from tests.conftest import AGENT, USER
-from tests.sessions.evidence import KEYS, keys_in
+from tests.redis_contents import KEYS, keys_in
 
 KEY = IdempotencyKey("web", "8e03978e-40d5-43e8-bc93-6894a57f9324")
 REQUEST = NewSession(AGENT, USER, {"timeout_minutes": 60}, b'{"channel":"web","topic":{"a":1,"b":[2]}}')

@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session
-from tests.sessions.evidence import KEYS, configured
+from tests.redis_contents import KEYS, set_config
 from tests.test_walkthrough import MINUTE_MS
 
 OTHER_AGENT = "00000000-0000-4000-8000-00000000000a"
@@ -77,8 +77,8 @@ class PendingCreation:
 
 @asynccontextmanager
 async def out_of_memory(redis: Redis) -> AsyncIterator[None]:
-    await configured(redis, "maxmemory", 1)
+    await set_config(redis, "maxmemory", 1)
     try:
         yield
     finally:
-        await configured(redis, "maxmemory", 0)
+        await set_config(redis, "maxmemory", 0)

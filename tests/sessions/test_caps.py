@@ -22,6 +22,7 @@ from tests.aging import age_with_indexes
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, events_into, policies_on, store_on
 from tests.interruption import Interrupted
+from tests.redis_contents import KEYS, keys_in
 from tests.sessions.caps import (
     BOTH_CAPS,
     MINUTE_MS,
@@ -38,7 +39,6 @@ from tests.sessions.caps import (
     outcomes_of,
     states,
 )
-from tests.sessions.evidence import KEYS, keys_in
 from tests.sessions.revocation import out_of_memory
 
 

@@ -16,6 +16,7 @@ from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, store_on
+from tests.redis_contents import KEYS, command_counts, reset_command_counts
 from tests.sessions.caps import (
     BOTH_CAPS,
     MINUTE_MS,
@@ -26,7 +27,6 @@ from tests.sessions.caps import (
     evicting,
     outcomes_of,
 )
-from tests.sessions.evidence import KEYS, commands_seen, forget_commands
 
 
 @pytest.fixture
@@ -115,11 +115,11 @@ async def test_the_cap_is_never_exceeded_while_sessions_end(replicas: list[Sessi
 @pytest.mark.parametrize("settings", [BOTH_CAPS])
 async def test_a_creation_below_the_cap_takes_two_scripts_and_a_read(store: SessionStore, real_redis: Redis) -> None:
     await create(store, 1)
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await create(store, 1)
 
-    counts = await commands_seen(real_redis)
+    counts = await command_counts(real_redis)
     assert (counts["evalsha"], counts["hmget"]) == (2, 1)
 
 
@@ -128,16 +128,16 @@ async def test_known_live_sessions_are_not_read_again_for_the_next_refusal(
     store: SessionStore, real_redis: Redis
 ) -> None:
     await add_live_sessions(real_redis, 500)
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
     assert await outcomes_of(store) == {"full": 1}
-    at_first = await commands_seen(real_redis)
-    await forget_commands(real_redis)
+    at_first = await command_counts(real_redis)
+    await reset_command_counts(real_redis)
 
     assert await outcomes_of(store) == {"full": 1}
 
     assert at_first["hmget"] >= 500
-    assert (await commands_seen(real_redis))["hmget"] <= 20
-    assert (await commands_seen(real_redis)).keys() & {"zadd", "hset"} == set()
+    assert (await command_counts(real_redis))["hmget"] <= 20
+    assert (await command_counts(real_redis)).keys() & {"zadd", "hset"} == set()
 
 
 @pytest.mark.parametrize("settings", [Settings(session_max_per_agent=500, session_store_timeout_seconds=30)])
@@ -146,11 +146,11 @@ async def test_the_first_eviction_takes_few_scripts(
 ) -> None:
     await add_live_sessions(real_redis, 500)
     assert await outcomes_of(store) == {"full": 1}
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await create(evicting_store, 1)
 
-    assert (await commands_seen(real_redis))["evalsha"] <= 20
+    assert (await command_counts(real_redis))["evalsha"] <= 20
     assert await real_redis.zcard(KEYS.agent(AGENT)) == 500
 
 
@@ -160,11 +160,11 @@ async def test_known_live_sessions_are_not_read_again_for_the_next_eviction(
 ) -> None:
     await add_live_sessions(real_redis, 500)
     await create(store, 1)
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await create(store, 10)
 
-    assert (await commands_seen(real_redis))["hmget"] <= 300
+    assert (await command_counts(real_redis))["hmget"] <= 300
     assert await real_redis.zcard(KEYS.agent(AGENT)) == 500
 
 

@@ -19,6 +19,7 @@ from service.settings import Settings
 from tests.conftest import USER, events_into, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
+from tests.redis_contents import KEYS, keys_in
 from tests.sessions.caps import (
     AGENT_CAP,
     BOTH_CAPS,
@@ -37,7 +38,6 @@ from tests.sessions.caps import (
     set_activity,
     states,
 )
-from tests.sessions.evidence import KEYS, keys_in
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from service.settings import Settings
 from tests.aging import age_with_indexes
 from tests.attempt import attempt
 from tests.conftest import create_session, events_into, like_of_the_service, store_on
+from tests.redis_contents import keys_in
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import keys_in
 
 PER_USER, PER_AGENT = 2, 3
 SECOND_MS = 1000

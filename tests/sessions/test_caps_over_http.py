@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from service.sessions.occupancy import ABANDONED_MS
 from service.settings import Settings
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.redis_contents import KEYS, keys_in
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS, keys_in
 from tests.test_walkthrough import SESSIONS, open_session
 
 CAP = 10

@@ -17,7 +17,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.conftest import create_session, events_into
-from tests.sessions.evidence import KEYS, commands_seen, forget_commands
+from tests.redis_contents import KEYS, command_counts, reset_command_counts
 
 MINUTE_MS = 60_000
 SCRIPT_CALLS = 8
@@ -92,11 +92,11 @@ async def test_the_number_of_commands_does_not_grow_with_the_sessions(
 ) -> None:
     await create(store, 30)
     await session_counts.count()
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     await session_counts.count()
 
-    seen = await commands_seen(real_redis)
+    seen = await command_counts(real_redis)
     assert {name: seen[name] for name in ("evalsha", "zcard", "zcount")} == {
         "evalsha": SCRIPT_CALLS,
         "zcard": 256,

@@ -20,8 +20,17 @@ from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, store_on
+from tests.redis_contents import (
+    KEYS,
+    contents,
+    expiry_times_of,
+    fields_of,
+    indexed_at_ms,
+    keys_in,
+    scores_of,
+    tombstone_of,
+)
 from tests.redis_server import RedisServer
-from tests.sessions.evidence import KEYS, contents, ends_of, fields_of, keys_in, listed_at, scores_of, tombstone_of
 from tests.unpipelined_client import UnpipelinedClient
 
 MINUTE_MS = 60_000
@@ -107,11 +116,11 @@ async def test_the_tombstone_is_written_at_creation(session: Session, real_redis
 
 
 async def test_the_hash_expires_with_the_session(session: Session, real_redis: Redis) -> None:
-    assert (await ends_of(real_redis, session))["session"] == session.expires_at_ms
+    assert (await expiry_times_of(real_redis, session))["session"] == session.expires_at_ms
 
 
 async def test_the_tombstone_expires_after_its_retention(session: Session, real_redis: Redis) -> None:
-    assert (await ends_of(real_redis, session))["tombstone"] == session.expires_at_ms + RETENTION_MS
+    assert (await expiry_times_of(real_redis, session))["tombstone"] == session.expires_at_ms + RETENTION_MS
 
 
 async def test_the_reason_is_max_duration_if_it_is_not_later_than_the_timeout(
@@ -136,7 +145,7 @@ async def test_the_session_is_in_the_owner_indexes(session: Session, real_redis:
 
 
 async def test_an_owner_index_lives_twice_as_long_as_any_session_and_a_day(session: Session, real_redis: Redis) -> None:
-    added_at_ms = await listed_at(real_redis, KEYS.user(USER), session)
+    added_at_ms = await indexed_at_ms(real_redis, KEYS.user(USER), session)
 
     assert await real_redis.pexpiretime(KEYS.user(USER)) == added_at_ms + 2 * (2 * 1440 + 1440) * MINUTE_MS
 
@@ -287,7 +296,7 @@ async def test_an_id_that_is_added_twice_keeps_its_first_score(
 
     await attempt(create_session, store)
 
-    assert await listed_at(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
+    assert await indexed_at_ms(real_redis, KEYS.user(USER), session) == session.created_at_ms - MINUTE_MS
 
 
 async def test_only_one_of_twenty_creations_with_the_same_id_succeeds(

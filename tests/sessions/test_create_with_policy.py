@@ -16,7 +16,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
 from tests.conftest import AGENT, USER, create_session, policies_on, store_on
-from tests.sessions.evidence import KEYS, commands_seen, keys_in
+from tests.redis_contents import KEYS, command_counts, keys_in
 
 ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
 DEFAULT = TimeoutConfig(30, True, 720, 5)
@@ -34,7 +34,7 @@ async def timeout_of_a_new_session(store: SessionStore, agent_id: str = AGENT) -
 
 async def commands_sent(redis: Redis, before: dict[str, int]) -> dict[str, int]:
     """How often replicas have sent some commands since then, without calls within scripts."""
-    after = await commands_seen(redis)
+    after = await command_counts(redis)
     return {name: after.get(name, 0) - before.get(name, 0) for name in ("evalsha", "hmget", "del", "zrem")}
 
 
@@ -42,7 +42,7 @@ async def test_a_creation_without_a_policy_takes_three_scripts_and_a_read(
     store: SessionStore, real_redis: Redis
 ) -> None:
     await timeout_of_a_new_session(store)
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     await timeout_of_a_new_session(store)
 
@@ -54,7 +54,7 @@ async def test_a_creation_under_a_cached_policy_takes_no_more_commands(
 ) -> None:
     await policies.put(AGENT, {"timeout_minutes": 60})
     await timeout_of_a_new_session(store)
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
 
@@ -66,7 +66,7 @@ async def test_the_first_creation_for_an_agent_takes_another_read(
 ) -> None:
     await timeout_of_a_new_session(store, ANOTHER_AGENT)
     await policies.put(AGENT, {"timeout_minutes": 60})
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     assert await timeout_of_a_new_session(store) == DEFAULT._replace(timeout_minutes=60)
 
@@ -138,7 +138,7 @@ async def test_a_session_that_was_created_under_an_outdated_policy_is_deleted(
 ) -> None:
     await store.delete((await create_session(store)).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     session = await create_session(store)
 
@@ -249,7 +249,7 @@ async def test_the_least_recently_used_agent_is_dropped_from_the_cache_first(
 
 
 async def test_an_unknown_agent_costs_a_read_and_writes_nothing(strict: SessionStore, real_redis: Redis) -> None:
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     with pytest.raises(AgentNotFound):
         await create_session(strict)

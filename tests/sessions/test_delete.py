@@ -14,7 +14,7 @@ from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session
-from tests.sessions.evidence import KEYS, contents, scores_of
+from tests.redis_contents import KEYS, contents, scores_of
 
 MINUTE_MS = 60_000
 

@@ -12,7 +12,7 @@ from service.settings.sessions import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session
-from tests.sessions.evidence import commands_seen, contents
+from tests.redis_contents import command_counts, contents
 
 MINUTE_MS = 60_000
 
@@ -89,22 +89,22 @@ async def test_reading_an_expired_session_writes_nothing(
 async def test_a_read_takes_one_hmget_and_one_time_command(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     await store.get(session.id)
 
-    assert await commands_seen(real_redis) - before == {"hmget": 1, "time": 1}
+    assert await command_counts(real_redis) - before == {"hmget": 1, "time": 1}
 
 
 async def test_a_script_reads_the_tombstone_of_an_expired_session(
     store: SessionStore, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 30 * MINUTE_MS)
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     assert await attempt(store.get, session.id) == "expired"
 
-    assert (await commands_seen(real_redis) - before)["evalsha"] == 1
+    assert (await command_counts(real_redis) - before)["evalsha"] == 1
 
 
 async def test_a_session_is_live_in_its_last_millisecond(
@@ -133,11 +133,11 @@ async def test_a_renewal_after_the_first_read_keeps_the_session_live(
 
 
 async def test_the_owner_reads_with_one_command(store: SessionStore, session: Session, real_redis: Redis) -> None:
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     assert await attempt(store.get, session.id, USER) == "live"
 
-    assert await commands_seen(real_redis) - before == {"hmget": 1, "time": 1}
+    assert await command_counts(real_redis) - before == {"hmget": 1, "time": 1}
 
 
 async def test_a_session_of_another_user_is_missing(store: SessionStore, session: Session) -> None:

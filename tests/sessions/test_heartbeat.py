@@ -12,7 +12,7 @@ from service.settings.sessions import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import create_session
-from tests.sessions.evidence import ends_of, fields_of, scores_of, tombstone_of
+from tests.redis_contents import expiry_times_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
@@ -76,7 +76,10 @@ async def test_a_renewal_moves_the_expiry_of_hash_tombstone_and_indexes(
     updated = await store.heartbeat(session.id)
 
     expires_at_ms = updated.read_at_ms + 30 * MINUTE_MS
-    assert await ends_of(real_redis, session) == {"session": expires_at_ms, "tombstone": expires_at_ms + RETENTION_MS}
+    assert await expiry_times_of(real_redis, session) == {
+        "session": expires_at_ms,
+        "tombstone": expires_at_ms + RETENTION_MS,
+    }
     assert (await tombstone_of(real_redis, session))["expiresAt"] == str(expires_at_ms)
     assert await scores_of(real_redis, session) == {
         "expiry": expires_at_ms,
@@ -128,7 +131,7 @@ async def test_without_auto_renew_a_session_expires_despite_heartbeats(
     updated = await store.get(without_auto_renew.id)
 
     assert updated.time_remaining_ms <= 1 * MINUTE_MS
-    assert (await ends_of(real_redis, without_auto_renew))["session"] == updated.expires_at_ms
+    assert (await expiry_times_of(real_redis, without_auto_renew))["session"] == updated.expires_at_ms
 
 
 async def test_a_heartbeat_does_not_extend_beyond_the_maximum_duration(

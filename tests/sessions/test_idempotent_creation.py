@@ -20,7 +20,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.conftest import AGENT, SECRET, USER, create_session, store_on
-from tests.sessions.evidence import KEYS, commands_seen, contents, fields_of, keys_in
+from tests.redis_contents import KEYS, command_counts, contents, fields_of, keys_in
 from tests.sessions.idempotency import KEY, REQUEST, indexed_ids, live_ids
 
 MINUTE_MS = 60_000
@@ -203,14 +203,14 @@ async def test_a_repeated_request_for_a_deleted_session_is_missing(store: Sessio
 
 async def test_a_key_costs_one_more_read(store: SessionStore, real_redis: Redis) -> None:
     await create_session(store, *REQUEST)
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
     await create_session(store, *REQUEST)
-    without = await commands_seen(real_redis) - before
-    before = await commands_seen(real_redis)
+    without = await command_counts(real_redis) - before
+    before = await command_counts(real_redis)
 
     await store.create(REQUEST, KEY)
 
-    with_key = await commands_seen(real_redis) - before
+    with_key = await command_counts(real_redis) - before
     assert with_key["evalsha"] == without["evalsha"]
     assert with_key["hmget"] == without["hmget"] + 2  # the read of the record, and that of the script
 

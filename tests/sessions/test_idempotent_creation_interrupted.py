@@ -18,7 +18,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.conftest import AGENT, USER, create_session, store_on
-from tests.sessions.evidence import KEYS, keys_in
+from tests.redis_contents import KEYS, keys_in
 from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
 
 MINUTE_MS = 60_000

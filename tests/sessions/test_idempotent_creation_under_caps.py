@@ -16,7 +16,7 @@ from tests.aging import age_with_indexes
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, policies_on, store_on
 from tests.interruption import Interrupted
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
 
 OTHER_KEY = IdempotencyKey("web", "another")

@@ -20,7 +20,7 @@ from service.settings.sessions import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, events_into, store_on
-from tests.sessions.evidence import KEYS, fields_of, keys_in, scores_of
+from tests.redis_contents import KEYS, fields_of, keys_in, scores_of
 
 MINUTE_MS = 60_000
 DIGITS = {"hex128": 32, "hex256": 64}

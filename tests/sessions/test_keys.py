@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.settings.rate_limits import Rate
 from tests.aging import age
 from tests.conftest import AGENT, USER, policies_on
-from tests.sessions.evidence import keys_in
+from tests.redis_contents import keys_in
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 

@@ -15,7 +15,7 @@ from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.conftest import AGENT, USER, create_session
-from tests.sessions.evidence import KEYS, commands_seen, contents
+from tests.redis_contents import KEYS, command_counts, contents
 
 MINUTE_MS = 60_000
 ALL = SessionFilter()
@@ -218,11 +218,11 @@ async def test_sessions_near_expiration_can_be_listed_separately(
 async def test_a_page_of_sessions_near_expiration_reads_only_those(
     listing: SessionListing, store: SessionStore, near_and_far: tuple[list[Session], list[Session]], real_redis: Redis
 ) -> None:
-    before = (await commands_seen(real_redis)).get("hmget", 0)
+    before = (await command_counts(real_redis)).get("hmget", 0)
 
     await listing.page(SessionFilter(near_expiration=True), 100)
 
-    assert (await commands_seen(real_redis))["hmget"] - before == 5
+    assert (await command_counts(real_redis))["hmget"] - before == 5
 
 
 async def test_a_wrong_score_in_the_warning_index_does_not_list_a_session(
@@ -324,11 +324,11 @@ async def test_the_kinds_of_commands_do_not_grow_with_the_sessions(
     listing: SessionListing, store: SessionStore, real_redis: Redis
 ) -> None:
     await create(store, 30)
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     await all_pages(listing)
 
-    seen = (await commands_seen(real_redis) - before).keys()
+    seen = (await command_counts(real_redis) - before).keys()
     assert seen == {"time", "zcard", "zcount", "zrange", "hmget", "evalsha"}
 
 

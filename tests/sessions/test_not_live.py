@@ -13,7 +13,7 @@ from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import create_session
-from tests.sessions.evidence import KEYS, commands_seen, contents
+from tests.redis_contents import KEYS, command_counts, contents
 
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
@@ -182,11 +182,11 @@ async def test_a_verb_on_an_unknown_session_changes_nothing(
 async def test_an_id_that_the_service_never_issues_is_not_looked_up_in_redis(
     store: SessionStore, session: Session, real_redis: Redis, verb: Verb
 ) -> None:
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     assert await attempt(verb, store, f"{session.id}:tombstone") == "missing"
 
-    assert await commands_seen(real_redis) == before
+    assert await command_counts(real_redis) == before
 
 
 async def test_a_verb_works_after_a_script_flush(

@@ -13,7 +13,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.conftest import AGENT, USER, create_session, events_into, store_on
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 
 MINUTE_MS = 60_000
 DAY_MS = 1440 * MINUTE_MS

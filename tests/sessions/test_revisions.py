@@ -17,7 +17,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import store_on
 from tests.interruption import Interrupted
-from tests.sessions.evidence import KEYS, contents, fields_of
+from tests.redis_contents import KEYS, contents, fields_of
 
 MINUTE_MS = 60_000
 UNKNOWN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"

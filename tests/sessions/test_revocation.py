@@ -17,7 +17,7 @@ from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import AGENT, USER
 from tests.counted import counted
-from tests.sessions.evidence import KEYS, commands_seen, contents, forget_commands, scores_of
+from tests.redis_contents import KEYS, command_counts, contents, reset_command_counts, scores_of
 from tests.sessions.revocation import (
     AGENT_FILTER,
     BOTH_FILTER,
@@ -36,7 +36,7 @@ from tests.test_walkthrough import MINUTE_MS
 
 async def revoke_runs(redis: Redis) -> int:
     """How often revoke.lua ran on live sessions. For each it reads a hash, and nothing else does."""
-    return (await commands_seen(redis)).get("hmget", 0)
+    return (await command_counts(redis)).get("hmget", 0)
 
 
 def summarized(results: Iterable[Revoked]) -> list[tuple[int, bool]]:
@@ -214,12 +214,12 @@ async def test_ids_in_only_one_of_two_indexes_are_skipped(
 ) -> None:
     await index_other_ids(real_redis, owner_index, 3000)
     await create(store, 2)
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     assert await revocation.revoke(BOTH_FILTER) == Revoked(2, None)
 
     assert await revoke_runs(real_redis) == 2
-    assert (await commands_seen(real_redis))["zmscore"] == 1
+    assert (await command_counts(real_redis))["zmscore"] == 1
     assert await real_redis.zcard(owner_index) == 3000
 
 
@@ -230,12 +230,12 @@ async def test_only_ids_in_both_indexes_are_examined(
         await index_other_ids(real_redis, owner_index, 3000) for owner_index in (KEYS.user(USER), KEYS.agent(AGENT))
     ]
     await create(store, 2)
-    await forget_commands(real_redis)
+    await reset_command_counts(real_redis)
 
     assert await revocation.revoke(BOTH_FILTER) == Revoked(2, None)
 
     assert await revoke_runs(real_redis) == 2
-    assert (await commands_seen(real_redis))["zmscore"] == 4
+    assert (await command_counts(real_redis))["zmscore"] == 4
     assert await real_redis.exists(*(KEYS.tombstone(session_id) for ids in other_ids for session_id in ids)) == 0
     assert await real_redis.zcard(KEYS.user(USER)) == await real_redis.zcard(KEYS.agent(AGENT)) == 3000
 

@@ -20,7 +20,7 @@ from tests.attempt import attempt
 from tests.conftest import AGENT, USER, create_session, store_on
 from tests.counted import counted
 from tests.interruption import Interrupted
-from tests.sessions.evidence import KEYS, contents, keys_in
+from tests.redis_contents import KEYS, contents, keys_in
 from tests.sessions.revocation import (
     BOTH_FILTER,
     OTHER_AGENT,

@@ -14,7 +14,7 @@ from service.sessions.revocation import Remainder
 from service.sessions.session import new_session_id
 from tests.bad_input.helpers import invalid_fields
 from tests.conftest import AGENT, USER, HttpClient
-from tests.sessions.evidence import KEYS
+from tests.redis_contents import KEYS
 from tests.sessions.revocation import (
     BOTH_FILTER,
     OTHER_USER,

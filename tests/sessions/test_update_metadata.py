@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import store_on
-from tests.sessions.evidence import KEYS, commands_seen, contents, ends_of, fields_of, scores_of, tombstone_of
+from tests.redis_contents import KEYS, command_counts, contents, expiry_times_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 
@@ -50,12 +50,12 @@ async def test_a_patch_changes_only_metadata_and_revision(
 
 async def test_a_patch_does_not_move_the_expiry(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await age(real_redis, session.id, 10 * MINUTE_MS)
-    ends, tombstone = await ends_of(real_redis, session), await tombstone_of(real_redis, session)
+    ends, tombstone = await expiry_times_of(real_redis, session), await tombstone_of(real_redis, session)
     scores = await scores_of(real_redis, session)
 
     await store.update_metadata(session.id, {"channel": "phone"})
 
-    assert await ends_of(real_redis, session) == ends
+    assert await expiry_times_of(real_redis, session) == ends
     assert await tombstone_of(real_redis, session) == tombstone
     assert await scores_of(real_redis, session) == scores
 
@@ -84,11 +84,11 @@ async def test_metadata_that_would_be_too_large_is_not_stored(
 
 async def test_a_patch_takes_a_read_and_a_script(store: SessionStore, session: Session, real_redis: Redis) -> None:
     await store.update_metadata(session.id, {"channel": "phone"})
-    before = await commands_seen(real_redis)
+    before = await command_counts(real_redis)
 
     await store.update_metadata(session.id, {"channel": "web"})
 
-    after = await commands_seen(real_redis)
+    after = await command_counts(real_redis)
     assert after["evalsha"] - before["evalsha"] == 1
     assert after["hmget"] - before["hmget"] == 2
 

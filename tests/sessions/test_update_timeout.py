@@ -14,7 +14,7 @@ from service.timestamps import iso
 from tests.aging import age
 from tests.attempt import attempt
 from tests.conftest import create_session
-from tests.sessions.evidence import contents, ends_of, fields_of, scores_of, tombstone_of
+from tests.redis_contents import contents, expiry_times_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
 RETENTION_MS = 1440 * MINUTE_MS
@@ -110,7 +110,10 @@ async def test_a_change_moves_the_expiry_of_hash_tombstone_and_indexes(
 
     expires_at_ms = session.created_at_ms + 60 * MINUTE_MS
     assert expected.expires_at_ms == expires_at_ms
-    assert await ends_of(real_redis, session) == {"session": expires_at_ms, "tombstone": expires_at_ms + RETENTION_MS}
+    assert await expiry_times_of(real_redis, session) == {
+        "session": expires_at_ms,
+        "tombstone": expires_at_ms + RETENTION_MS,
+    }
     assert (await tombstone_of(real_redis, session))["expiresAt"] == str(expires_at_ms)
     assert await scores_of(real_redis, session) == {
         "expiry": expires_at_ms,
@@ -124,7 +127,7 @@ async def test_a_shorter_timeout_moves_the_expiry_closer(
 ) -> None:
     await store.update_timeout(session.id, {"timeout_minutes": 10})
 
-    assert (await ends_of(real_redis, session))["session"] == session.created_at_ms + 10 * MINUTE_MS
+    assert (await expiry_times_of(real_redis, session))["session"] == session.created_at_ms + 10 * MINUTE_MS
 
 
 async def test_a_shorter_maximum_duration_becomes_the_reason(

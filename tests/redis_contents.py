@@ -1,4 +1,4 @@
-"""What Redis holds, and what it was asked: the evidence for tests that something was, or was not, changed."""
+"""Read what Redis holds and which commands it has run."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from service.sessions.session import Session
 
 KEYS = Keys("")
 
-_GREETINGS = {"hello", "auth", "select", "client", "script", "command", "cluster"}
-_AMONG_SERVERS = {"ping", "publish", "subscribe", "role", "replconf", "psync", "info", "config"}
-_NOT_OURS = _GREETINGS | _AMONG_SERVERS
+_CONNECTION_COMMANDS = {"hello", "auth", "select", "client", "script", "command", "cluster"}
+_SERVER_COMMANDS = {"ping", "publish", "subscribe", "role", "replconf", "psync", "info", "config"}
+_IGNORED_COMMANDS = _CONNECTION_COMMANDS | _SERVER_COMMANDS
 
 
 async def contents(redis: Redis) -> dict[str, tuple[bytes | None, int]]:
-    """Every key, with its value as Redis dumps it and the instant of its end."""
+    """Every key with its dumped value and its PEXPIRETIME."""
     return {key: (await redis.dump(key), await redis.pexpiretime(key)) for key in await keys_in(redis)}
 
 
@@ -34,7 +34,7 @@ async def tombstone_of(redis: Redis, session: Session) -> dict[str, str]:
 
 
 async def scores_of(redis: Redis, session: Session) -> dict[str, float | None]:
-    """Where a session stands in the three indexes of its shard."""
+    """The scores of a session in the indexes of its shard."""
     keys = KEYS.of(session.id)
     return {
         "expiry": await redis.zscore(keys.expiry, session.id),
@@ -43,43 +43,42 @@ async def scores_of(redis: Redis, session: Session) -> dict[str, float | None]:
     }
 
 
-async def ends_of(redis: Redis, session: Session) -> dict[str, int]:
-    """When the two keys of a session die."""
+async def expiry_times_of(redis: Redis, session: Session) -> dict[str, int]:
+    """The PEXPIRETIME of a session's hash and tombstone."""
     keys = KEYS.of(session.id)
     return {"session": await redis.pexpiretime(keys.session), "tombstone": await redis.pexpiretime(keys.tombstone)}
 
 
-async def listed_at(redis: Redis, owner_index: str, session: Session) -> int:
-    """The time at which a lookup knows a session to have been created."""
+async def indexed_at_ms(redis: Redis, owner_index: str, session: Session) -> int:
+    """The creation time of a session in an owner index."""
     time_ms = await redis.zscore(owner_index, session.id)
     assert time_ms is not None
     return int(time_ms)
 
 
-async def commands_seen(redis: Redis) -> Counter[str]:
-    """How often Redis was asked each command, apart from this question, greetings, and what servers ask one another."""
-    seen = Counter[str]()
-    for statistics in await _statistics(redis):
-        seen.update({name.removeprefix("cmdstat_"): counts["calls"] for name, counts in statistics.items()})
-    return Counter({name: count for name, count in seen.items() if name.partition("|")[0] not in _NOT_OURS})
+async def command_counts(redis: Redis) -> Counter[str]:
+    """How often each command has run, also within scripts, without those of connections and between servers."""
+    counts = Counter[str]()
+    for statistics in await _command_statistics(redis):
+        counts.update({name.removeprefix("cmdstat_"): stats["calls"] for name, stats in statistics.items()})
+    return Counter({name: count for name, count in counts.items() if name.partition("|")[0] not in _IGNORED_COMMANDS})
 
 
-async def forget_commands(redis: Redis) -> None:
-    """Let every server count from nought."""
-    await redis.config_resetstat(**_everywhere(redis))
+async def reset_command_counts(redis: Redis) -> None:
+    """Reset the statistics of every server."""
+    await redis.config_resetstat(**_all_nodes(redis))
 
 
-async def configured(redis: Redis, name: str, value: str | int) -> None:
-    """Set it on every server."""
-    await redis.config_set(name, value, **_everywhere(redis))
+async def set_config(redis: Redis, name: str, value: str | int) -> None:
+    """Set a configuration directive on every server."""
+    await redis.config_set(name, value, **_all_nodes(redis))
 
 
-def _everywhere(redis: Redis) -> dict[str, Any]:
+def _all_nodes(redis: Redis) -> dict[str, Any]:
     return {"target_nodes": RedisCluster.ALL_NODES} if isinstance(redis, RedisCluster) else {}
 
 
-async def _statistics(redis: Redis) -> list[dict[str, Any]]:
-    """Of each server."""
+async def _command_statistics(redis: Redis) -> list[dict[str, Any]]:
     if not isinstance(redis, RedisCluster):
         return [await redis.info("commandstats")]
     by_node = await redis.info("commandstats", target_nodes=RedisCluster.PRIMARIES)
