@@ -1,1 +1,1 @@
-"""Faults on real processes under load: replicas, Redis and the network between them fail, and a checker looks on."""
+"""Real processes under load while replicas, Redis or the network between them fail."""

@@ -1,8 +1,9 @@
-"""Knows what each session must be, from what was acknowledged and what was only attempted, and judges every answer.
+"""Check responses against a model of each session, from acknowledged and attempted changes.
 
-A change that was answered has happened, one that was not may have happened, and what a reader has seen stays seen. An
-answer is judged by what was known when it was asked for and what was attempted by the time when it came. Instants are
-seconds of this machine's clock, which is that of the Redis under test too.
+- An acknowledged change is durable. A change without an acknowledgement may or may not have been applied.
+- A change that one response shows is part of all later responses.
+
+All times are seconds of this machine's clock, which is Redis's clock too.
 """
 
 import time
@@ -10,166 +11,164 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-MARGIN_SECONDS = 0.1
-"""About the end of a session: its instant was rounded, and Redis does not look at its clock all the time."""
+CLOCK_MARGIN_SECONDS = 0.1
+"""Around the expiry of a session: it is rounded, and Redis caches the time."""
 
-REFUSALS = {502: {"REPLICA_FAILED"}, 503: {"STORE_UNAVAILABLE", "NO_REPLICA_READY"}, 504: {"REPLICA_TIMED_OUT"}}
-"""What may be answered while something has failed, beside no answer at all."""
+FAILURE_CODES = {502: {"REPLICA_FAILED"}, 503: {"STORE_UNAVAILABLE", "NO_REPLICA_READY"}, 504: {"REPLICA_TIMED_OUT"}}
+"""The statuses and codes of an outage."""
 
 
-class Number:
-    """One that only grows: how far it has come for certain, and how far it may have come."""
+class MonotonicValue:
+    """A number that only grows. Its actual value is from `lower_bound` to `upper_bound`."""
 
     def __init__(self) -> None:
-        self.attempted = 0
-        self._known = [(0.0, 0)]
+        self.upper_bound = 0
+        self._observed = [(0.0, 0)]
 
     @property
-    def least(self) -> int:
-        return self._known[-1][1]
+    def lower_bound(self) -> int:
+        return self._observed[-1][1]
 
-    def attempt(self) -> None:
-        self.attempted += 1
+    def attempt_increment(self) -> None:
+        self.upper_bound += 1
 
-    def see(self, value: int) -> None:
-        if value > self.least:
-            self._known.append((time.time(), value))
+    def observe(self, value: int) -> None:
+        if value > self.lower_bound:
+            self._observed.append((time.time(), value))
 
-    def doubt_since(self, instant: float) -> None:
-        """What was known of it before this is all that is certain."""
-        self._known = [(at, value) for at, value in self._known if at <= instant] or [(0.0, 0)]
+    def allow_loss_after(self, instant: float) -> None:
+        self._observed = [(at, value) for at, value in self._observed if at <= instant] or [(0.0, 0)]
 
 
 @dataclass
-class Known:
-    """What is known of a session since its creation was acknowledged."""
+class ExpectedSession:
+    """The model of a session whose creation was acknowledged."""
 
     id: str
     agent_id: str
     user_id: str
     label: str
-    created: float
-    ends: float | None = None
-    """When it ends, if that is meant to be seen."""
-    renewals: Number = field(default_factory=Number)
-    steps: Number = field(default_factory=Number)
-    """The number that its metadata holds."""
-    deletion_attempted: bool = False
-    deleted: float | None = None
-    """When its deletion was acknowledged."""
+    created_at: float
+    expires_at: float | None = None
+    """Set only for sessions that expire during the test."""
+    renewals: MonotonicValue = field(default_factory=MonotonicValue)
+    steps: MonotonicValue = field(default_factory=MonotonicValue)
+    """The member `step` of the metadata."""
+    is_deletion_attempted: bool = False
+    deleted_at: float | None = None
+    """When the deletion was acknowledged."""
     may_be_lost: bool = False
 
     def metadata(self, step: int) -> dict[str, object]:
         return {"label": self.label, "step": step}
 
-    def doubt_since(self, instant: float) -> None:
-        self.may_be_lost = self.may_be_lost or self.created > instant
-        self.deleted = None if self.deleted is not None and self.deleted > instant else self.deleted
-        self.renewals.doubt_since(instant)
-        self.steps.doubt_since(instant)
+    def allow_loss_after(self, instant: float) -> None:
+        self.may_be_lost = self.may_be_lost or self.created_at > instant
+        self.deleted_at = None if self.deleted_at is not None and self.deleted_at > instant else self.deleted_at
+        self.renewals.allow_loss_after(instant)
+        self.steps.allow_loss_after(instant)
 
-    def now(self) -> "Before":
-        return Before(time.time(), self.renewals.least, self.steps.least, self.deleted is not None)
+    def snapshot(self) -> "Snapshot":
+        return Snapshot(time.time(), self.renewals.lower_bound, self.steps.lower_bound, self.deleted_at is not None)
 
 
-class Before(NamedTuple):
-    """What was known of a session when something was asked about it."""
+class Snapshot(NamedTuple):
+    """The lower bounds of a session when a request was sent."""
 
-    instant: float
+    sent_at: float
     renewals: int
     step: int
-    deleted: bool
+    is_deleted: bool
 
 
-class Answer(NamedTuple):
-    """What a client was told; a status of 0 is no answer."""
+class Response(NamedTuple):
+    """A response to an operation. The status is 0 if there was none."""
 
-    verb: str
+    operation: str
     status: int
     body: Any
-    asked: float
-    came: float
+    sent_at: float
+    received_at: float
     session_id: str = ""
-    """None where a session was to be created."""
+    """Empty for a creation."""
 
     @property
-    def failed(self) -> bool:
-        return self.status == 0 or self.status in REFUSALS
+    def is_failure(self) -> bool:
+        return self.status == 0 or self.status in FAILURE_CODES
+
+    @property
+    def seconds(self) -> float:
+        return self.received_at - self.sent_at
 
 
 class Checker:
-    """Collects the answers, and what was wrong with them.
+    """Collects responses, and violations of the model in them.
 
-    Where `seen_stays` is not so, a reader may have seen what was refused to whoever asked for it, and is lost.
+    With `reads_are_durable=False`, a read may show a change that failed, and that is lost later.
     """
 
-    def __init__(self, *, seen_stays: bool = True) -> None:
-        self._seen_stays = seen_stays
-        self.answers: list[Answer] = []
-        self.wrong: list[str] = []
-        self.sessions: list[Known] = []
+    def __init__(self, *, reads_are_durable: bool = True) -> None:
+        self._reads_are_durable = reads_are_durable
+        self.responses: list[Response] = []
+        self.violations: list[str] = []
+        self.sessions: list[ExpectedSession] = []
 
-    def doubt_since(self, instant: float) -> None:
-        """What was acknowledged after this may have been lost: an outage lost Redis's memory, but not its disk."""
-        for known in self.sessions:
-            known.doubt_since(instant)
+    def allow_loss_after(self, instant: float) -> None:
+        """Allow that changes acknowledged after `instant` are lost."""
+        for session in self.sessions:
+            session.allow_loss_after(instant)
 
-    def judge(self, known: Known, before: Before, answer: Answer) -> bool:
-        """Whether it is the acknowledgement that was asked for; what it shows is known from now on."""
-        if answer.failed:
-            self._judge_refusal(answer)
-        elif answer.status not in self._statuses(known, before, answer):
-            self._complain(known, answer, "its status")
-        elif answer.status == 200 and answer.verb != "delete":
-            return self._judge_session(known, before, answer)
-        return answer.status == 200
+    def check(self, session: ExpectedSession, before: Snapshot, response: Response) -> bool:
+        """Return whether the response acknowledges the request. Raises the lower bounds to the values it shows."""
+        if response.is_failure:
+            self._check_failure(response)
+        elif response.status not in self._allowed_statuses(session, before, response):
+            self._add_violation(session, response, "the status")
+        elif response.status == 200 and response.operation != "delete":
+            return self._check_session(session, before, response)
+        return response.status == 200
 
-    def expect_refused(self, answer: Answer) -> None:
-        """Of a creation that was not acknowledged."""
-        if answer.failed:
-            self._judge_refusal(answer)
+    def check_failed_creation(self, response: Response) -> None:
+        if response.is_failure:
+            self._check_failure(response)
         else:
-            self.wrong.append(f"{answer}: a creation refused")
+            self.violations.append(f"creation rejected: {response}")
 
-    def _judge_refusal(self, answer: Answer) -> None:
-        if answer.status and answer.body.get("code") not in REFUSALS[answer.status]:
-            self.wrong.append(f"{answer}: its code")
+    def _check_failure(self, response: Response) -> None:
+        if response.status and response.body.get("code") not in FAILURE_CODES[response.status]:
+            self.violations.append(f"the code of {response}")
 
-    def _statuses(self, known: Known, before: Before, answer: Answer) -> set[int]:
-        """Those that may be answered; a session that is meant to end tells by the clock which of two it is."""
-        if known.deleted is not None and before.deleted:
+    def _allowed_statuses(self, session: ExpectedSession, before: Snapshot, response: Response) -> set[int]:
+        if session.deleted_at is not None and before.is_deleted:
             return {404}
-        unknown = {404} if known.deletion_attempted or known.may_be_lost else set()
-        if known.ends is None:
-            return {200} | unknown
-        living = {200} if before.instant <= known.ends + MARGIN_SECONDS else set()
-        ended = {410} if answer.came >= known.ends - MARGIN_SECONDS else set()
-        return living | ended | unknown
+        missing = {404} if session.is_deletion_attempted or session.may_be_lost else set()
+        if session.expires_at is None:
+            return {200} | missing
+        live = {200} if before.sent_at <= session.expires_at + CLOCK_MARGIN_SECONDS else set()
+        expired = {410} if response.received_at >= session.expires_at - CLOCK_MARGIN_SECONDS else set()
+        return live | expired | missing
 
-    def _judge_session(self, known: Known, before: Before, answer: Answer) -> bool:
-        body = answer.body
+    def _check_session(self, session: ExpectedSession, before: Snapshot, response: Response) -> bool:
+        body = response.body
         renewals, step = body["renewalCount"], body["metadata"].get("step")
-        faults = [
-            what
-            for what, is_right in {
-                "another session": body["sessionId"] == known.id,
-                "other people": (body["agentId"], body["userId"]) == (known.agent_id, known.user_id),
-                "another's metadata": body["metadata"] == known.metadata(step),
-                "its step": before.step <= step <= known.steps.attempted,
-                "its renewals": before.renewals <= renewals <= known.renewals.attempted,
-            }.items()
-            if not is_right
-        ]
-        for what in faults:
-            self._complain(known, answer, what)
-        if not faults and (self._seen_stays or not answer.verb.startswith("read")):
-            known.renewals.see(renewals)
-            known.steps.see(step)
-        return not faults
+        is_correct = {
+            "the session id": body["sessionId"] == session.id,
+            "agent and user": (body["agentId"], body["userId"]) == (session.agent_id, session.user_id),
+            "the metadata": body["metadata"] == session.metadata(step),
+            "the step": before.step <= step <= session.steps.upper_bound,
+            "the renewals": before.renewals <= renewals <= session.renewals.upper_bound,
+        }
+        violations = [subject for subject, correct in is_correct.items() if not correct]
+        for subject in violations:
+            self._add_violation(session, response, subject)
+        if not violations and (self._reads_are_durable or not response.operation.startswith("read")):
+            session.renewals.observe(renewals)
+            session.steps.observe(step)
+        return not violations
 
-    def _complain(self, known: Known, answer: Answer, what: str) -> None:
-        self.wrong.append(f"{what} in {answer} about {known}")
+    def _add_violation(self, session: ExpectedSession, response: Response, subject: str) -> None:
+        self.violations.append(f"{subject} in {response} of {session}")
 
 
-def end_of(body: Any) -> float:
+def expiry_of(body: Any) -> float:
     return datetime.fromisoformat(body["expiresAt"]).timestamp()

@@ -1,7 +1,4 @@
-"""Three replicas over a Redis that a test may ill-treat, and a network between them that may fail.
-
-They serve every test, one after the other: a test leaves them well, which is what it is about.
-"""
+"""A Redis server with a proxy in front of it, and service processes on both. All tests of the package share them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from service.sessions.keys import Keys
 from tests.faults.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
-SETTINGS = {
-    "SESSION_STORE_TIMEOUT_SECONDS": "0.5",  # an outage is noticed early
-    "SESSION_MIN_TIMEOUT_MINUTES": "0.01",  # the load has brief sessions
+SHORT_STORE_TIMEOUT = {
+    "SESSION_STORE_TIMEOUT_SECONDS": "0.5",
+    "SESSION_MIN_TIMEOUT_MINUTES": "0.01",
     "SESSION_SWEEP_INTERVAL_SECONDS": "1",
 }
+"""Settings of tests in which the service must notice an outage quickly."""
 
-PATIENT = {**SETTINGS, "SESSION_STORE_TIMEOUT_SECONDS": "5"}
-"""For tests in which nothing may fail, however busy the machine is."""
+LONG_STORE_TIMEOUT = {**SHORT_STORE_TIMEOUT, "SESSION_STORE_TIMEOUT_SECONDS": "5"}
+"""Settings of tests in which no request may fail, even on a busy machine."""
 
 
 @pytest.fixture(scope="package")
@@ -37,21 +36,24 @@ def servers() -> Iterator[tuple[RedisServer, Proxy]]:
 
 
 @pytest.fixture(scope="package")
-def replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
-    with started(*(Replica(REDIS_URL=servers[1].url, **SETTINGS) for _ in range(3))) as replicas:
+def proxied_replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
+    """Two service processes that reach Redis through the proxy, with a short timeout."""
+    with started(*(Replica(REDIS_URL=servers[1].url, **SHORT_STORE_TIMEOUT) for _ in range(2))) as replicas:
         yield replicas
 
 
 @pytest.fixture(scope="package")
-def patient_replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
-    with started(*(Replica(REDIS_URL=servers[0].url, **PATIENT) for _ in range(3))) as replicas:
+def direct_replicas(servers: tuple[RedisServer, Proxy]) -> Iterator[list[Replica]]:
+    """Two service processes that reach Redis directly, with a long timeout."""
+    with started(*(Replica(REDIS_URL=servers[0].url, **LONG_STORE_TIMEOUT) for _ in range(2))) as replicas:
         yield replicas
 
 
 @pytest.fixture
 def own_redis(servers: tuple[RedisServer, Proxy]) -> Iterator[RedisServer]:
+    """The Redis server, without sessions."""
     server, _ = servers
-    server.command("FLUSHALL")
+    _delete_sessions(server)
     yield server
     server.resume()
     server.command("CONFIG", "SET", "maxmemory", 0)
@@ -61,28 +63,34 @@ def own_redis(servers: tuple[RedisServer, Proxy]) -> Iterator[RedisServer]:
 def proxy(servers: tuple[RedisServer, Proxy]) -> Iterator[Proxy]:
     _, proxy = servers
     yield proxy
-    proxy.go()
-
-
-@pytest.fixture
-def urls(replicas: list[Replica]) -> list[str]:
-    """Of the three replicas."""
-    return [replica.url for replica in replicas]
-
-
-@pytest.fixture
-def patient_urls(patient_replicas: list[Replica]) -> list[str]:
-    """Of three others, which wait longer for Redis."""
-    return [replica.url for replica in patient_replicas]
+    proxy.forward()
 
 
 @contextmanager
 def started(*replicas: Replica) -> Iterator[list[Replica]]:
-    """All at once, for each takes some seconds; in the end those that were put into the list are stopped too."""
+    """Start the replicas in parallel, and wait until they are ready. Stop all that are in the list at the end."""
     running = list(replicas)
     with ThreadPoolExecutor(len(replicas)) as pool:
-        list(pool.map(Replica.start, running))
+        list(pool.map(_start, running))
         try:
             yield running
         finally:
             list(pool.map(Replica.stop, running))
+
+
+def _start(replica: Replica) -> None:
+    replica.start()
+    status, body = replica.call("GET", "/readyz")
+    assert status == 200, body
+
+
+def urls_of(replicas: list[Replica]) -> list[str]:
+    return [replica.url for replica in replicas]
+
+
+def _delete_sessions(server: RedisServer) -> None:
+    """Delete all keys but the secret that the running replicas share."""
+    secret = server.command("GET", Keys("").secret)
+    server.command("FLUSHALL")
+    if isinstance(secret, bytes):
+        server.command("SET", Keys("").secret, secret)

@@ -1,13 +1,13 @@
-"""The checker finds what it is there for: a fault test is worth what it would notice."""
+"""The checker of the fault tests finds violations, and accepts what an outage may cause."""
 
 import time
 from typing import Any
 
 import pytest
 
-from tests.faults.checker import Answer, Checker, Known
+from tests.faults.checker import Checker, ExpectedSession, Response
 
-AN_HOUR = 3600
+HOUR_SECONDS = 3600
 
 
 @pytest.fixture
@@ -16,39 +16,35 @@ def checker() -> Checker:
 
 
 @pytest.fixture
-def known(checker: Checker) -> Known:
-    """A session of which two renewals and one change of metadata were acknowledged, and a third renewal attempted."""
-    known = Known("ab-1", "an agent", "a user", "a label", created=time.time() - AN_HOUR)
-    known.renewals.attempted, known.steps.attempted = 3, 1
-    known.renewals.see(2)
-    known.steps.see(1)
-    checker.sessions.append(known)
-    return known
+def session(checker: Checker) -> ExpectedSession:
+    """A session with two acknowledged renewals, one attempted renewal and one acknowledged metadata patch."""
+    session = ExpectedSession("ab-1", "an agent", "a user", "a label", created_at=time.time() - HOUR_SECONDS)
+    session.renewals.upper_bound, session.steps.upper_bound = 3, 1
+    session.renewals.observe(2)
+    session.steps.observe(1)
+    checker.sessions.append(session)
+    return session
 
 
-def answer(status: int, body: Any = None, verb: str = "read") -> Answer:
-    return Answer(verb, status, body, time.time(), time.time())
+def response(status: int, body: Any = None) -> Response:
+    return Response("read", status, body, time.time(), time.time())
 
 
-def shown(known: Known, **changes: Any) -> Answer:
+def response_with(session: ExpectedSession, **changes: Any) -> Response:
     body = {
-        "sessionId": known.id,
-        "agentId": known.agent_id,
-        "userId": known.user_id,
+        "sessionId": session.id,
+        "agentId": session.agent_id,
+        "userId": session.user_id,
         "renewalCount": 2,
-        "metadata": {"label": known.label, "step": 1},
+        "metadata": {"label": session.label, "step": 1},
     }
-    return answer(200, body | changes)
+    return response(200, body | changes)
 
 
-def deleted(known: Known) -> None:
-    known.deletion_attempted, known.deleted = True, time.time()
-
-
-@pytest.mark.parametrize("renewals", [2, 3], ids=["not happened", "happened"])
-def test_a_change_without_an_answer_may_have_happened(checker: Checker, known: Known, renewals: int) -> None:
-    assert checker.judge(known, known.now(), shown(known, renewalCount=renewals))
-    assert checker.wrong == []
+@pytest.mark.parametrize("renewals", [2, 3], ids=["not applied", "applied"])
+def test_a_change_without_a_response_may_be_applied(checker: Checker, session: ExpectedSession, renewals: int) -> None:
+    assert checker.check(session, session.snapshot(), response_with(session, renewalCount=renewals))
+    assert checker.violations == []
 
 
 @pytest.mark.parametrize(
@@ -65,86 +61,89 @@ def test_a_change_without_an_answer_may_have_happened(checker: Checker, known: K
     ],
     ids=str,
 )
-def test_what_was_neither_acknowledged_nor_attempted_is_wrong(
-    checker: Checker, known: Known, changes: dict[str, Any]
+def test_a_lost_or_invented_change_is_a_violation(
+    checker: Checker, session: ExpectedSession, changes: dict[str, Any]
 ) -> None:
-    assert not checker.judge(known, known.now(), shown(known, **changes))
-    assert len(checker.wrong) == 1
+    assert not checker.check(session, session.snapshot(), response_with(session, **changes))
+    assert len(checker.violations) == 1
 
 
-def test_what_was_seen_may_not_be_unseen(checker: Checker, known: Known) -> None:
-    checker.judge(known, known.now(), shown(known, renewalCount=3))
+def test_a_change_that_was_read_must_not_disappear(checker: Checker, session: ExpectedSession) -> None:
+    checker.check(session, session.snapshot(), response_with(session, renewalCount=3))
 
-    assert not checker.judge(known, known.now(), shown(known, renewalCount=2))
+    assert not checker.check(session, session.snapshot(), response_with(session, renewalCount=2))
 
 
-def test_only_what_was_acknowledged_counts_where_what_was_seen_need_not_stay(known: Known) -> None:
-    checker = Checker(seen_stays=False)
-    checker.judge(known, known.now(), shown(known, renewalCount=3))
+def test_a_change_that_was_read_may_disappear_if_reads_are_not_durable(session: ExpectedSession) -> None:
+    checker = Checker(reads_are_durable=False)
+    checker.check(session, session.snapshot(), response_with(session, renewalCount=3))
 
-    assert checker.judge(known, known.now(), shown(known, renewalCount=2))
-    assert not checker.judge(known, known.now(), shown(known, renewalCount=1))
+    assert checker.check(session, session.snapshot(), response_with(session, renewalCount=2))
+    assert not checker.check(session, session.snapshot(), response_with(session, renewalCount=1))
 
 
 @pytest.mark.parametrize("status", [404, 410, 500, 400])
-def test_a_live_session_may_not_be_said_to_be_anything_else(checker: Checker, known: Known, status: int) -> None:
-    checker.judge(known, known.now(), answer(status, {}))
+def test_any_other_status_of_a_live_session_is_a_violation(
+    checker: Checker, session: ExpectedSession, status: int
+) -> None:
+    checker.check(session, session.snapshot(), response(status, {}))
 
-    assert len(checker.wrong) == 1
+    assert len(checker.violations) == 1
 
 
-def test_a_deleted_session_may_not_be_shown(checker: Checker, known: Known) -> None:
-    deleted(known)
-    checker.judge(known, known.now(), answer(404, {}))
-    checker.judge(known, known.now(), shown(known))
+def test_a_deleted_session_must_not_be_returned(checker: Checker, session: ExpectedSession) -> None:
+    session.is_deletion_attempted, session.deleted_at = True, time.time()
+    checker.check(session, session.snapshot(), response(404, {}))
+    checker.check(session, session.snapshot(), response_with(session))
 
-    assert len(checker.wrong) == 1
+    assert len(checker.violations) == 1
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_a_deletion_without_an_answer_may_have_happened(checker: Checker, known: Known, status: int) -> None:
-    known.deletion_attempted = True
-    checker.judge(known, known.now(), shown(known)._replace(status=status))
+def test_a_deletion_without_a_response_may_be_applied(checker: Checker, session: ExpectedSession, status: int) -> None:
+    session.is_deletion_attempted = True
+    checker.check(session, session.snapshot(), response_with(session)._replace(status=status))
 
-    assert checker.wrong == []
+    assert checker.violations == []
 
 
-@pytest.mark.parametrize(("ends_in", "right", "wrong"), [(AN_HOUR, 200, 410), (-AN_HOUR, 410, 200)])
-def test_a_brief_session_is_gone_when_its_time_has_come(
-    checker: Checker, known: Known, ends_in: int, right: int, wrong: int
+@pytest.mark.parametrize(("expires_in", "right", "wrong"), [(HOUR_SECONDS, 200, 410), (-HOUR_SECONDS, 410, 200)])
+def test_a_session_must_expire_on_time(
+    checker: Checker, session: ExpectedSession, expires_in: int, right: int, wrong: int
 ) -> None:
-    known.ends = time.time() + ends_in
-    checker.judge(known, known.now(), shown(known)._replace(status=right))
-    assert checker.wrong == []
+    session.expires_at = time.time() + expires_in
+    checker.check(session, session.snapshot(), response_with(session)._replace(status=right))
+    assert checker.violations == []
 
-    checker.judge(known, known.now(), shown(known)._replace(status=wrong))
-    assert len(checker.wrong) == 1
-
-
-def test_to_be_told_to_try_again_is_a_failure_and_not_wrong(checker: Checker, known: Known) -> None:
-    checker.judge(known, known.now(), answer(503, {"code": "STORE_UNAVAILABLE"}))
-    checker.judge(known, known.now(), answer(0))
-
-    assert checker.wrong == []
+    checker.check(session, session.snapshot(), response_with(session)._replace(status=wrong))
+    assert len(checker.violations) == 1
 
 
-def test_a_failure_in_other_words_is_wrong(checker: Checker, known: Known) -> None:
-    checker.judge(known, known.now(), answer(503, {"code": "SESSION_NOT_FOUND"}))
+def test_a_failure_is_not_a_violation(checker: Checker, session: ExpectedSession) -> None:
+    checker.check(session, session.snapshot(), response(503, {"code": "STORE_UNAVAILABLE"}))
+    checker.check(session, session.snapshot(), response(0))
 
-    assert len(checker.wrong) == 1
-
-
-def test_what_was_acknowledged_after_the_last_write_to_disk_may_be_lost(checker: Checker, known: Known) -> None:
-    checker.doubt_since(known.created - 1)
-    checker.judge(known, known.now(), shown(known, renewalCount=0, metadata={"label": "a label", "step": 0}))
-    checker.judge(known, known.now(), answer(404, {}))
-
-    assert checker.wrong == []
+    assert checker.violations == []
 
 
-def test_what_was_acknowledged_before_it_may_not(checker: Checker, known: Known) -> None:
-    checker.doubt_since(time.time())
-    checker.judge(known, known.now(), shown(known, renewalCount=1))
-    checker.judge(known, known.now(), answer(404, {}))
+def test_a_failure_with_another_code_is_a_violation(checker: Checker, session: ExpectedSession) -> None:
+    checker.check(session, session.snapshot(), response(503, {"code": "SESSION_NOT_FOUND"}))
 
-    assert len(checker.wrong) == 2
+    assert len(checker.violations) == 1
+
+
+def test_changes_after_the_allowed_time_may_be_lost(checker: Checker, session: ExpectedSession) -> None:
+    checker.allow_loss_after(session.created_at - 1)
+    lost = response_with(session, renewalCount=0, metadata={"label": "a label", "step": 0})
+    checker.check(session, session.snapshot(), lost)
+    checker.check(session, session.snapshot(), response(404, {}))
+
+    assert checker.violations == []
+
+
+def test_changes_before_the_allowed_time_must_not_be_lost(checker: Checker, session: ExpectedSession) -> None:
+    checker.allow_loss_after(time.time())
+    checker.check(session, session.snapshot(), response_with(session, renewalCount=1))
+    checker.check(session, session.snapshot(), response(404, {}))
+
+    assert len(checker.violations) == 2

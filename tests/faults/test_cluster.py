@@ -1,4 +1,4 @@
-"""Servers of a Cluster fail, and slots move, while in use: it costs only what lies there, and only for a time."""
+"""Nodes of a Redis Cluster fail, and slots move, under load. Only sessions in the affected slots fail, and briefly."""
 
 import tempfile
 import time
@@ -10,24 +10,24 @@ import pytest
 from service.redis_client.cluster_routing import slot_of
 from service.sessions.keys import Keys
 from tests.cluster_servers import SLOTS, ClusterServers, Node
-from tests.faults.checker import Answer
-from tests.faults.conftest import SETTINGS, started
-from tests.faults.lengths import LENGTHS, Length
+from tests.faults.checker import Response
+from tests.faults.conftest import SHORT_STORE_TIMEOUT, started, urls_of
 from tests.faults.load import Load
+from tests.faults.scales import SCALES, Scale
 from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
 ALL_SLOTS = frozenset(range(SLOTS))
-RECOVERY_SECONDS = 10
-HELD_UP_SECONDS = 0.4
-"""Less than a replica waits for a server of Redis that is silent."""
+MAX_RECOVERY_SECONDS = 10
+MAX_DELAY_SECONDS = 0.4
+"""Less than the store timeout."""
 
-ALONE = frozenset({"read", "read of another's", "heartbeat", "renew", "annotate"})
-"""What asks the session's own server only; a creation and a deletion change its lookups too, which lie elsewhere."""
+SINGLE_SLOT_OPERATIONS = frozenset({"read", "read of another client", "heartbeat", "renew", "update_metadata"})
+"""Creation and deletion also change the owner indexes, which are in other slots."""
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[ClusterServers]:
+def running_cluster() -> Iterator[ClusterServers]:
     with tempfile.TemporaryDirectory() as folder:
         servers = ClusterServers(Path(folder), replicas=True)
         servers.start()
@@ -36,126 +36,123 @@ def cluster() -> Iterator[ClusterServers]:
 
 
 @pytest.fixture
-def well(cluster: ClusterServers) -> Iterator[ClusterServers]:
-    """The same, whole before a test and after it."""
-    yield cluster
-    cluster.wait_until_settled()
+def cluster(running_cluster: ClusterServers) -> Iterator[ClusterServers]:
+    """A cluster in which all nodes run. The test must restart the nodes that it stops."""
+    yield running_cluster
+    running_cluster.wait_until_settled()
 
 
 @pytest.fixture(scope="module")
-def group(cluster: ClusterServers) -> Iterator[list[Replica]]:
-    settings = {**SETTINGS, "REDIS_URL": cluster.url, "SESSION_WAIT_REPLICAS": "1"}
-    with started(*(Replica(**settings) for _ in range(3))) as replicas:
+def replicas(running_cluster: ClusterServers) -> Iterator[list[Replica]]:
+    settings = {**SHORT_STORE_TIMEOUT, "REDIS_URL": running_cluster.url, "SESSION_WAIT_REPLICAS": "1"}
+    with started(*(Replica(**settings) for _ in range(2))) as replicas:
         yield replicas
 
 
-@pytest.fixture
-def group_urls(group: list[Replica]) -> list[str]:
-    return [replica.url for replica in group]
+@SCALES
+def test_a_killed_primary_affects_only_its_own_sessions(
+    cluster: ClusterServers, replicas: list[Replica], scale: Scale
+) -> None:
+    outage_seconds, failures_in_other_slots = [], []
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        for number in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            primary = cluster.primaries[number % 3]
+            slots = cluster.slots_of(primary)
+            primary.kill()
+            killed_at = time.time()
+            load.wait_for_failures()
+
+            assert statuses_of(replicas, "/readyz") == {200}
+            assert statuses_of(replicas, SESSIONS) <= {200, 503}
+
+            cluster.wait_until_served(min(slots))
+            primary.start()  # as a replica, so that changes can be replicated
+            outage_seconds.append(load.wait_until_stable() - killed_at)
+            failures_in_other_slots += in_slots(load.failures(since=killed_at), ALL_SLOTS - slots)
+            cluster.wait_until_settled()
+
+    assert load.violations == []
+    assert load.failure_statuses == {503}
+    assert failures_in_other_slots == []
+    assert max(outage_seconds) < MAX_RECOVERY_SECONDS
+
+
+@SCALES
+def test_a_hanging_primary_delays_only_its_own_sessions(
+    cluster: ClusterServers, replicas: list[Replica], scale: Scale
+) -> None:
+    primary = cluster.primaries[0]
+    slots = cluster.slots_of(primary)
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        load.wait_for_successes(scale.requests)
+        primary.pause()
+        paused_at = time.time()
+        load.run_for(3 * scale.seconds)
+        resumed_at = time.time()
+        primary.resume()
+        cluster.wait_until_settled()
+        stable_at = load.wait_until_stable()
+
+    during_pause = [response for response in load.checker.responses if paused_at <= response.sent_at < resumed_at]
+    in_other_slots = in_slots(during_pause, ALL_SLOTS - slots)
+    assert load.violations == []
+    assert [response for response in in_other_slots if response.is_failure] == []
+    assert len(in_other_slots) > scale.clients
+    assert percentile_95(in_other_slots) < MAX_DELAY_SECONDS
+    assert stable_at - resumed_at < MAX_RECOVERY_SECONDS
+
+
+@SCALES
+def test_moving_slots_affects_only_their_own_sessions(
+    cluster: ClusterServers, replicas: list[Replica], scale: Scale
+) -> None:
+    source, target, _ = cluster.primaries
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        load.wait_for_successes(scale.requests)
+        slots = busiest_slots(load, cluster.slots_of(source))[: 4 * scale.repetitions]
+        for slot in slots:
+            move_slowly(cluster, slot, target, load)
+        moved_at = time.time()
+        stable_at = load.wait_until_stable()
+        load.wait_for_successes(scale.requests)
+
+    assert load.violations == []
+    assert {cluster.owner_of(slot) for slot in slots} == {target}
+    assert in_slots(load.failures(), ALL_SLOTS - set(slots)) == []
+    assert load.failure_statuses <= {503}
+    assert stable_at - moved_at < 1
 
 
 def slot_of_session(session_id: str) -> int:
     return slot_of(Keys("").session(session_id))
 
 
-def of_slots(answers: list[Answer], slots: Set[int]) -> list[Answer]:
-    """Those about sessions that lie there, and on one server alone."""
-    return [answer for answer in answers if answer.verb in ALONE and slot_of_session(answer.session_id) in slots]
+def in_slots(responses: list[Response], slots: Set[int]) -> list[Response]:
+    """Return the responses of operations that access only these slots."""
+    return [
+        response
+        for response in responses
+        if response.operation in SINGLE_SLOT_OPERATIONS and slot_of_session(response.session_id) in slots
+    ]
 
 
-def slow(answers: list[Answer]) -> float:
-    """The seconds that all but a twentieth of them took at most: a machine that is busy holds up some."""
-    return sorted(answer.came - answer.asked for answer in answers)[-len(answers) // 20]
+def percentile_95(responses: list[Response]) -> float:
+    return sorted(response.seconds for response in responses)[-len(responses) // 20]
 
 
-def statuses(group: list[Replica], path: str) -> set[int]:
-    return {replica.call("GET", path)[0] for replica in group}
+def statuses_of(replicas: list[Replica], path: str) -> set[int]:
+    return {replica.call("GET", path)[0] for replica in replicas}
 
 
-@LENGTHS
-def test_a_killed_primary_costs_its_own_sessions_a_moment_and_others_nothing(
-    well: ClusterServers, group: list[Replica], group_urls: list[str], length: Length
-) -> None:
-    failures, failures_of_others = [], []
-    with Load(group_urls, clients=length.clients) as load:
-        for number in range(length.times):
-            load.until_answered(length.steady)
-            lost = well.primaries[number % 3]
-            its_slots = well.slots_of(lost)
-            lost.kill()
-            killed = time.time()
-            load.until_failed()
-
-            assert statuses(group, "/readyz") == {200}
-            assert statuses(group, SESSIONS) <= {200, 503}
-
-            well.wait_until_served(min(its_slots))
-            lost.start()  # as a replica, which changes wait for
-            failures.append(load.until_well() - killed)
-            failures_of_others += of_slots(load.failures(since=killed), ALL_SLOTS - its_slots)
-            well.wait_until_settled()
-
-    assert load.wrong == []
-    assert {answer.status for answer in load.failures()} == {503}
-    assert failures_of_others == []
-    assert max(failures) < RECOVERY_SECONDS
-
-
-@LENGTHS
-def test_a_silent_primary_holds_up_its_own_sessions_alone(
-    well: ClusterServers, group_urls: list[str], length: Length
-) -> None:
-    silent = well.primaries[0]
-    its_slots = well.slots_of(silent)
-    with Load(group_urls, clients=length.clients) as load:
-        load.until_answered(length.steady)
-        silent.pause()
-        paused = time.time()
-        load.for_seconds(3 * length.seconds)
-        went_on = time.time()
-        silent.resume()
-        well.wait_until_settled()
-        well_again = load.until_well()
-
-    meanwhile = [answer for answer in load.checker.answers if paused <= answer.asked < went_on]
-    others = of_slots(meanwhile, ALL_SLOTS - its_slots)
-    assert load.wrong == []
-    assert [answer for answer in others if answer.failed] == []
-    assert len(others) > length.clients
-    assert slow(others) < HELD_UP_SECONDS
-    assert well_again - went_on < RECOVERY_SECONDS
-
-
-@LENGTHS
-def test_slots_that_move_cost_only_their_own_sessions_and_only_meanwhile(
-    well: ClusterServers, group_urls: list[str], length: Length
-) -> None:
-    source, target, _ = well.primaries
-    with Load(group_urls, clients=length.clients) as load:
-        load.until_answered(length.steady)
-        slots = busiest(load, well.slots_of(source))[: 4 * length.times]
-        for slot in slots:
-            move_in_steps(well, slot, target, load)
-        moved = time.time()
-        well_again = load.until_well()
-        load.until_answered(length.steady)
-
-    elsewhere = ALL_SLOTS - set(slots)
-    assert load.wrong == []
-    assert {well.owner_of(slot) for slot in slots} == {target}
-    assert of_slots(load.failures(), elsewhere) == []
-    assert {answer.status for answer in load.failures()} <= {503}
-    assert well_again - moved < 1
-
-
-def busiest(load: Load, slots: set[int]) -> list[int]:
-    """Of these, those with most sessions first."""
-    used = [slot_of_session(known.id) for known in load.checker.sessions]
+def busiest_slots(load: Load, slots: set[int]) -> list[int]:
+    """Return those of the slots that contain sessions, those with most sessions first."""
+    used = [slot_of_session(session.id) for session in load.checker.sessions]
     return sorted(slots & set(used), key=used.count, reverse=True)
 
 
-def move_in_steps(cluster: ClusterServers, slot: int, target: Node, load: Load) -> None:
+def move_slowly(cluster: ClusterServers, slot: int, target: Node, load: Load) -> None:
     with cluster.migrating(slot, to=target) as migration:
-        load.until_answered(10)
+        load.wait_for_successes(10)
         while migration.move(2):
-            load.until_answered(10)
+            load.wait_for_successes(10)

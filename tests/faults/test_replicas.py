@@ -1,4 +1,4 @@
-"""Replicas are killed and restarted behind the balancer: no read fails, and restarts that drain lose nothing at all."""
+"""Replicas behind the balancer are killed and restarted: no read fails, and a graceful restart causes no failure."""
 
 import shutil
 import signal
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.balancer import Balancer
-from tests.faults.conftest import PATIENT, started
-from tests.faults.lengths import LENGTHS, Length
+from tests.faults.conftest import LONG_STORE_TIMEOUT, started
 from tests.faults.load import CHANGES, READS, Load
 from tests.faults.proxy import Proxy
+from tests.faults.scales import SCALES, Scale
 from tests.redis_server import RedisServer, free_port
 from tests.replica import Replica
 
@@ -21,19 +21,20 @@ pytestmark = pytest.mark.skipif(
     shutil.which("haproxy") is None, reason="needs HAProxy: apt-get install haproxy, or brew install haproxy"
 )
 
+NUMBER_OF_REPLICAS = 2
 DRAIN_PAUSE_SECONDS = "3"
-"""In which the balancer has asked twice whether it is ready: inter 1s, fall 2."""
+"""Two health checks of the balancer: `inter 1s`, `fall 2`."""
 
 
-class Group(NamedTuple):
-    """Three replicas, each on a port that its successors keep, and the balancer before them."""
+class Deployment(NamedTuple):
+    """The balancer, and all replicas that ever ran. A restarted replica keeps its port."""
 
     replicas: list[Replica]
     balancer: Balancer
 
     def restart_oldest(self, end: Callable[[Replica], object]) -> None:
-        """End it in this way and put another one in its place, which has served when this is over."""
-        oldest = self.replicas[-3]
+        """Call `end` with the oldest replica, and wait until its successor is ready."""
+        oldest = self.replicas[-NUMBER_OF_REPLICAS]
         end(oldest)
         successor = Replica(**oldest.settings)
         self.replicas.append(successor)
@@ -42,16 +43,20 @@ class Group(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def group(servers: tuple[RedisServer, Proxy]) -> Iterator[Group]:
-    settings = {**PATIENT, "REDIS_URL": servers[0].url, "SESSION_DRAIN_PAUSE_SECONDS": DRAIN_PAUSE_SECONDS}
-    ports = [str(free_port()) for _ in range(3)]
+def deployment(servers: tuple[RedisServer, Proxy]) -> Iterator[Deployment]:
+    settings = {
+        **LONG_STORE_TIMEOUT,
+        "REDIS_URL": servers[0].url,
+        "SESSION_DRAIN_PAUSE_SECONDS": DRAIN_PAUSE_SECONDS,
+    }
+    ports = [str(free_port()) for _ in range(NUMBER_OF_REPLICAS)]
     with (
         tempfile.TemporaryDirectory() as folder,
         started(*(Replica(PORT=port, **settings) for port in ports)) as replicas,
     ):
         balancer = Balancer(Path(folder), [f"127.0.0.1:{port}" for port in ports])
         balancer.start()
-        yield Group(replicas, balancer)
+        yield Deployment(replicas, balancer)
         balancer.stop()
         for replica in replicas:
             kill(replica)
@@ -62,26 +67,26 @@ def kill(replica: Replica) -> None:
     replica.wait()
 
 
-@LENGTHS
-def test_killed_replicas_cost_no_read(group: Group, length: Length) -> None:
-    with Load([group.balancer.url], clients=length.clients) as load:
-        for _ in range(length.times):
-            load.until_answered(length.steady)
-            group.restart_oldest(kill)
-            load.until_well()
+@SCALES
+def test_killed_replicas_cause_no_failed_read(deployment: Deployment, scale: Scale) -> None:
+    with Load([deployment.balancer.url], clients=scale.clients) as load:
+        for _ in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            deployment.restart_oldest(kill)
+            load.wait_until_stable()
 
-    assert load.wrong == []
+    assert load.violations == []
     assert load.failures(READS) == []
-    assert {answer.status for answer in load.failures(CHANGES)} <= {0, 502}
-    assert len(load.failures(CHANGES)) <= length.clients * length.times
+    assert {response.status for response in load.failures(CHANGES)} <= {0, 502}
+    assert len(load.failures(CHANGES)) <= scale.clients * scale.repetitions
 
 
-@LENGTHS
-def test_restarts_that_drain_cost_nothing_at_all(group: Group, length: Length) -> None:
-    with Load([group.balancer.url], clients=length.clients) as load:
-        for _ in range(length.times):
-            group.restart_oldest(Replica.stop)
-            load.until_answered(length.steady)
+@SCALES
+def test_a_rolling_restart_causes_no_failure(deployment: Deployment, scale: Scale) -> None:
+    with Load([deployment.balancer.url], clients=scale.clients) as load:
+        for _ in range(scale.repetitions):
+            deployment.restart_oldest(Replica.stop)
+            load.wait_for_successes(scale.requests)
 
-    assert load.wrong == []
+    assert load.violations == []
     assert load.failures() == []

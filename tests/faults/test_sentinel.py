@@ -1,28 +1,29 @@
-"""The primary fails behind Sentinel: 503 in bounded time, and what replicas had is there, whatever the old one says."""
+"""The primary behind Sentinel fails under load: 503 in bounded time, and replicated changes are not lost."""
 
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import AGENT, USER, StartReplica
-from tests.faults.conftest import PATIENT, SETTINGS, started
-from tests.faults.lengths import LENGTHS, Length
+from tests.faults.conftest import LONG_STORE_TIMEOUT, SHORT_STORE_TIMEOUT, started, urls_of
+from tests.faults.integrity import incomplete_sessions
 from tests.faults.load import Load
-from tests.faults.remains import half_written
+from tests.faults.scales import LONG_ONLY, SCALES, Scale
 from tests.replica import Replica
 from tests.sentinel_servers import SentinelServers
 from tests.test_walkthrough import SESSIONS
 
-RECOVERY_SECONDS = 10
-WINDOW_SECONDS = 1
-"""A change that was acknowledged so long before its primary's end may be lost where no replica is waited for."""
+MAX_RECOVERY_SECONDS = 10
+MAX_LOSS_SECONDS = 1
+"""Without waiting for Redis replicas, changes acknowledged this long before a failure may be lost."""
 
 
 @pytest.fixture(scope="module")
-def behind_sentinel() -> Iterator[SentinelServers]:
+def running_servers() -> Iterator[SentinelServers]:
     with tempfile.TemporaryDirectory() as folder:
         servers = SentinelServers(Path(folder))
         servers.start()
@@ -31,174 +32,169 @@ def behind_sentinel() -> Iterator[SentinelServers]:
 
 
 @pytest.fixture
-def well(behind_sentinel: SentinelServers) -> Iterator[SentinelServers]:
-    """The same, whole before a test and after it."""
-    yield behind_sentinel
-    behind_sentinel.wait_until_settled()
-    behind_sentinel.wait_until_following()
+def servers(running_servers: SentinelServers) -> Iterator[SentinelServers]:
+    """Servers that all run. The test must restart those that it stops."""
+    yield running_servers
+    running_servers.wait_until_settled()
+    running_servers.wait_until_following()
 
 
 @pytest.fixture(scope="module")
-def replicated(behind_sentinel: SentinelServers) -> Iterator[list[Replica]]:
-    """Three that wait until a replica of Redis has what was changed."""
-    settings = {**SETTINGS, "REDIS_URL": behind_sentinel.url, "SESSION_WAIT_REPLICAS": "1"}
-    with started(*(Replica(**settings) for _ in range(3))) as replicas:
+def replicas(running_servers: SentinelServers) -> Iterator[list[Replica]]:
+    """Two service processes that wait until one Redis replica has a change."""
+    settings = {**SHORT_STORE_TIMEOUT, "REDIS_URL": running_servers.url, "SESSION_WAIT_REPLICAS": "1"}
+    with started(*(Replica(**settings) for _ in range(2))) as replicas:
         yield replicas
 
 
 @pytest.fixture(scope="module")
-def unreplicated(behind_sentinel: SentinelServers) -> Iterator[list[Replica]]:
-    """Three that do not wait for replicas of Redis."""
-    with started(*(Replica(REDIS_URL=behind_sentinel.url, **SETTINGS) for _ in range(3))) as replicas:
+def replica_without_wait(running_servers: SentinelServers) -> Iterator[list[Replica]]:
+    """A service process that does not wait for Redis replicas."""
+    with started(Replica(REDIS_URL=running_servers.url, **SHORT_STORE_TIMEOUT)) as replicas:
         yield replicas
 
 
 @pytest.fixture(scope="module")
-def all_replicated(behind_sentinel: SentinelServers) -> Iterator[list[Replica]]:
-    """Three that wait until every replica of Redis has what was changed."""
-    settings = {**SETTINGS, "REDIS_URL": behind_sentinel.url, "SESSION_WAIT_REPLICAS": "2"}
-    with started(*(Replica(**settings) for _ in range(3))) as replicas:
+def replica_with_full_wait(running_servers: SentinelServers) -> Iterator[list[Replica]]:
+    """A service process that waits until both Redis replicas have a change."""
+    settings = {**SHORT_STORE_TIMEOUT, "REDIS_URL": running_servers.url, "SESSION_WAIT_REPLICAS": "2"}
+    with started(Replica(**settings)) as replicas:
         yield replicas
 
 
-def urls_of(replicas: list[Replica]) -> list[str]:
-    return [replica.url for replica in replicas]
-
-
-@LENGTHS
-def test_a_killed_primary_costs_nothing_that_its_replicas_have(
-    well: SentinelServers, replicated: list[Replica], length: Length
+@SCALES
+def test_replicated_changes_survive_a_killed_primary(
+    servers: SentinelServers, replicas: list[Replica], scale: Scale
 ) -> None:
-    failures = []
-    with Load(urls_of(replicated), clients=length.clients) as load:
-        for _ in range(length.times):
-            load.until_answered(length.steady)
-            failures.append(outage_of_a_killed_primary(well, load))
+    outage_seconds = []
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        for _ in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            outage_seconds.append(seconds_without_primary(servers, load))
 
-    assert load.wrong == []
-    assert {answer.status for answer in load.failures()} == {503}
-    assert max(failures) < RECOVERY_SECONDS
-    assert half_written(well.primary.admin_url, load.checker.sessions) == []
+    assert load.violations == []
+    assert load.failure_statuses == {503}
+    assert max(outage_seconds) < MAX_RECOVERY_SECONDS
+    assert incomplete_sessions(servers.primary.admin_url, load.checker.sessions) == []
 
 
-@LENGTHS
-def test_without_waiting_for_replicas_a_killed_primary_costs_at_most_the_last_second(
-    well: SentinelServers, unreplicated: list[Replica], length: Length
+@LONG_ONLY
+def test_without_waiting_only_the_last_second_is_lost(
+    servers: SentinelServers, replica_without_wait: list[Replica], scale: Scale
 ) -> None:
-    failures = []
-    with Load(urls_of(unreplicated), clients=length.clients) as load:
-        for _ in range(length.times):
-            load.until_answered(length.steady)
-            failures.append(outage_of_a_killed_primary(well, load, window_seconds=WINDOW_SECONDS))
+    outage_seconds = []
+    with Load(urls_of(replica_without_wait), clients=scale.clients) as load:
+        for _ in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            outage_seconds.append(seconds_without_primary(servers, load, may_lose_seconds=MAX_LOSS_SECONDS))
 
-    assert load.wrong == []
-    assert {answer.status for answer in load.failures()} == {503}
-    assert max(failures) < RECOVERY_SECONDS
-
-
-def outage_of_a_killed_primary(servers: SentinelServers, load: Load, window_seconds: float | None = None) -> float:
-    """How many seconds passed until all was well; the old primary is brought back as a replica."""
-    old = servers.primary
-    old.kill()
-    killed = time.time()
-    load.until_failed()
-    if window_seconds is not None:
-        load.checker.doubt_since(killed - window_seconds)
-    new = servers.wait_until_replaced(old)
-    well = load.until_well()
-    old.start()
-    old.command("REPLICAOF", "127.0.0.1", new.port)
-    servers.wait_until_settled()
-    servers.wait_until_following()
-    return well - killed
+    assert load.violations == []
+    assert load.failure_statuses == {503}
+    assert max(outage_seconds) < MAX_RECOVERY_SECONDS
 
 
-@LENGTHS
-def test_a_primary_that_was_paused_and_replaced_serves_nobody_when_it_goes_on(
-    well: SentinelServers, replicated: list[Replica], length: Length
+@SCALES
+def test_a_demoted_primary_is_not_used_after_it_resumes(
+    servers: SentinelServers, replicas: list[Replica], scale: Scale
 ) -> None:
-    with Load(urls_of(replicated), clients=length.clients) as load:
-        for _ in range(length.times):
-            load.until_answered(length.steady)
-            old = well.primary
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        for _ in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            old = servers.primary
             old.pause()
-            well.wait_until_replaced(old)
-            load.until_answered(length.steady)
+            servers.wait_until_replaced(old)
+            load.wait_for_successes(scale.requests)
             old.resume()
-            well.wait_until_settled()
-            load.until_well()
+            servers.wait_until_settled()
+            load.wait_until_stable()
 
-    assert load.wrong == []
-    assert {answer.status for answer in load.failures()} == {503}
+    assert load.violations == []
+    assert load.failure_statuses == {503}
 
 
-def test_a_replica_that_was_idle_meanwhile_does_not_ask_the_old_primary_either(
-    well: SentinelServers, replicated: list[Replica]
-) -> None:
-    busy, idle, _ = replicated
+def test_an_idle_replica_does_not_use_a_demoted_primary(servers: SentinelServers, replicas: list[Replica]) -> None:
+    busy, idle = replicas
     _, session = busy.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
     path = f"{SESSIONS}/{session['sessionId']}"
     idle.call("POST", f"{path}/renew")
     idle.call("GET", path)
-    old = well.primary
+    old = servers.primary
     old.pause()
-    well.wait_until_replaced(old)
-    changed = until_done(busy, "PATCH", f"{path}/metadata", {"seen": "by the new one alone"})
+    servers.wait_until_replaced(old)
+    changed = repeat_until_available(busy, "PATCH", f"{path}/metadata", {"written": "to the new primary"})
     old.resume()
 
     assert idle.call("GET", path)[1]["metadata"] == changed["metadata"]
     assert idle.call("POST", f"{path}/renew")[0] == 200
 
 
-def until_done(replica: Replica, method: str, path: str, body: object) -> dict[str, object]:
-    """The first answer that is none of an outage."""
-    latest = time.monotonic() + RECOVERY_SECONDS
-    while (answer := replica.call(method, path, body))[0] == 503:
-        assert time.monotonic() < latest, answer
-    return answer[1]  # type: ignore[no-any-return]
-
-
-@LENGTHS
-def test_a_planned_failover_costs_nothing_that_all_replicas_had(
-    well: SentinelServers, all_replicated: list[Replica], length: Length
+@SCALES
+def test_a_planned_failover_loses_no_change_that_all_replicas_have(
+    servers: SentinelServers, replica_with_full_wait: list[Replica], scale: Scale
 ) -> None:
-    failures = []
-    with Load(urls_of(all_replicated), clients=length.clients, seen_stays=False) as load:
-        for _ in range(length.times):
-            load.until_answered(length.steady)
-            begun = time.time()
-            well.fail_over()
-            failures.append(load.until_well() - begun)
-            well.wait_until_settled()
-            well.wait_until_following()
+    outage_seconds = []
+    with Load(urls_of(replica_with_full_wait), clients=scale.clients, reads_are_durable=False) as load:
+        for _ in range(scale.repetitions):
+            load.wait_for_successes(scale.requests)
+            started_at = time.time()
+            servers.fail_over()
+            outage_seconds.append(load.wait_until_stable() - started_at)
+            servers.wait_until_settled()
+            servers.wait_until_following()
 
-    assert load.wrong == []
-    assert {answer.status for answer in load.failures()} <= {503}
-    assert max(failures) < RECOVERY_SECONDS
+    assert load.violations == []
+    assert load.failure_statuses <= {503}
+    assert max(outage_seconds) < MAX_RECOVERY_SECONDS
 
 
-@LENGTHS
-def test_while_no_sentinel_answers_nothing_fails(
-    well: SentinelServers, replicated: list[Replica], length: Length
+@SCALES
+def test_requests_succeed_while_all_sentinels_are_down(
+    servers: SentinelServers, replicas: list[Replica], scale: Scale
 ) -> None:
-    with Load(urls_of(replicated), clients=length.clients) as load:
-        for sentinel in well.sentinels:
+    with Load(urls_of(replicas), clients=scale.clients) as load:
+        for sentinel in servers.sentinels:
             sentinel.kill()
-        load.for_seconds(length.seconds)
-        load.until_answered(length.steady)
-        for sentinel in well.sentinels:
+        load.run_for(scale.seconds)
+        load.wait_for_successes(scale.requests)
+        for sentinel in servers.sentinels:
             sentinel.start()
 
-    assert load.wrong == []
+    assert load.violations == []
     assert load.failures() == []
 
 
-def test_a_replica_starts_while_a_sentinel_is_away(well: SentinelServers, start_replica: StartReplica) -> None:
-    well.sentinels[0].kill()
+def test_the_service_starts_while_a_sentinel_is_down(servers: SentinelServers, start_replica: StartReplica) -> None:
+    servers.sentinels[0].kill()
 
-    replica = start_replica(REDIS_URL=well.url, **PATIENT)
-    status, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
+    replica = start_replica(REDIS_URL=servers.url, **LONG_STORE_TIMEOUT)
+    created, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
     ready, _ = replica.call("GET", "/readyz")
 
-    well.sentinels[0].start()
-    assert (status, ready) == (201, 200)
+    servers.sentinels[0].start()
+    assert (created, ready) == (201, 200)
+
+
+def seconds_without_primary(servers: SentinelServers, load: Load, may_lose_seconds: float | None = None) -> float:
+    """Kill the primary, and restart it as a replica. Returns how long requests failed."""
+    old = servers.primary
+    old.kill()
+    killed_at = time.time()
+    load.wait_for_failures()
+    if may_lose_seconds is not None:
+        load.checker.allow_loss_after(killed_at - may_lose_seconds)
+    new = servers.wait_until_replaced(old)
+    stable_at = load.wait_until_stable()
+    old.start()
+    old.command("REPLICAOF", "127.0.0.1", new.port)
+    servers.wait_until_settled()
+    servers.wait_until_following()
+    return stable_at - killed_at
+
+
+def repeat_until_available(replica: Replica, method: str, path: str, body: object) -> dict[str, Any]:
+    """Return the body of the first response other than 503."""
+    deadline = time.monotonic() + MAX_RECOVERY_SECONDS
+    while (response := replica.call(method, path, body))[0] == 503:
+        assert time.monotonic() < deadline, response
+    content: dict[str, Any] = response[1]
+    return content

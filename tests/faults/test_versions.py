@@ -1,202 +1,208 @@
-"""An older and a newer replica over the same data: what the newer one adds, this one leaves as it is.
+"""An older and a newer release on the same data. The tests write what a newer release may add.
 
-The newer one is played by hand: it has written fields and keys that this version does not know, as the rule for changes
-to the layout (service/sessions/keys.py) lets it.
+service/sessions/keys.py defines the changes that keep the schema version, and those that need a new one.
 """
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
+import redis as redis_py
+from redis.asyncio import Redis
 
 from service.sessions.keys import Keys
-from tests.conftest import AGENT, USER
-from tests.faults.conftest import SETTINGS, started
-from tests.faults.lengths import LENGTHS, Length
+from service.settings import Settings
+from tests.aging import age
+from tests.bad_input.helpers import SESSION_ROUTES, call_route
+from tests.conftest import AGENT, USER, HttpClient
+from tests.faults.conftest import urls_of
 from tests.faults.load import Load
-from tests.redis_server import RedisServer, wait_until
+from tests.faults.scales import SCALES, Scale
+from tests.redis_server import RedisServer
 from tests.replica import Replica
-from tests.test_walkthrough import SESSIONS
-
-Client = Any
-"""redis-py's, whose types say of every reply that it may be anything."""
+from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
 KEYS = Keys("")
-ADDED = {"addedByANewerOne": "1", "metadataVersion": "7"}
-VERBS = {
-    "read": ("GET", "", None),
-    "heartbeat": ("POST", "/heartbeat", None),
-    "renew": ("POST", "/renew", None),
-    "configure": ("PATCH", "/timeout", {"timeoutMinutes": 60}),
-    "annotate": ("PATCH", "/metadata", {"a": 1}),
-}
+POLICY = f"/api/messaging/agents/{AGENT}/timeout"
+NEW_FIELDS: dict[Any, Any] = {b"newField": b"1", b"metadataVersion": b"7"}
 
 
 @pytest.fixture
-def replica(patient_replicas: list[Replica]) -> Replica:
-    return patient_replicas[0]
+def settings() -> Settings:
+    return Settings(session_sweep_interval_seconds=0.05)
 
 
 @pytest.fixture
-def by_hand(own_redis: RedisServer) -> Iterator[Client]:
-    with redis.Redis.from_url(own_redis.admin_url, decode_responses=True) as client:
-        yield client
-
-
-@pytest.fixture
-def newer(replica: Replica, by_hand: Client) -> str:
-    """The id of a session with more to it than this version knows."""
-    session_id = opened(replica)
-    by_hand.hset(KEYS.session(session_id), mapping=ADDED)
-    by_hand.hset(KEYS.tombstone(session_id), mapping=ADDED)
-    by_hand.set(of_a_newer_kind(session_id), "kept", px=60_000)
+async def session_id(client: HttpClient, redis: Redis) -> str:
+    """A session with fields and a key that this release does not know."""
+    session_id = await open_session(client)
+    await redis.hset(KEYS.session(session_id), mapping=NEW_FIELDS)
+    await redis.hset(KEYS.tombstone(session_id), mapping=NEW_FIELDS)
+    await redis.set(new_key_of(session_id), "kept", px=60_000)
     return session_id
 
 
-def opened(replica: Replica, **members: object) -> str:
-    status, body = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER, **members})
-    assert status == 201
-    session_id: str = body["sessionId"]
-    return session_id
+def new_key_of(session_id: str) -> str:
+    return f"{KEYS.session(session_id)}:new"
 
 
-def of_a_newer_kind(session_id: str) -> str:
-    return f"{KEYS.session(session_id)}:newer"
+async def new_fields_of(redis: Redis, key: str) -> dict[Any, Any]:
+    fields = await redis.hgetall(key)
+    return {name: fields[name] for name in NEW_FIELDS if name in fields}
 
 
-def added_to(client: Client, key: str) -> Mapping[str, str]:
-    content = client.hgetall(key)
-    return {name: content[name] for name in ADDED if name in content}
+async def wait_until_swept(redis: Redis, session_id: str) -> None:
+    async with asyncio.timeout(10):
+        while await redis.zscore(KEYS.expiry(session_id[:2]), session_id) is not None:
+            continue
 
 
-@pytest.mark.parametrize(("method", "path", "body"), VERBS.values(), ids=VERBS)
-def test_what_is_unknown_outlives_every_verb(
-    replica: Replica, newer: str, by_hand: Client, method: str, path: str, body: object
+# Additions
+
+
+@pytest.mark.parametrize(("method", "path"), [route for route in SESSION_ROUTES if route != ("DELETE", "")])
+async def test_every_operation_keeps_unknown_fields(
+    client: HttpClient, redis: Redis, session_id: str, method: str, path: str
 ) -> None:
-    status, _ = replica.call(method, f"{SESSIONS}/{newer}{path}", body)
+    response = await call_route(client, method, session_id, path)
 
-    assert status == 200
-    assert added_to(by_hand, KEYS.session(newer)) == ADDED
-    assert added_to(by_hand, KEYS.tombstone(newer)) == ADDED
-    assert by_hand.get(of_a_newer_kind(newer)) == "kept"
-
-
-def test_what_is_unknown_of_a_session_goes_with_it(replica: Replica, newer: str, by_hand: Client) -> None:
-    status, _ = replica.call("DELETE", f"{SESSIONS}/{newer}")
-
-    assert status == 200
-    assert by_hand.exists(KEYS.session(newer), KEYS.tombstone(newer)) == 0
+    assert response.status == 200
+    assert await new_fields_of(redis, KEYS.session(session_id)) == NEW_FIELDS
+    assert await new_fields_of(redis, KEYS.tombstone(session_id)) == NEW_FIELDS
+    assert await redis.get(new_key_of(session_id)) == b"kept"
 
 
-def test_what_is_unknown_in_a_tombstone_outlives_its_sweeping(replica: Replica, by_hand: Client) -> None:
-    session_id = opened(replica, timeoutConfig={"timeoutMinutes": 0.01})
-    by_hand.hset(KEYS.tombstone(session_id), mapping=ADDED)
+async def test_deletion_removes_unknown_fields(client: HttpClient, redis: Redis, session_id: str) -> None:
+    response = await client.delete(f"{SESSIONS}/{session_id}")
 
-    wait_until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
-
-    assert replica.call("GET", f"{SESSIONS}/{session_id}")[0] == 410
-    assert added_to(by_hand, KEYS.tombstone(session_id)) == ADDED
+    assert response.status == 200
+    assert await redis.exists(KEYS.session(session_id), KEYS.tombstone(session_id)) == 0
 
 
-def test_what_is_unknown_in_a_policy_outlives_a_new_one(replica: Replica, by_hand: Client) -> None:
-    path = f"/api/messaging/agents/{AGENT}/timeout"
-    replica.call("PUT", path, {"timeoutMinutes": 60})
-    by_hand.hset(KEYS.policy(AGENT), mapping=ADDED)
-
-    replica.call("PUT", path, {"timeoutMinutes": 45})
-
-    assert added_to(by_hand, KEYS.policy(AGENT)) == ADDED
-    assert replica.call("DELETE", path)[0] == 200
-
-
-def test_an_unknown_reason_of_an_end_is_passed_on_and_swept(replica: Replica, by_hand: Client) -> None:
-    session_id = opened(replica, timeoutConfig={"timeoutMinutes": 0.01})
-    by_hand.hset(KEYS.tombstone(session_id), "reason", "newer")
-
-    wait_until(lambda: by_hand.zscore(KEYS.expiry(session_id[:2]), session_id) is None, "it is swept")
-    status, body = replica.call("GET", f"{SESSIONS}/{session_id}")
-
-    assert (status, body["details"]["reason"]) == (410, "newer")
-
-
-@LENGTHS
-def test_under_load_nothing_is_amiss_while_a_newer_one_adds_to_every_session(
-    patient_urls: list[str], by_hand: Client, length: Length
+async def test_the_sweeper_keeps_unknown_fields_of_a_tombstone(
+    client: HttpClient, redis: Redis, session_id: str
 ) -> None:
-    with Load(patient_urls, clients=length.clients) as load:
-        for _ in range(length.times):
-            add_to_every_session(by_hand)
-            load.until_answered(length.steady)
-            by_hand.script_flush()
+    await age(redis, session_id, 31 * MINUTE_MS)
+    await wait_until_swept(redis, session_id)
 
-    assert load.wrong == []
+    assert (await client.get(f"{SESSIONS}/{session_id}")).status == 410
+    assert await new_fields_of(redis, KEYS.tombstone(session_id)) == NEW_FIELDS
+
+
+async def test_an_unknown_end_reason_is_returned(client: HttpClient, redis: Redis) -> None:
+    session_id = await open_session(client)
+    await redis.hset(KEYS.tombstone(session_id), "reason", "new_reason")
+    await age(redis, session_id, 31 * MINUTE_MS)
+    await wait_until_swept(redis, session_id)
+
+    response = await client.get(f"{SESSIONS}/{session_id}")
+
+    assert response.status == 410
+    assert (await response.json())["details"]["reason"] == "new_reason"
+
+
+async def test_a_new_policy_keeps_unknown_fields(client: HttpClient, redis: Redis) -> None:
+    await client.put(POLICY, json={"timeoutMinutes": 60})
+    await redis.hset(KEYS.policy(AGENT), mapping=NEW_FIELDS)
+
+    await client.put(POLICY, json={"timeoutMinutes": 45})
+
+    assert await new_fields_of(redis, KEYS.policy(AGENT)) == NEW_FIELDS
+    assert (await client.delete(POLICY)).status == 200
+
+
+@SCALES
+def test_load_continues_while_a_newer_release_adds_fields(
+    own_redis: RedisServer, direct_replicas: list[Replica], scale: Scale
+) -> None:
+    with (
+        redis_py.Redis.from_url(own_redis.admin_url) as admin,
+        Load(urls_of(direct_replicas), clients=scale.clients) as load,
+    ):
+        for _ in range(scale.repetitions):
+            add_field_to_all_sessions(admin)
+            load.wait_for_successes(scale.requests)
+            admin.script_flush()
+
+    assert load.violations == []
     assert load.failures() == []
 
 
-def add_to_every_session(client: Client) -> None:
-    """In the way of a newer version's script: only to those that are there."""
-    add = client.register_script("return redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSET', KEYS[1], 'new', 1)")
-    for key in client.scan_iter("session:*", _type="hash"):
+def add_field_to_all_sessions(admin: Any) -> None:
+    add = admin.register_script("return redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSET', KEYS[1], 'new', 1)")
+    for key in admin.scan_iter("session:*", _type="hash"):
         add(keys=[key])
 
 
-# Another layout
+# Another schema version
 
 
 @pytest.fixture
-def of_layout_2(by_hand: Client, patient_replicas: list[Replica]) -> Iterator[None]:
-    relabel(2, by_hand, patient_replicas)
+async def unsupported_version(client: HttpClient, redis: Redis) -> None:
+    """The service has noticed that the data has schema version 2."""
+    await redis.set(KEYS.layout, 2)
+    await client.get("/readyz")
+
+
+@pytest.mark.usefixtures("unsupported_version")
+async def test_a_service_with_unsupported_data_is_not_ready(client: HttpClient) -> None:
+    response = await client.get("/readyz")
+
+    reason = (await response.json())["reason"]
+    assert reason == "The data in Redis has schema version 2; this release supports 1."
+    assert response.status == 503
+
+
+@pytest.mark.parametrize(("method", "path"), SESSION_ROUTES)
+@pytest.mark.usefixtures("unsupported_version")
+async def test_requests_for_unsupported_data_fail(client: HttpClient, method: str, path: str) -> None:
+    response = await call_route(client, method, AGENT, path)
+
+    assert response.status == 503
+    assert (await response.json())["code"] == "STORE_UNAVAILABLE"
+
+
+@pytest.mark.usefixtures("unsupported_version")
+async def test_nothing_is_created_in_unsupported_data(client: HttpClient, redis: Redis) -> None:
+    before = await redis.dbsize()
+
+    response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
+
+    assert response.status == 503
+    assert await redis.dbsize() <= before
+
+
+async def test_unsupported_data_is_not_swept(
+    client: HttpClient, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.set(KEYS.layout, 2)
+    await redis.zadd(KEYS.expiry("ab"), {"expired": 1})
+
+    async with asyncio.timeout(10):
+        while "the sweeper" not in caplog.text:
+            await client.get("/readyz")
+
+    assert await redis.zscore(KEYS.expiry("ab"), "expired") == 1
+
+
+@pytest.fixture
+def restored_version(own_redis: RedisServer) -> Iterator[None]:
     yield
-    relabel(1, by_hand, patient_replicas)
+    own_redis.command("SET", KEYS.layout, 1)
 
 
-def relabel(layout: int, client: Client, replicas: list[Replica]) -> list[int]:
-    """Give the data this version, and let the replicas look: whether they are ready."""
-    client.set(KEYS.layout, layout)
-    return [replica.call("GET", "/readyz")[0] for replica in replicas]
+@pytest.mark.usefixtures("restored_version")
+def test_all_replicas_continue_when_the_data_is_supported_again(
+    own_redis: RedisServer, direct_replicas: list[Replica]
+) -> None:
+    first, second = direct_replicas
+    _, session = first.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
 
+    own_redis.command("SET", KEYS.layout, 2)
+    unsupported = [replica.call("GET", "/readyz")[0] for replica in direct_replicas]
+    own_redis.command("SET", KEYS.layout, 1)
+    supported = [replica.call("GET", "/readyz")[0] for replica in direct_replicas]
 
-@pytest.mark.usefixtures("of_layout_2")
-def test_a_replica_that_meets_another_layout_is_not_ready(replica: Replica) -> None:
-    status, body = replica.call("GET", "/readyz")
-
-    assert (status, body["reason"]) == (503, "The data in Redis has schema version 2; this release supports 1.")
-
-
-@pytest.mark.parametrize(("method", "path", "body"), VERBS.values(), ids=VERBS)
-@pytest.mark.usefixtures("of_layout_2")
-def test_it_takes_no_requests_either(replica: Replica, method: str, path: str, body: object) -> None:
-    status, refusal = replica.call(method, f"{SESSIONS}/{AGENT}{path}", body)
-
-    assert (status, refusal["code"]) == (503, "STORE_UNAVAILABLE")
-
-
-@pytest.mark.usefixtures("of_layout_2")
-def test_it_creates_nothing(replica: Replica, by_hand: Client) -> None:
-    before = by_hand.dbsize()
-
-    status, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
-
-    assert status == 503
-    assert by_hand.dbsize() <= before
-
-
-@pytest.mark.usefixtures("of_layout_2")
-def test_it_sweeps_nothing(own_redis: RedisServer, by_hand: Client) -> None:
-    by_hand.zadd(KEYS.expiry("ab"), {"of another layout": 1})
-
-    with started(Replica(REDIS_URL=own_redis.url, **SETTINGS)) as (replica,):
-        held_up = replica.line_with("the sweeper is delayed by the session store")
-
-    assert "layout 2" in held_up
-    assert by_hand.zscore(KEYS.expiry("ab"), "of another layout") == 1
-
-
-def test_it_goes_on_when_the_layout_is_its_own_again(patient_replicas: list[Replica], by_hand: Client) -> None:
-    session_id = opened(patient_replicas[0])
-
-    ready = [relabel(2, by_hand, patient_replicas), relabel(1, by_hand, patient_replicas)]
-
-    assert ready == [[503] * 3, [200] * 3]
-    assert patient_replicas[0].call("GET", f"{SESSIONS}/{session_id}")[0] == 200
+    assert (unsupported, supported) == ([503, 503], [200, 200])
+    assert second.call("GET", f"{SESSIONS}/{session['sessionId']}")[0] == 200
