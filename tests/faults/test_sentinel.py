@@ -33,8 +33,11 @@ def running_servers() -> Iterator[SentinelServers]:
 
 @pytest.fixture
 def servers(running_servers: SentinelServers) -> Iterator[SentinelServers]:
-    """Servers that all run. The test must restart those that it stops."""
+    """Servers and sentinels that all run. The test must restart the servers that it kills."""
     yield running_servers
+    for sentinel in running_servers.sentinels:
+        if not sentinel.is_running:
+            sentinel.start()
     running_servers.wait_until_settled()
     running_servers.wait_until_following()
 
@@ -156,8 +159,6 @@ def test_requests_succeed_while_all_sentinels_are_down(
             sentinel.kill()
         load.run_for(scale.seconds)
         load.wait_for_successes(scale.requests)
-        for sentinel in servers.sentinels:
-            sentinel.start()
 
     assert load.violations == []
     assert load.failures() == []
@@ -170,7 +171,6 @@ def test_the_service_starts_while_a_sentinel_is_down(servers: SentinelServers, s
     created, _ = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
     ready, _ = replica.call("GET", "/readyz")
 
-    servers.sentinels[0].start()
     assert (created, ready) == (201, 200)
 
 
