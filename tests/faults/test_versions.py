@@ -149,9 +149,9 @@ async def unsupported_version(client: HttpClient, redis: Redis) -> None:
 async def test_a_service_with_unsupported_data_is_not_ready(client: HttpClient) -> None:
     response = await client.get("/readyz")
 
+    assert response.status == 503
     reason = (await response.json())["reason"]
     assert reason == "The data in Redis has schema version 2; this release supports 1."
-    assert response.status == 503
 
 
 @pytest.mark.parametrize(("method", "path"), SESSION_ROUTES)

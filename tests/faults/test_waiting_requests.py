@@ -16,14 +16,14 @@ from service.sessions.scripts import SCRIPTS
 from tests.redis_server import RedisServer
 
 MAX_WAITING = 20
-TIMEOUT_SECONDS = 0.1
+TIMEOUT_SECONDS = 0.3
 TOO_MANY = "too many requests are waiting"
 
 
 @pytest.fixture
 async def pipeline(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """A pipeline with a limit of 20 waiting requests."""
-    monkeypatch.setattr("service.redis_client.pipeline.MAX_QUEUED", MAX_WAITING)
+    monkeypatch.setattr("service.redis_client.pipeline.MAX_WAITING", MAX_WAITING)
     connector = Connector(connection_factory(redis_py_client(own_redis.url, TIMEOUT_SECONDS)), SCRIPTS)
     pipeline = Pipeline(connector, TIMEOUT_SECONDS, StoreMonitor(Metrics()), SCRIPTS)
     await pipeline.read_hash("session:a", (b"x",))
