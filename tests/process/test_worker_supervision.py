@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from service.process.workers import GunicornApplication
 from service.settings import Settings
 from tests.conftest import StartReplica
+from tests.process.service_calls import create_session, exited, get_session, wait_until_refused
 from tests.process.worker_processes import (
     TWO_WORKERS,
     call,
@@ -27,25 +27,14 @@ from tests.process.worker_processes import (
 )
 from tests.redis_server import RedisServer
 from tests.replica import Replica
-from tests.test_process import ended, open_session, read, until_refused
 from tests.test_walkthrough import SESSIONS
-
-
-@pytest.fixture
-def own_redis(data_dir: Path) -> Iterator[RedisServer]:
-    """Start a server that a test may pause."""
-    server = RedisServer(data_dir)
-    server.start()
-    yield server
-    server.stop()
-
 
 # Restarts
 
 
 def test_a_killed_worker_is_restarted_without_losing_sessions(pair: Replica) -> None:
     workers = workers_of(pair)
-    session_id = open_session(pair)
+    session_id = create_session(pair)
 
     os.kill(workers[0], signal.SIGKILL)
     pair.line_with(f"worker 1 (pid {workers[0]}) exited and is restarted")
@@ -71,7 +60,7 @@ def test_waiting_connections_outlive_a_killed_worker(pair: Replica) -> None:
 def test_the_workers_exit_when_gunicorn_is_killed(pair: Replica) -> None:
     first, second = workers_of(pair)
 
-    with ended(first), ended(second):
+    with exited(first), exited(second):
         pair.signal(signal.SIGKILL)
 
 
@@ -80,7 +69,7 @@ def test_the_workers_exit_when_the_parent_of_gunicorn_is_killed(start_replica: S
     with connection_to_each_worker(replica):
         first, second = next(filter(None, map(children_of, children_of(replica.pid))))
 
-    with ended(first), ended(second):
+    with exited(first), exited(second):
         replica.signal(signal.SIGKILL)
 
 
@@ -115,8 +104,9 @@ def test_a_worker_without_heartbeats_is_killed_and_restarted(
 
 
 def test_all_workers_finish_the_requests_in_flight(own_redis: RedisServer, start_replica: StartReplica) -> None:
+    own_redis.start()
     replica = start_replica(REDIS_URL=own_redis.url, SESSION_STORE_TIMEOUT_SECONDS="20", **TWO_WORKERS)
-    path = f"{SESSIONS}/{open_session(replica)}/heartbeat"
+    path = f"{SESSIONS}/{create_session(replica)}/heartbeat"
 
     with connection_to_each_worker(replica) as busy, connection_to_each_worker(replica) as idle:
         own_redis.pause()
@@ -124,7 +114,7 @@ def test_all_workers_finish_the_requests_in_flight(own_redis: RedisServer, start
             send(connection, "POST", path)
         assert [call(connection, "GET", "/livez")[0] for connection in idle] == [200, 200]  # both read their request
         replica.signal(signal.SIGTERM)
-        until_refused(replica)
+        wait_until_refused(replica)
         own_redis.resume()
         responses = [receive(connection) for connection in busy]
 
@@ -137,14 +127,14 @@ def test_all_workers_become_unready_before_they_stop_listening(
     redis_server: RedisServer, start_replica: StartReplica
 ) -> None:
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_PAUSE_SECONDS="2", **TWO_WORKERS)
-    session_id = open_session(replica)
+    session_id = create_session(replica)
 
     with connection_to_each_worker(replica) as connections:
         replica.signal(signal.SIGTERM)
         for connection in connections:
             wait_for_status(connection, "/readyz", 503)
         kept = [call(connection, "GET", f"{SESSIONS}/{session_id}")[0] for connection in connections]
-        new, _ = read(replica, session_id)
+        new, _ = get_session(replica, session_id)
 
     assert (kept, new) == ([200, 200], 200)
     assert replica.wait() == 0

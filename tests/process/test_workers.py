@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import AGENT, USER, StartReplica
+from tests.process.service_calls import NO_REDIS
 from tests.process.worker_processes import (
     TWO_WORKERS,
     call,
@@ -24,7 +25,6 @@ from tests.redis_server import RedisServer
 from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
-NO_REDIS = {"REDIS_URL": "unix:///nowhere/redis.sock"}
 NEW_SESSION = json.dumps({"agentId": AGENT, "userId": USER})
 
 

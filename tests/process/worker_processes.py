@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.process.service_calls import WAIT_SECONDS
 from tests.replica import Replica
-from tests.test_process import SOON
 
 TWO_WORKERS = {"SESSION_WORKERS": "2"}
 
@@ -18,7 +18,7 @@ Connection = http.client.HTTPConnection
 def connect(replica: Replica) -> Connection:
     address = urlsplit(replica.url)
     assert address.hostname is not None
-    return Connection(address.hostname, address.port, timeout=SOON)
+    return Connection(address.hostname, address.port, timeout=WAIT_SECONDS)
 
 
 def send(connection: Connection, method: str, path: str, body: str | None = None) -> None:
@@ -52,7 +52,7 @@ def open_connections(replica: Replica, count: int) -> Iterator[list[Connection]]
 @contextmanager
 def connection_to_each_worker(replica: Replica) -> Iterator[list[Connection]]:
     """Open one keep-alive connection to each of two workers."""
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + WAIT_SECONDS
     connections: dict[str, Connection] = {}
     with ExitStack() as stack:
         while len(connections) < 2:
@@ -68,7 +68,7 @@ def children_of(process: int) -> list[int]:
 
 def workers_of(replica: Replica) -> list[int]:
     """Return the process ids of both workers, without an embedded server, once both have started."""
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + WAIT_SECONDS
     while len(workers := children_of(replica.pid)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -76,14 +76,14 @@ def workers_of(replica: Replica) -> list[int]:
 
 
 def wait_for_status(connection: Connection, path: str, status: int) -> None:
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + WAIT_SECONDS
     while call(connection, "GET", path)[0] != status:
         assert time.monotonic() < deadline
 
 
 def wait_for_restart(replica: Replica, workers: list[int]) -> list[int]:
     """Return the process ids of both workers once one of them is new."""
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + WAIT_SECONDS
     while (current := workers_of(replica)) == workers:
         assert time.monotonic() < deadline
         time.sleep(0.01)
