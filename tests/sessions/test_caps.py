@@ -289,7 +289,7 @@ async def test_an_id_of_a_creation_without_a_reply_is_removed_later(
 
     async def execute_without_reply(redis_client: RedisClient, *commands: Command) -> list[Reply]:
         await execute(redis_client, *commands)
-        raise StoreUnavailable("no answer")
+        raise StoreUnavailable("no reply")
 
     index_removal = IndexRemoval(redis_client, Keys("", capped=True))
     left = list[str]()

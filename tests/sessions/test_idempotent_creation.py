@@ -184,10 +184,10 @@ async def test_a_repeated_request_for_an_expired_session_is_expired(store: Sessi
     created = await store.create(REQUEST, KEY)
     await age(real_redis, created.session.id, 60 * MINUTE_MS)
 
-    with pytest.raises(SessionExpired) as refusal:
+    with pytest.raises(SessionExpired) as caught:
         await store.create(REQUEST, KEY)
 
-    assert refusal.value.facts["sessionId"] == created.session.id
+    assert caught.value.facts["sessionId"] == created.session.id
     assert await live_ids(real_redis) == []
 
 
