@@ -75,7 +75,7 @@ def create_app(
 
     app.cleanup_ctx.append(_closing(clients.aclose))  # last: cleanup runs in reverse order
     if authenticator is not None:
-        app.cleanup_ctx.append(_closing(authenticator.aclose))
+        app.cleanup_ctx.append(_closing(lambda: authenticator.aclose()))
     app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
     app.cleanup_ctx.append(_running(maintenance, settings))
 
