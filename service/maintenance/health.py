@@ -77,8 +77,8 @@ class HealthReasons:
             )
 
     def _sessions_lost(self) -> Iterator[Reason]:
-        lost = self._events.last_loss_at
-        if lost is not None and time.monotonic() - lost <= LOST_WITHIN_SECONDS:
+        lost_at = self._events.last_loss_at
+        if lost_at is not None and time.monotonic() - lost_at <= LOST_WITHIN_SECONDS:
             yield Reason(
                 "SESSIONS_LOST",
                 f"In the last {LOST_WITHIN_SECONDS // 60} minutes, sessions disappeared from Redis before they "
