@@ -72,6 +72,9 @@ HttpClient = TestClient[Any, Any]
 _LANES: defaultdict[int, list[RedisClient]] = defaultdict(list)
 """To the servers of clients, by those."""
 
+_SHARED_SERVERS: list[Callable[[], Sequence[RedisServer]]] = []
+"""Functions that return the primaries of the servers that the session fixtures below have started."""
+
 _SERVERS: dict[Kind, str] = {
     "server": "redis_server",
     "sentinel": "sentinel_servers",
@@ -179,11 +182,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"tests share an id: {', '.join(repeated)}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _empty_servers() -> None:
+    """Empty the running servers before each file, because pytest-xdist runs the files in any order."""
+    for primaries in _SHARED_SERVERS:
+        for server in primaries():
+            server.command("FLUSHALL")
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
+        _SHARED_SERVERS.append(lambda: [server])
         yield server
         server.stop()
 
@@ -193,6 +205,7 @@ def sentinel_servers() -> Iterator[SentinelServers]:
     with tempfile.TemporaryDirectory() as folder:
         servers = SentinelServers(Path(folder))
         servers.start()
+        _SHARED_SERVERS.append(lambda: [servers.primary])
         yield servers
         servers.stop()
 
@@ -202,6 +215,7 @@ def cluster_servers() -> Iterator[ClusterServers]:
     with tempfile.TemporaryDirectory() as folder:
         servers = ClusterServers(Path(folder), replicas=False)
         servers.start()
+        _SHARED_SERVERS.append(lambda: servers.primaries)
         yield servers
         servers.stop()
 

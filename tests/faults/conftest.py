@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from service.sessions.keys import Keys
 from tests.faults.proxy import Proxy
@@ -89,8 +90,7 @@ def urls_of(replicas: list[Replica]) -> list[str]:
 
 
 def _delete_sessions(server: RedisServer) -> None:
-    """Delete all keys but the secret that the running replicas share."""
-    secret = server.command("GET", Keys("").secret)
-    server.command("FLUSHALL")
-    if isinstance(secret, bytes):
-        server.command("SET", Keys("").secret, secret)
+    """Delete all keys but the secret that the running replicas share. They would replace it if it were gone."""
+    with redis.Redis.from_url(server.admin_url) as client:
+        if keys := [key for key in client.scan_iter() if key.decode() != Keys("").secret]:
+            client.delete(*keys)
