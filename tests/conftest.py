@@ -1,4 +1,4 @@
-"""What tests stand on: a real Redis server, a fake one, stores and HTTP clients over either, replicas as processes."""
+"""Fixtures shared by the tests: Redis servers, Redis clients, session stores, HTTP clients and replicas."""
 
 import fnmatch
 import tempfile
@@ -54,7 +54,7 @@ USER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 PREFIX = "app:"
 """The key prefix in tests that set one."""
 
-KEYS_WITHOUT_END = (
+PERSISTENT_KEYS = (
     "sessions:{??}:expiry",
     "sessions:{??}:warning",
     "sessions:{??}:created",
@@ -62,15 +62,16 @@ KEYS_WITHOUT_END = (
     "sessions:layout",
     "sessions:secret",
 )
+"""Patterns of the keys that do not expire."""
 
 SECRET = SharedSecret()
-"""What replicas share, where a test makes stores of its own."""
+"""The shared secret of stores that tests create."""
 SECRET.load("5e" * 32)
 
 HttpClient = TestClient[Any, Any]
 
-_LANES: defaultdict[int, list[RedisClient]] = defaultdict(list)
-"""To the servers of clients, by those."""
+_OPEN_CLIENTS: defaultdict[int, list[RedisClient]] = defaultdict(list)
+"""The clients that `redis_client_for` created, by the id of the redis-py client."""
 
 _SHARED_SERVERS: list[Callable[[], Sequence[RedisServer]]] = []
 """Functions that return the primaries of the servers that the session fixtures below have started."""
@@ -83,76 +84,77 @@ _SERVERS: dict[Kind, str] = {
 
 
 class ServiceServer(TestServer):
-    """The service under aiohttp's test server, run by its own runner."""
+    """Serve the application in the test process, with the service's own runner."""
 
     def __init__(
         self,
         settings: Settings,
         redis: Redis,
-        on: Callable[[RedisClient], RedisClient] = lambda redis_client: redis_client,
+        wrap_client: Callable[[RedisClient], RedisClient] = lambda redis_client: redis_client,
         tracing: ApplicationMiddleware | None = None,
     ) -> None:
         metrics = Metrics()
-        clients = clients_of(redis, settings.session_store_timeout_seconds, metrics)
-        watch = AccessLog(metrics, EventLog(SharedSecret()))
-        clients = clients._replace(main=on(clients.main), no_wait=on(clients.no_wait), bulk=on(clients.bulk))
-        super().__init__(create_app(settings, clients, watch, tracing=tracing))
+        access_log = AccessLog(metrics, EventLog(SharedSecret()))
+        clients = redis_clients_for(redis, settings.session_store_timeout_seconds, metrics)
+        clients = clients._replace(
+            main=wrap_client(clients.main), no_wait=wrap_client(clients.no_wait), bulk=wrap_client(clients.bulk)
+        )
+        super().__init__(create_app(settings, clients, access_log, tracing=tracing))
 
     async def _make_runner(self, **options: Any) -> Runner:
         return Runner(self.app, **options)
 
 
-def clients_of(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:
-    """The ways to a Redis that the service would take; a fake has no connections to pipeline on."""
-    watch = StoreMonitor(metrics)
-    redis_clients = [_new_lane(redis, timeout_seconds, watch) for _ in range(3)]
+def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:
+    """Create the clients of one process, for the servers of a redis-py client."""
+    monitor = StoreMonitor(metrics)
+    main, bulk, background = (_new_redis_client(redis, timeout_seconds, monitor) for _ in range(3))
 
     async def aclose() -> None:
-        for redis_client in redis_clients:
+        for redis_client in (main, bulk, background):
             await redis_client.aclose()
 
-    redis_client, wide, beside = redis_clients
-    return RedisClients(redis_client, redis_client, wide, beside, watch, aclose)
+    return RedisClients(main, main, bulk, background, monitor, aclose)
 
 
-def lane_to(redis: Redis) -> RedisClient:
-    """A way to the servers of a client, of whatever kind they are; that of a real one closes with the client."""
-    redis_client = _new_lane(redis, 2, StoreMonitor(Metrics()))
-    _LANES[id(redis)].append(redis_client)
+def redis_client_for(redis: Redis) -> RedisClient:
+    """Create a client for the servers of a redis-py client. The fixture `real_redis` closes it."""
+    redis_client = _new_redis_client(redis, 2, StoreMonitor(Metrics()))
+    _OPEN_CLIENTS[id(redis)].append(redis_client)
     return redis_client
 
 
-def _new_lane(redis: Redis, timeout_seconds: float, watch: StoreMonitor) -> RedisClient:
+def _new_redis_client(redis: Redis, timeout_seconds: float, monitor: StoreMonitor) -> RedisClient:
     if isinstance(redis, FakeAsyncRedis):
-        return UnpipelinedClient(redis, timeout_seconds, watch)
+        return UnpipelinedClient(redis, timeout_seconds, monitor)
     if isinstance(redis, RedisCluster):
         hosts = ",".join(redis.nodes_manager.startup_nodes)
-        return client_factory(f"redis+cluster://{hosts}", timeout_seconds, watch, SCRIPTS).new_client()
-    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), timeout_seconds, watch, SCRIPTS)
+        return client_factory(f"redis+cluster://{hosts}", timeout_seconds, monitor, SCRIPTS).new_client()
+    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), timeout_seconds, monitor, SCRIPTS)
 
 
-def like_of_the_service(redis: Redis) -> ConnectionFactory:
-    """Connections like the client's; where that is the admin's, these are the service's."""
-    like = connection_factory(redis)
+def service_connection_factory(redis: Redis) -> ConnectionFactory:
+    """Create connections to the server of a redis-py client, without its administrator account."""
+    new_admin_connection = connection_factory(redis)
 
-    async def confined() -> AbstractConnection:
-        connection = await like()
+    async def new_connection() -> AbstractConnection:
+        connection = await new_admin_connection()
         connection.username = connection.password = None
         return connection
 
-    return confined
+    return new_connection
 
 
-def policies_on(redis_client: RedisClient, settings: Settings) -> Policies:
-    return Policies(redis_client, Keys(""), events_into(Metrics()), settings)
+def new_policies(redis_client: RedisClient, settings: Settings) -> Policies:
+    return Policies(redis_client, Keys(""), new_session_events(Metrics()), settings)
 
 
-def events_into(metrics: Metrics) -> SessionEvents:
+def new_session_events(metrics: Metrics) -> SessionEvents:
     return SessionEvents(metrics, EventLog(SharedSecret()))
 
 
-def store_on(redis_client: RedisClient, settings: Settings, metrics: Metrics | None = None) -> SessionStore:
-    return build_session_store(settings, redis_client, events_into(metrics or Metrics()), SECRET)
+def new_session_store(redis_client: RedisClient, settings: Settings, metrics: Metrics | None = None) -> SessionStore:
+    return build_session_store(settings, redis_client, new_session_events(metrics or Metrics()), SECRET)
 
 
 async def create_session(
@@ -228,26 +230,26 @@ def kind() -> Kind:
 
 @pytest.fixture
 def redis_url(request: pytest.FixtureRequest, kind: Kind) -> str:
-    """Of the real servers."""
+    """The URL of the real servers, without an administrator account."""
     servers: RedisServer | SentinelServers | ClusterServers = request.getfixturevalue(_SERVERS[kind])
     return servers.url
 
 
 @pytest.fixture
 async def real_redis(request: pytest.FixtureRequest, kind: Kind) -> AsyncIterator[Redis]:
-    """A client of the real servers, emptied; after the test no key may be without an end that should have one."""
-    client = _client_of(request, kind)
+    """Empty the real servers and return an administrator's client. The test fails if it leaves keys without a TTL."""
+    client = _admin_client(request, kind)
     await client.flushall()
     yield client
-    for redis_client in _LANES.pop(id(client), []):
+    for redis_client in _OPEN_CLIENTS.pop(id(client), []):
         await redis_client.aclose()
-    endless = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
+    keys_without_ttl = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
     await client.aclose()
-    assert [key for key in endless if not _may_stay(key)] == []
+    assert [key for key in keys_without_ttl if not _is_persistent(key)] == []
 
 
-def _client_of(request: pytest.FixtureRequest, kind: Kind) -> Redis:
-    """To a cluster it is redis-py's own kind of client, which speaks alike."""
+def _admin_client(request: pytest.FixtureRequest, kind: Kind) -> Redis:
+    """For a cluster, return a RedisCluster, which has the same commands."""
     servers = request.getfixturevalue(_SERVERS[kind])
     match kind:
         case "server":
@@ -270,7 +272,7 @@ async def fake_redis() -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def redis(real_redis: Redis) -> Redis:
-    """The Redis behind `client`. A module of handler unit tests overrides it with `fake_redis`."""
+    """The Redis of the service that `client` calls. Tests of handlers override it with `fake_redis`."""
     return real_redis
 
 
@@ -285,31 +287,29 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 
 
 @pytest.fixture
-async def source(redis_url: str, real_redis: Redis) -> AsyncIterator[ClientFactory]:
-    source = client_factory(redis_url, 2, StoreMonitor(Metrics()), SCRIPTS)
-    yield source
-    await source.aclose()
+async def redis_client_factory(redis_url: str, real_redis: Redis) -> AsyncIterator[ClientFactory]:
+    factory = client_factory(redis_url, 2, StoreMonitor(Metrics()), SCRIPTS)
+    yield factory
+    await factory.aclose()
 
 
 @pytest.fixture
-async def redis_client(source: ClientFactory) -> AsyncIterator[RedisClient]:
-    """The way to each kind of servers in turn."""
-    redis_client = source.new_client()
+async def redis_client(redis_client_factory: ClientFactory) -> AsyncIterator[RedisClient]:
+    redis_client = redis_client_factory.new_client()
     yield redis_client
     await redis_client.aclose()
 
 
 @pytest.fixture
-async def beside(source: ClientFactory) -> AsyncIterator[RedisClient]:
-    """Another way to the same servers."""
-    redis_client = source.new_client()
+async def second_redis_client(redis_client_factory: ClientFactory) -> AsyncIterator[RedisClient]:
+    redis_client = redis_client_factory.new_client()
     yield redis_client
     await redis_client.aclose()
 
 
 @pytest.fixture
 def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return store_on(redis_client, settings)
+    return new_session_store(redis_client, settings)
 
 
 @pytest.fixture
@@ -319,17 +319,17 @@ async def session(store: SessionStore) -> Session:
 
 @pytest.fixture
 def start_replica() -> Iterator[StartReplica]:
-    """Starts replicas, each with settings of its own, and stops them after the test."""
-    started: list[Replica] = []
+    """Return a function that starts a replica. The replicas are stopped after the test."""
+    replicas: list[Replica] = []
 
-    def start(words: Sequence[str] = (), **settings: str) -> Replica:
-        replica = Replica(words, **settings)
-        started.append(replica)
+    def start(arguments: Sequence[str] = (), **settings: str) -> Replica:
+        replica = Replica(arguments, **settings)
+        replicas.append(replica)
         replica.start()
         return replica
 
     yield start
-    for replica in started:
+    for replica in replicas:
         replica.stop()
 
 
@@ -341,11 +341,11 @@ def replica_url(redis_server: RedisServer, start_replica: StartReplica) -> str:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A folder with a path short enough for a socket."""
+    """A temporary folder whose path is short enough for a Unix socket."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
-def _may_stay(key: bytes) -> bool:
+def _is_persistent(key: bytes) -> bool:
     name = key.decode().removeprefix(PREFIX)
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in KEYS_WITHOUT_END)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PERSISTENT_KEYS)

@@ -1,4 +1,4 @@
-"""A replica for tests: `python -m service` as a process of its own, on a port of its own."""
+"""Start the service as a process of its own, and call it over HTTP."""
 
 import http.client
 import json
@@ -16,34 +16,35 @@ from urllib.parse import urlsplit
 
 COMMAND = [sys.executable, "-m", "service"]
 _ADDRESS = re.compile(r"listening on (http://\S+)")
+_LAST_BANNER_LINE = "look inside"
 _START_SECONDS = 50  # on a busy machine
-_ANSWER_SECONDS = 20
+_RESPONSE_SECONDS = 20
 _STOP_SECONDS = 20
 
 
 class Replica:
-    """One service. `settings` are its environment's variables; they are all it has beside PATH and HOME.
+    """One process of `python -m service`.
 
-    `words` are said on its command line.
+    `arguments` are its command line. Its environment consists of `settings`, PATH, HOME and PORT=0.
     """
 
-    def __init__(self, words: Sequence[str] = (), **settings: str) -> None:
-        self._words = words
+    def __init__(self, arguments: Sequence[str] = (), **settings: str) -> None:
+        self._arguments = arguments
         self.settings = settings
+        self.output = ""
         self._process: subprocess.Popen[str] | None = None
-        self._announced = threading.Event()
-        self._heard = threading.Condition()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self.banner = ""
+        self._has_started_or_exited = threading.Event()
+        self._output_changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
 
     @property
     def url(self) -> str:
-        found = _ADDRESS.search(self.banner)
-        assert found, self.banner
+        found = _ADDRESS.search(self.output)
+        assert found, self.output
         return found[1]
 
     @property
-    def sessions(self) -> str:
+    def sessions_url(self) -> str:
         return self.url + "/api/messaging/sessions"
 
     @property
@@ -52,49 +53,50 @@ class Replica:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait for its banner, or for its end: `banner` then holds what it said."""
+        """Start the process and wait until it has printed its banner or has exited."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._process = subprocess.Popen(
-            [*COMMAND, *self._words],
+            [*COMMAND, *self._arguments],
             cwd=Path(__file__).parent.parent,
             env={**inherited, "PORT": "0", **self.settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._listener.start()
-        assert self._announced.wait(_START_SECONDS), self.banner
+        self._reader.start()
+        assert self._has_started_or_exited.wait(_START_SECONDS), self.output
 
     def call(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
-        """The status and the body of its answer."""
+        """Send a JSON request. Return the status and the decoded body of the response."""
         address = urlsplit(self.url)
         assert address.hostname is not None
-        with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=_ANSWER_SECONDS)) as connection:
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=_RESPONSE_SECONDS)
+        with closing(connection):
             connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
-    def line_with(self, words: str) -> str:
-        """What it says in the line with these words, once it has said them."""
-        with self._heard:
-            assert self._heard.wait_for(lambda: words in self.banner, _ANSWER_SECONDS), self.banner
-        return next(line for line in self.banner.splitlines() if words in line)
+    def wait_for_line(self, text: str) -> str:
+        """Wait until the output contains the text. Return the first line that contains it."""
+        with self._output_changed:
+            assert self._output_changed.wait_for(lambda: text in self.output, _RESPONSE_SECONDS), self.output
+        return next(line for line in self.output.splitlines() if text in line)
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended; `banner` is then all it ever said."""
+        """Wait until the process has exited and `output` is complete. Return the exit code."""
         assert self._process is not None
         code = self._process.wait(_STOP_SECONDS)
-        self._listener.join(_STOP_SECONDS)
+        self._reader.join(_STOP_SECONDS)
         return code
 
     def stop(self) -> int:
-        """End it as an orchestrator would, if it still runs."""
+        """Send SIGTERM, wait for the process and return its exit code. Kill a process that does not stop in time."""
         assert self._process is not None
         self._process.terminate()
         try:
@@ -103,15 +105,15 @@ class Replica:
             self._process.kill()
             raise
 
-    def _listen(self) -> None:
-        """Hear it out to its end: were nobody listening, a full pipe would stop it."""
+    def _read_output(self) -> None:
+        """Read until the process exits, because a full pipe would block it."""
         assert self._process is not None
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                with self._heard:
-                    self.banner += line
-                    self._heard.notify_all()
-                if "look inside" in line:
-                    self._announced.set()
-        self._announced.set()
+                with self._output_changed:
+                    self.output += line
+                    self._output_changed.notify_all()
+                if _LAST_BANNER_LINE in line:
+                    self._has_started_or_exited.set()
+        self._has_started_or_exited.set()

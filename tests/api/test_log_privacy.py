@@ -57,7 +57,7 @@ def replica(redis: RedisServer) -> Iterator[Replica]:
 
 
 def line_with(replica: Replica, text: str) -> dict[str, object]:
-    line: dict[str, object] = json.loads(replica.line_with(text))
+    line: dict[str, object] = json.loads(replica.wait_for_line(text))
     return line
 
 
@@ -117,9 +117,9 @@ def test_the_log_contains_no_ids_metadata_or_idempotency_keys(replica: Replica, 
     replica.stop()
 
     assert statuses == [422, 200, 200, 200, 200, 404, 500, 503]
-    assert all(f'"status":{status}' in replica.banner for status in (*statuses, 410))
-    assert "session creation replayed" in replica.banner
-    assert '"trigger":"activity"' in replica.banner
-    assert re.search(r"LookupError: session:\{11\}:[0-9a-f]{12} of [0-9a-f]{12}", replica.banner)
+    assert all(f'"status":{status}' in replica.output for status in (*statuses, 410))
+    assert "session creation replayed" in replica.output
+    assert '"trigger":"activity"' in replica.output
+    assert re.search(r"LookupError: session:\{11\}:[0-9a-f]{12} of [0-9a-f]{12}", replica.output)
     for secret in (session_id, expired_id, UNKNOWN_ID, FAILING_ID, USER, AGENT, IDEMPOTENCY_KEY, "a secret place"):
-        assert secret not in replica.banner.lower()
+        assert secret not in replica.output.lower()

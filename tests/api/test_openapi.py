@@ -20,7 +20,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from tests.api.openapi_reader import json_schema_of, member_types, operations, resolve
-from tests.conftest import clients_of
+from tests.conftest import redis_clients_for
 
 SESSION_CONTRACT = {
     "sessionId": {"type": "string"},
@@ -79,7 +79,9 @@ def test_it_has_the_version_of_the_package() -> None:
 
 async def test_it_describes_all_routes_and_no_others(fake_redis: Redis) -> None:
     metrics = Metrics()
-    app = create_app(Settings(), clients_of(fake_redis, 2, metrics), AccessLog(metrics, EventLog(SharedSecret())))
+    app = create_app(
+        Settings(), redis_clients_for(fake_redis, 2, metrics), AccessLog(metrics, EventLog(SharedSecret()))
+    )
 
     assert {place for place, _ in operations(DEFAULT)} == set(_routes(app))
 

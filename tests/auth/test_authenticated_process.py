@@ -88,9 +88,9 @@ def test_what_is_wrong_stops_the_start_in_one_line(
     replica = start_replica(words, REDIS_URL="redis://127.0.0.1:1", **settings)
 
     assert replica.wait() == 1
-    assert replica.banner.startswith(said)
-    assert replica.banner.count("\n") == 1
-    assert WRONG not in replica.banner
+    assert replica.output.startswith(said)
+    assert replica.output.count("\n") == 1
+    assert WRONG not in replica.output
 
 
 def test_without_tokens_nothing_is_imported_that_judges_them() -> None:
@@ -120,7 +120,7 @@ async def test_keys_and_tokens_are_told_to_nobody(
     metrics = asked(replica, "GET", "/metrics", having("admin"))
     replica.stop()
 
-    said = "".join([replica.banner, metrics[1], *(told for _, told in answers)])
+    said = "".join([replica.output, metrics[1], *(told for _, told in answers)])
     assert [status for status, _ in answers] == [403, 401, 401, 500]
     assert len(re.findall(r'"event":"request"', said)) >= 4
     assert "Traceback" in said

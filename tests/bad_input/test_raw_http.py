@@ -78,7 +78,7 @@ def log_lines_of(replica: Replica, action: Callable[[], object]) -> list[dict[st
     start = _end_of_log(replica)
     action()
     end = _end_of_log(replica)
-    lines = [json.loads(line) for line in replica.banner[start:end].splitlines()]
+    lines = [json.loads(line) for line in replica.output[start:end].splitlines()]
     return lines[:-1]
 
 
@@ -86,8 +86,8 @@ def _end_of_log(replica: Replica) -> int:
     """Return the length of the log after the line of a request with a new id."""
     request_id = uuid4().hex
     send(replica, b"GET /nowhere HTTP/1.1\r\nHost: a\r\nX-Request-ID: %b\r\n\r\n" % request_id.encode())
-    line = replica.line_with(request_id)
-    return replica.banner.index(line) + len(line) + 1
+    line = replica.wait_for_line(request_id)
+    return replica.output.index(line) + len(line) + 1
 
 
 INVALID_REQUESTS = {

@@ -16,7 +16,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.cli.operator import MINUTE_MS, OTHER_AGENT, OTHER_USER, TIMESTAMP, Operator, cells, row
-from tests.conftest import AGENT, USER, create_session, events_into
+from tests.conftest import AGENT, USER, create_session, new_session_events
 from tests.redis_contents import KEYS, contents
 from tests.redis_server import RedisServer
 
@@ -142,7 +142,7 @@ async def test_expired_sessions_do_not_count_towards_the_limit(
 
 
 async def test_the_list_of_an_agent_includes_its_policy(operator: Operator, redis_client: RedisClient) -> None:
-    await Policies(redis_client, KEYS, events_into(Metrics()), operator.settings).put(
+    await Policies(redis_client, KEYS, new_session_events(Metrics()), operator.settings).put(
         AGENT, {"timeout_minutes": 60, "auto_renew": False}
     )
 
@@ -216,7 +216,9 @@ async def test_redis_cli_lines_show_the_same_session(
 async def test_redis_cli_lines_show_the_same_list_and_policy(
     operator: Operator, redis_client: RedisClient, session: Session, redis_server: RedisServer
 ) -> None:
-    await Policies(redis_client, KEYS, events_into(Metrics()), operator.settings).put(AGENT, {"timeout_minutes": 60})
+    await Policies(redis_client, KEYS, new_session_events(Metrics()), operator.settings).put(
+        AGENT, {"timeout_minutes": 60}
+    )
 
     lines = (await operator.run(f"inspect --user {USER} --agent {AGENT}")).lines[-3:]
     of_user, of_agent, policy = replies_to(lines, redis_server)

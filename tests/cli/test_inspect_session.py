@@ -12,7 +12,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from tests.aging import age
 from tests.cli.operator import MINUTE_MS, TIMESTAMP, UNKNOWN, Operator, row
-from tests.conftest import AGENT, USER, create_session, events_into
+from tests.conftest import AGENT, USER, create_session, new_session_events
 from tests.hashes import hashed_in
 from tests.redis_contents import KEYS
 
@@ -129,7 +129,7 @@ async def test_a_revocation_marker_is_shown_as_such(
 ) -> None:
     await real_redis.zadd(KEYS.user(USER), {UNKNOWN: 1})
     await real_redis.pexpire(KEYS.user(USER), MINUTE_MS)
-    await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
+    await BulkRevocation(redis_client, KEYS, new_session_events(Metrics())).revoke(OwnerFilter(None, USER))
 
     outcome = await operator.run(f"inspect {UNKNOWN}")
 

@@ -85,7 +85,7 @@ def test_requests_are_distributed_over_all_replicas(balancer: Balancer, replicas
     statuses = [balancer.request("GET", UNKNOWN).status for _ in range(10)]
 
     assert statuses == [404] * 10
-    assert [replica.line_with("{session_id}") for replica in replicas]
+    assert [replica.wait_for_line("{session_id}") for replica in replicas]
 
 
 def test_x_forwarded_for_from_clients_is_replaced(
@@ -198,7 +198,7 @@ def test_a_valid_request_id_is_forwarded_and_returned(start_balancer: StartBalan
     response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, X_Request_ID="mine-1")
 
     assert response.headers["X-Request-ID"] == "mine-1"
-    assert replicas[0].line_with('"mine-1"')
+    assert replicas[0].wait_for_line('"mine-1"')
 
 
 @pytest.mark.parametrize(
@@ -212,4 +212,4 @@ def test_a_missing_or_invalid_request_id_is_replaced(
     response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, **named)
 
     assert len(response.headers["X-Request-ID"]) == 36
-    assert replicas[0].line_with(response.headers["X-Request-ID"])
+    assert replicas[0].wait_for_line(response.headers["X-Request-ID"])

@@ -87,7 +87,7 @@ def test_a_heartbeat_after_expiry_opens_a_new_session(
     [opened] = call_example(replica, "heartbeat", session)
 
     assert opened["sessionId"] != session["sessionId"]
-    assert replica.line_with('"status":410')
+    assert replica.wait_for_line('"status":410')
 
 
 def test_concurrent_changes_are_all_counted(replica: Replica, call_example: Call) -> None:
@@ -96,7 +96,7 @@ def test_concurrent_changes_are_all_counted(replica: Replica, call_example: Call
     changed = call_example(replica, "countTurn", session, times=CONCURRENT_CALLS)
 
     assert max(result["metadata"]["turns"] for result in changed) == CONCURRENT_CALLS
-    assert replica.line_with('"status":412')
+    assert replica.wait_for_line('"status":412')
 
 
 def test_a_creation_succeeds_after_redis_was_unavailable(
@@ -115,7 +115,7 @@ def test_a_creation_succeeds_after_redis_was_unavailable(
 
 def _resume_after_an_error(redis_server: RedisServer, replica: Replica) -> None:
     try:
-        replica.line_with('"status":503')
+        replica.wait_for_line('"status":503')
     finally:
         redis_server.resume()
 

@@ -196,8 +196,8 @@ def session_id(replica: Replica, tmp_path: Path) -> str:
     """The id of a session, whose log lines are in service.log."""
     _, session = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
     created: str = session["sessionId"]
-    assert replica.line_with('"session.create"')
-    (tmp_path / "service.log").write_text(replica.banner + LOG)
+    assert replica.wait_for_line('"session.create"')
+    (tmp_path / "service.log").write_text(replica.output + LOG)
     return created
 
 

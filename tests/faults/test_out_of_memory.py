@@ -11,7 +11,7 @@ from service.redis_client.monitor import StoreMonitor
 from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.faults.conftest import urls_of
 from tests.faults.integrity import incomplete_sessions
 from tests.faults.load import READS, Load
@@ -56,7 +56,7 @@ async def restricted_store(own_redis: RedisServer) -> AsyncIterator[SessionStore
     url = own_redis.url.replace("unix://", "unix://restricted:any@")
     factory = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
     client = factory.new_client()
-    yield store_on(client, Settings())
+    yield new_session_store(client, Settings())
     await client.aclose()
     await factory.aclose()
     own_redis.command("ACL", "DELUSER", "restricted")

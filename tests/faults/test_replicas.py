@@ -39,7 +39,7 @@ class Deployment(NamedTuple):
         successor = Replica(**oldest.settings)
         self.replicas.append(successor)
         successor.start()
-        assert successor.line_with("{session_id}")
+        assert successor.wait_for_line("{session_id}")
 
 
 @pytest.fixture(scope="module")

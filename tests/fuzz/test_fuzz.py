@@ -103,7 +103,7 @@ def test_memory_is_bounded(fuzz_run: FuzzRun) -> None:
 
 
 def test_the_log_has_no_errors(fuzz_run: FuzzRun) -> None:
-    lines = fuzz_run.replica.banner.splitlines()
+    lines = fuzz_run.replica.output.splitlines()
 
     assert [line for line in lines if "Traceback" in line or '"level":"error"' in line] == []
 

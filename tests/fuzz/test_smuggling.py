@@ -98,7 +98,7 @@ def _traffic_in_logs(victims: dict[str, Output], balancer_log: Path, replica: Re
 def _read_logs(victims: dict[str, Output], balancer_log: Path, replica: Replica) -> Traffic:
     complete_lines = balancer_log.read_text().rpartition("\n")[0]
     balanced = [line for line in _events(complete_lines, "balanced") if line["replica"] == "replica1"]
-    requests = _events(replica.banner, "request")
+    requests = _events(replica.output, "request")
     executed = [line for line in requests if line["route"] != "unread"]
     return Traffic(victims, _request_ids(balanced), _request_ids(executed), len(requests) - len(executed))
 

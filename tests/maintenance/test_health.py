@@ -21,7 +21,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import HttpClient, ServiceServer, events_into, lane_to
+from tests.conftest import HttpClient, ServiceServer, new_session_events, redis_client_for
 from tests.redis_server import RedisServer
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
@@ -57,13 +57,13 @@ def evicting(data_dir: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def events() -> SessionEvents:
-    return events_into(Metrics())
+    return new_session_events(Metrics())
 
 
 @pytest.fixture
 async def sweeper(real_redis: Redis, events: SessionEvents) -> Sweeper:
     metrics = Metrics()
-    return Sweeper(lane_to(real_redis), Keys(""), events, metrics, retention_ms=1)
+    return Sweeper(redis_client_for(real_redis), Keys(""), events, metrics, retention_ms=1)
 
 
 def codes_in(report: dict[str, Any]) -> list[str]:
@@ -454,7 +454,7 @@ async def test_every_reason_is_given(evicting: RedisServer, sweeper: Sweeper, ev
     rejections.record_failure(CommandRejected("OOM command not allowed when used memory > 'maxmemory'."))
 
     async with redis_py_client(evicting.url, 2) as redis:
-        reasons = await HealthReasons(lane_to(redis), sweeper, events, rejections, 5).reasons()
+        reasons = await HealthReasons(redis_client_for(redis), sweeper, events, rejections, 5).reasons()
 
     assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]
 
@@ -465,7 +465,7 @@ async def test_replicas_that_lag_are_no_refusal_of_redis(
     rejections = Incident("", "")
     rejections.record_failure(UnderReplicated("0 of 1 replicas acknowledged a write within 1000 ms", []))
 
-    (reason,) = await HealthReasons(lane_to(real_redis), sweeper, events, rejections, 5).reasons()
+    (reason,) = await HealthReasons(redis_client_for(real_redis), sweeper, events, rejections, 5).reasons()
 
     assert reason.code == "REPLICAS_BEHIND"
     assert "0 of 1 replicas acknowledged a write within 1000 ms" in reason.message
@@ -477,7 +477,7 @@ async def test_a_sweeper_may_be_a_minute_and_three_rounds_behind(
 ) -> None:
     sweeper.lag_ms = lag_ms
 
-    reasons = await HealthReasons(lane_to(real_redis), sweeper, events, Incident("", ""), 5).reasons()
+    reasons = await HealthReasons(redis_client_for(real_redis), sweeper, events, Incident("", ""), 5).reasons()
 
     assert [code for code, _ in reasons] == lags
 
@@ -485,7 +485,7 @@ async def test_a_sweeper_may_be_a_minute_and_three_rounds_behind(
 async def test_a_sweeper_that_does_not_look_lags(real_redis: Redis, sweeper: Sweeper, events: SessionEvents) -> None:
     sweeper.lag_measured_at -= 76
 
-    (reason,) = await HealthReasons(lane_to(real_redis), sweeper, events, Incident("", ""), 5).reasons()
+    (reason,) = await HealthReasons(redis_client_for(real_redis), sweeper, events, Incident("", ""), 5).reasons()
 
     assert reason.code == "SWEEPER_LAGS"
     assert "76 s behind" in reason.message

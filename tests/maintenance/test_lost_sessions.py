@@ -15,7 +15,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import HttpClient, ServiceServer, create_session, events_into
+from tests.conftest import HttpClient, ServiceServer, create_session, new_session_events
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS
@@ -34,7 +34,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def losses(redis_client: RedisClient, metrics: Metrics) -> LostSessions:
-    return LostSessions(redis_client, KEYS, events_into(metrics))
+    return LostSessions(redis_client, KEYS, new_session_events(metrics))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_one_that_was_met_is_counted(losses: LostSessions, lost: Session, 
 async def test_it_is_counted_once_however_many_meet_it(
     losses: LostSessions, lost: Session, redis_client: RedisClient, metrics: Metrics
 ) -> None:
-    elsewhere = LostSessions(redis_client, KEYS, events_into(metrics))
+    elsewhere = LostSessions(redis_client, KEYS, new_session_events(metrics))
     losses.queue(lost.id)
     losses.queue(lost.id)
     elsewhere.queue(lost.id)
@@ -71,7 +71,7 @@ async def test_at_its_end_it_is_not_counted_as_another(
     await losses.aclose()
     await age(real_redis, lost.id, 31 * MINUTE_MS)
 
-    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=60 * MINUTE_MS).sweep()
+    await Sweeper(redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=60 * MINUTE_MS).sweep()
 
     assert counted(metrics.ended) == {"lost": 1}
 
@@ -83,7 +83,7 @@ async def test_trouble_is_nobodys_and_what_was_met_meanwhile_is_counted(
         here.queue(lost.id)
         raise StoreUnavailable("it is a test")
 
-    here = LostSessions(Interrupted(redis_client, "mark_lost", before=meet_and_fail), KEYS, events_into(metrics))
+    here = LostSessions(Interrupted(redis_client, "mark_lost", before=meet_and_fail), KEYS, new_session_events(metrics))
     here.queue(AN_ID)
     await here.aclose()
 

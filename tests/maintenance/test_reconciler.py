@@ -26,7 +26,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer, create_session, events_into, lane_to
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, create_session, new_session_events, redis_client_for
 from tests.counted import counted, read_from
 from tests.interruption import Action, Interrupted
 from tests.redis_contents import KEYS, contents, scores_of, tombstone_of
@@ -79,13 +79,15 @@ async def endless(session: Session, real_redis: Redis) -> AsyncIterator[Session]
 
 
 def reconciler_on(redis: Redis, metrics: Metrics) -> Reconciler:
-    return reconciler_over(lane_to(redis), metrics)
+    return reconciler_over(redis_client_for(redis), metrics)
 
 
 def reconciler_over(redis_client: RedisClient, metrics: Metrics) -> Reconciler:
     delisting = IndexRemoval(redis_client, KEYS)
     relisting = IndexRepair(redis_client, KEYS, delisting, owner_index_lifetime_ms=LOOKUP_LIFE_MS)
-    return Reconciler(redis_client, KEYS, relisting, LostSessions(redis_client, KEYS, events_into(metrics)), metrics)
+    return Reconciler(
+        redis_client, KEYS, relisting, LostSessions(redis_client, KEYS, new_session_events(metrics)), metrics
+    )
 
 
 async def listed(redis: Redis, owner_index: str) -> dict[str, int]:
@@ -210,7 +212,7 @@ async def test_the_service_reconciles(
 async def race(session: Session, real_redis: Redis, metrics: Metrics, **happening: Action) -> None:
     """Put a session back into its user's lookup while something happens before or after that."""
     await real_redis.delete(KEYS.user(USER))
-    redis_client = Interrupted(lane_to(real_redis), "add_to_index", **happening)
+    redis_client = Interrupted(redis_client_for(real_redis), "add_to_index", **happening)
     await reconciler_over(redis_client, metrics).reconcile_next_shard()
 
 
@@ -222,7 +224,7 @@ async def ending(request: pytest.FixtureRequest, session: Session, real_redis: R
         await age(real_redis, session.id, 31 * MINUTE_MS)
         await sweeper.sweep()
 
-    redis_client, events = lane_to(real_redis), events_into(Metrics())
+    redis_client, events = redis_client_for(real_redis), new_session_events(Metrics())
     sweeper = Sweeper(redis_client, KEYS, events, Metrics(), retention_ms=60 * MINUTE_MS)
     endings: dict[str, Action] = {
         "deleted": partial(store.delete, session.id),
@@ -255,7 +257,7 @@ async def test_one_whose_deletion_dies_on_its_way_is_taken_out(
     session: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
     deletion = DELETE.command(KEYS.of(session.id), id=session.id, owner_id="")
-    redis_client = lane_to(real_redis)
+    redis_client = redis_client_for(real_redis)
 
     await race(session, real_redis, metrics, after=partial(redis_client.execute, deletion))
 
@@ -272,7 +274,7 @@ async def test_one_that_ends_before_an_entry_whose_fate_was_unknown_at_first_is_
         raise StoreUnavailable("it is a test")
 
     await real_redis.delete(KEYS.user(USER))
-    redis_client = lane_to(real_redis)
+    redis_client = redis_client_for(real_redis)
     delisting = IndexRemoval(redis_client, KEYS)
     relisting = IndexRepair(
         Interrupted(redis_client, "add_to_index", before=unanswered), KEYS, delisting, owner_index_lifetime_ms=MINUTE_MS
@@ -406,7 +408,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.maintenance.reconciler.SHARDS", ("zz", session.id[:2]))
-    await lane_to(real_redis).execute(*tampering, ("DEL", KEYS.user(USER)))
+    await redis_client_for(real_redis).execute(*tampering, ("DEL", KEYS.user(USER)))
 
     await reconciler.reconcile_next_shard()
     await reconciler.reconcile_next_shard()

@@ -230,11 +230,11 @@ async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callab
 def test_the_service_says_it_at_its_start(redis_server: RedisServer, start_replica: StartReplica) -> None:
     replica = start_replica(REDIS_URL=redis_server.url)
 
-    assert '"level":"warning"' in replica.line_with("set appendonly to yes")
+    assert '"level":"warning"' in replica.wait_for_line("set appendonly to yes")
 
 
 def test_the_embedded_server_is_set_up_well(data_dir: Path, start_replica: StartReplica) -> None:
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
-    assert '"level":"info"' in replica.line_with("the session store is Valkey")
-    assert '"level":"warning"' not in replica.banner
+    assert '"level":"info"' in replica.wait_for_line("the session store is Valkey")
+    assert '"level":"warning"' not in replica.output

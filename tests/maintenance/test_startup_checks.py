@@ -18,7 +18,7 @@ from service.sessions.keys import Keys
 from service.sessions.scripts import SCRIPTS
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import create_session, events_into
+from tests.conftest import create_session, new_session_events
 from tests.log_events import logged_events
 from tests.redis_contents import set_config
 from tests.redis_server import RedisServer
@@ -26,7 +26,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def upkeep(real_redis: Redis, redis_client: RedisClient) -> StartupChecks:
-    return StartupChecks(redis_client, Keys(""), events_into(Metrics()))
+    return StartupChecks(redis_client, Keys(""), new_session_events(Metrics()))
 
 
 def said_by(logger: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -85,7 +85,7 @@ async def test_the_mark_is_looked_at_where_nothing_can_be_written(upkeep: Startu
 async def test_a_store_that_was_emptied_is_noticed(
     real_redis: Redis, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    events = events_into(Metrics())
+    events = new_session_events(Metrics())
     upkeep = StartupChecks(redis_client, Keys(""), events)
     await upkeep.run()
     at_first = events.last_loss_at
@@ -132,7 +132,7 @@ async def test_the_server_is_checked_once_as_soon_as_it_answers(
 ) -> None:
     source = client_factory(unborn_server.url, 1, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = source.new_client()
-    upkeep = StartupChecks(redis_client, Keys(""), events_into(Metrics()))
+    upkeep = StartupChecks(redis_client, Keys(""), new_session_events(Metrics()))
     with pytest.raises(StoreUnavailable):
         await upkeep.run()
     unborn_server.start()

@@ -16,7 +16,7 @@ from service.sessions.store import SessionStore
 from service.settings.sessions import TimeoutConfig
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import USER, create_session, events_into, lane_to
+from tests.conftest import USER, create_session, new_session_events, redis_client_for
 from tests.counted import counted, read_from
 from tests.redis_contents import KEYS, command_counts, fields_of, reset_command_counts, scores_of, tombstone_of
 
@@ -57,8 +57,8 @@ async def ended(session: Session, real_redis: Redis) -> Session:
 
 
 def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
-    redis_client = lane_to(redis)
-    return Sweeper(redis_client, Keys(""), events_into(metrics), metrics, retention_ms=RETENTION_MS)
+    redis_client = redis_client_for(redis)
+    return Sweeper(redis_client, Keys(""), new_session_events(metrics), metrics, retention_ms=RETENTION_MS)
 
 
 async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
@@ -289,7 +289,7 @@ async def test_a_shard_that_was_tampered_with_holds_up_no_other(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD, ended.id[:2]))
-    await lane_to(real_redis).execute(*tampering)
+    await redis_client_for(real_redis).execute(*tampering)
 
     await sweeper.sweep()
 
@@ -306,7 +306,7 @@ async def test_a_tampered_shard_is_told_once_an_episode(
     tampering: list[Command],
 ) -> None:
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
-    tampered = lane_to(real_redis).execute
+    tampered = redis_client_for(real_redis).execute
     await tampered(*tampering)
     await sweeper.sweep()
     await sweeper.sweep()
@@ -325,7 +325,7 @@ async def test_an_episode_is_over_when_its_shard_is_swept(
     sweeper: Sweeper, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
-    tampered = lane_to(real_redis).execute
+    tampered = redis_client_for(real_redis).execute
     await tampered(*TAMPERINGS["another index"])
     await sweeper.sweep()
     await real_redis.delete(KEYS.created(SHARD))

@@ -138,7 +138,7 @@ def test_workers_do_not_start_without_the_file(start_replica: StartReplica, redi
     replica = start_replica(["--workers", "2"], REDIS_URL=redis_server.url, SESSION_AUDIT_LOG="/nowhere/audit")
 
     assert replica.wait() == 1
-    assert "SESSION_AUDIT_LOG=/nowhere/audit cannot be opened: No such file or directory" in replica.banner
+    assert "SESSION_AUDIT_LOG=/nowhere/audit cannot be opened: No such file or directory" in replica.output
 
 
 # The file
@@ -199,14 +199,14 @@ def test_requests_succeed_on_a_full_disk_and_dropped_records_are_counted(replica
     resource.prlimit(replica.pid, resource.RLIMIT_FSIZE, (0, NO_LIMIT))  # every write fails, as on a full disk
 
     statuses = [replica.call("POST", SESSIONS, new_session(user_id))[0] for _ in range(3)]
-    error = json.loads(replica.line_with("the audit log cannot be written"))
+    error = json.loads(replica.wait_for_line("the audit log cannot be written"))
     counter = 'sessions_log_lines_dropped_total{log="audit"} 3.0'
     wait_until(lambda: counter in metrics_of(replica), "the counter of dropped records")
     resource.prlimit(replica.pid, resource.RLIMIT_FSIZE, (NO_LIMIT, NO_LIMIT))
     replica.call("POST", SESSIONS, new_session(user_id))
 
     assert (statuses, error["level"]) == ([201] * 3, "error")
-    assert replica.line_with("3 lines of the audit log were dropped")
+    assert replica.wait_for_line("3 lines of the audit log were dropped")
     replica.stop()
     assert len(path.read_text().splitlines()) == 1
 

@@ -49,7 +49,7 @@ def test_a_creation_is_recorded_with_its_actor_and_owners(audited: Audited, repl
     (record,) = audited.records()
 
     hashed = audited.hashed(session_id)
-    logged = json.loads(replica.line_with(f'"event":"session created","session":"{hashed}"'))
+    logged = json.loads(replica.wait_for_line(f'"event":"session created","session":"{hashed}"'))
     assert list(record)[:4] == ["timestamp", "log", "action", "outcome"]
     assert some(record, "log", "action", "outcome") == {"log": "audit", "action": "session.create", "outcome": "done"}
     assert some(record, "actor", "address") == ANONYMOUS
@@ -99,7 +99,7 @@ def test_a_bulk_deletion_is_a_record_after_one_for_each_session(audited: Audited
 
 def test_the_sweeper_is_the_actor_of_an_expiry(audited: Audited, replica: Replica) -> None:
     session_id = audited.create(timeoutConfig={"timeoutMinutes": 0.001})
-    replica.line_with(f'"reason":"inactivity","session":"{audited.hashed(session_id)}"')
+    replica.wait_for_line(f'"reason":"inactivity","session":"{audited.hashed(session_id)}"')
 
     _, record = audited.records()
 
@@ -116,7 +116,7 @@ def test_the_service_is_the_actor_of_a_loss(audited: Audited, replica: Replica, 
     session_id = audited.create()
     redis_server.command("DEL", KEYS.session(session_id))
     audited.call("GET", f"{SESSIONS}/{session_id}")
-    replica.line_with(f'"reason":"lost","session":"{audited.hashed(session_id)}"')
+    replica.wait_for_line(f'"reason":"lost","session":"{audited.hashed(session_id)}"')
 
     _, record = audited.records()
 

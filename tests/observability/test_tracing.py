@@ -187,4 +187,4 @@ def test_tracing_without_its_extra_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     replica = start_replica(REDIS_URL="redis://127.0.0.1:1/0", SESSION_TRACING="true")
 
     assert replica.wait() == 1
-    assert replica.banner.startswith("SESSION_TRACING: needs OpenTelemetry")
+    assert replica.output.startswith("SESSION_TRACING: needs OpenTelemetry")

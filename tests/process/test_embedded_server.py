@@ -81,7 +81,7 @@ def test_a_second_service_cannot_use_the_same_data(start_replica: StartReplica, 
     second = start_replica(SESSION_DATA_DIR=str(data_dir))
 
     assert second.wait() == 1
-    assert second.banner == (
+    assert second.output == (
         f"SESSION_DATA_DIR={data_dir} is in use by another service. Stop that service or choose another directory.\n"
     )
     assert get_session(first, session_id)[0] == 200
@@ -123,7 +123,7 @@ def test_only_the_owner_can_read_the_data(start_replica: StartReplica, data_dir:
 def test_the_banner_shows_how_to_open_redis_cli(start_replica: StartReplica, data_dir: Path) -> None:
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
-    assert f"look inside    redis-cli -s {data_dir}/valkey.sock\n" in replica.banner
+    assert f"look inside    redis-cli -s {data_dir}/valkey.sock\n" in replica.output
 
 
 # Startup errors
@@ -143,8 +143,8 @@ def test_an_unusable_data_directory_ends_the_start_with_one_line(
     replica = start_replica(SESSION_DATA_DIR=data_dir)
 
     assert replica.wait() == 1
-    assert message in replica.banner
-    assert replica.banner.count("\n") == 1
+    assert message in replica.output
+    assert replica.output.count("\n") == 1
 
 
 def test_a_data_directory_without_a_lock_ends_the_start_with_one_line(
@@ -155,8 +155,8 @@ def test_a_data_directory_without_a_lock_ends_the_start_with_one_line(
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
     assert replica.wait() == 1
-    assert replica.banner.startswith(f"SESSION_DATA_DIR={data_dir} cannot be locked: ")
-    assert replica.banner.count("\n") == 1
+    assert replica.output.startswith(f"SESSION_DATA_DIR={data_dir} cannot be locked: ")
+    assert replica.output.count("\n") == 1
 
 
 def test_unreadable_data_ends_the_start_with_one_line(start_replica: StartReplica, data_dir: Path) -> None:
@@ -166,7 +166,7 @@ def test_unreadable_data_ends_the_start_with_one_line(start_replica: StartReplic
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
     assert replica.wait() == 1
-    assert replica.banner == f"The embedded server did not start; see {data_dir}/valkey.log.\n"
+    assert replica.output == f"The embedded server did not start; see {data_dir}/valkey.log.\n"
 
 
 def test_a_failed_start_leaves_no_server_running(start_replica: StartReplica, data_dir: Path) -> None:

@@ -94,7 +94,7 @@ def test_during_the_drain_pause_the_service_is_unready_but_still_responds(
     session_id = create_session(replica)
 
     replica.signal(signal.SIGTERM)
-    replica.line_with("stopping")
+    replica.wait_for_line("stopping")
     ready, _ = replica.call("GET", "/readyz")
     found, _ = get_session(replica, session_id)
 
@@ -134,7 +134,7 @@ def test_a_request_that_exceeds_the_drain_timeout_is_logged(
         replica.signal(signal.SIGTERM)
         assert replica.wait() == 0
 
-    line = json.loads(next(line for line in replica.banner.splitlines() if '"status":499' in line))
+    line = json.loads(next(line for line in replica.output.splitlines() if '"status":499' in line))
     assert (line["level"], line["method"], line["event"]) == ("warning", "POST", "request")
     assert line["ms"] > 0
 
@@ -219,8 +219,8 @@ def test_a_wrong_setting_ends_the_start_with_one_line(
     replica = start_replica(**NO_REDIS | settings)
 
     assert replica.wait() == 1
-    assert message in replica.banner
-    assert replica.banner.count("\n") == 1
+    assert message in replica.output
+    assert replica.output.count("\n") == 1
 
 
 def test_a_used_port_ends_the_start_with_one_line(start_replica: StartReplica) -> None:
@@ -229,15 +229,15 @@ def test_a_used_port_ends_the_start_with_one_line(start_replica: StartReplica) -
         replica = start_replica(PORT=str(port), **NO_REDIS)
 
     assert replica.wait() == 1
-    assert replica.banner.startswith(f"HOST=127.0.0.1 PORT={port}: ")
-    assert replica.banner.lower().endswith("address already in use\n")
-    assert replica.banner.count("\n") == 1
+    assert replica.output.startswith(f"HOST=127.0.0.1 PORT={port}: ")
+    assert replica.output.lower().endswith("address already in use\n")
+    assert replica.output.count("\n") == 1
 
 
 def test_an_unknown_setting_is_logged_as_a_warning(start_replica: StartReplica) -> None:
     replica = start_replica(SESSION_TIMEOUT="5", **NO_REDIS)
 
-    assert '"level":"warning"' in replica.line_with("SESSION_TIMEOUT is not a setting of this service")
+    assert '"level":"warning"' in replica.wait_for_line("SESSION_TIMEOUT is not a setting of this service")
     assert replica.call("GET", "/livez")[0] == 200
 
 
@@ -258,7 +258,7 @@ def test_an_unknown_setting_is_logged_as_a_warning(start_replica: StartReplica) 
 def test_the_banner_shows_how_to_open_redis_cli(start_replica: StartReplica, url: str, command: str) -> None:
     replica = start_replica(REDIS_URL=url)
 
-    assert f"look inside    {command}\n" in replica.banner
+    assert f"look inside    {command}\n" in replica.output
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_the_output_contains_no_password(start_replica: StartReplica, url: str) 
     _, error = replica.call("GET", f"{SESSIONS}/00000000-0000-4000-8000-000000000000")
     replica.stop()
 
-    assert "Redis does not respond" in replica.banner
-    assert "hunter2" not in replica.banner
+    assert "Redis does not respond" in replica.output
+    assert "hunter2" not in replica.output
     assert "hunter2" not in str(error)
 
 
@@ -293,8 +293,8 @@ def test_a_startup_error_contains_no_password(start_replica: StartReplica, url: 
     replica = start_replica(REDIS_URL=url)
 
     assert replica.wait() == 1
-    assert replica.banner.startswith("REDIS_URL")
-    assert "hunter2" not in replica.banner
+    assert replica.output.startswith("REDIS_URL")
+    assert "hunter2" not in replica.output
 
 
 # Problems with Redis
@@ -307,7 +307,7 @@ def test_a_wrong_password_is_logged_before_the_first_request(
     own_redis.command("CONFIG", "SET", "requirepass", "right")
 
     replica = start_replica(REDIS_URL=f"{own_redis.url}?password=wrong")
-    line = replica.line_with("the check of Redis is delayed by the session store")
+    line = replica.wait_for_line("the check of Redis is delayed by the session store")
 
     assert "invalid username-password" in line
 
@@ -322,7 +322,7 @@ def test_a_full_redis_is_logged_once(own_redis: RedisServer, start_replica: Star
     replica.stop()
 
     assert statuses == [503, 503, 503]
-    assert replica.banner.count("Redis rejects commands") == 1
+    assert replica.output.count("Redis rejects commands") == 1
 
 
 def test_every_connection_uses_the_user_of_the_url(own_redis: RedisServer, start_replica: StartReplica) -> None:

@@ -37,7 +37,7 @@ def test_a_killed_worker_is_restarted_without_losing_sessions(pair: Replica) -> 
     session_id = create_session(pair)
 
     os.kill(workers[0], signal.SIGKILL)
-    pair.line_with(f"worker 1 (pid {workers[0]}) exited and is restarted")
+    pair.wait_for_line(f"worker 1 (pid {workers[0]}) exited and is restarted")
     with connection_to_each_worker(pair) as connections:
         statuses = [call(connection, "GET", f"{SESSIONS}/{session_id}")[0] for connection in connections]
 
@@ -147,15 +147,15 @@ def test_repeated_signals_do_not_shorten_the_drain(redis_server: RedisServer, st
 
     for process in processes:
         os.kill(process, signal.SIGINT)
-    replica.line_with("requests in flight are finished first")
+    replica.wait_for_line("requests in flight are finished first")
     for process in processes:
         os.kill(process, signal.SIGTERM)
 
     assert replica.wait() == 0
-    assert replica.banner.count("stopping: requests in flight are finished first") == 2
-    assert "restarted" not in replica.banner
-    assert "was sent" not in replica.banner
-    assert "Traceback" not in replica.banner
+    assert replica.output.count("stopping: requests in flight are finished first") == 2
+    assert "restarted" not in replica.output
+    assert "was sent" not in replica.output
+    assert "Traceback" not in replica.output
 
 
 def test_the_exit_code_is_1_if_a_worker_dies_before_it_has_drained(
@@ -166,12 +166,12 @@ def test_the_exit_code_is_1_if_a_worker_dies_before_it_has_drained(
         first, second = workers_of(replica)
 
     replica.signal(signal.SIGTERM)
-    replica.line_with("requests in flight are finished first")
+    replica.wait_for_line("requests in flight are finished first")
     os.kill(first, signal.SIGKILL)
     os.kill(second, signal.SIGKILL)
 
     assert replica.wait() == 1
-    assert f"worker 1 (pid {first}) exited before it was drained" in replica.banner
+    assert f"worker 1 (pid {first}) exited before it was drained" in replica.output
 
 
 def test_the_time_to_drain_covers_the_pause_and_twice_the_timeout(tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ def test_the_workers_share_the_connections_to_one_port(pair: Replica) -> None:
 
     assert min(workers.count(worker) for worker in set(workers)) >= 10
     assert len(set(workers)) == 2
-    assert pair.banner.count("listening on") == 1
-    assert "  workers        2\n" in pair.banner
+    assert pair.output.count("listening on") == 1
+    assert "  workers        2\n" in pair.output
 
 
 def test_the_command_line_overrides_the_setting(redis_server: RedisServer, start_replica: StartReplica) -> None:
-    replica = start_replica(words=["serve", "--workers", "2"], REDIS_URL=redis_server.url, SESSION_WORKERS="1")
+    replica = start_replica(arguments=["serve", "--workers", "2"], REDIS_URL=redis_server.url, SESSION_WORKERS="1")
 
     with connection_to_each_worker(replica) as connections:
         assert len(connections) == 2
@@ -57,7 +57,7 @@ def test_a_single_worker_runs_without_gunicorn(redis_server: RedisServer, start_
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_WORKERS="1")
 
     assert children_of(replica.pid) == []
-    assert "workers" not in replica.banner
+    assert "workers" not in replica.output
 
 
 def test_the_workers_share_one_embedded_server(start_replica: StartReplica, data_dir: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_workers_share_one_embedded_server(start_replica: StartReplica, data
     replica.signal(signal.SIGINT)
 
     assert (created, found) == (201, 200)
-    assert f"  data           {data_dir} (an embedded Valkey)\n" in replica.banner
+    assert f"  data           {data_dir} (an embedded Valkey)\n" in replica.output
     assert replica.wait() == 0
 
 
@@ -77,7 +77,7 @@ def test_each_log_line_names_its_worker(pair: Replica) -> None:
     with connection_to_each_worker(pair) as connections:
         statuses = [call(connection, "GET", "/nowhere")[0] for connection in connections]
     pair.stop()
-    lines = [json.loads(line) for line in pair.banner.splitlines() if '"NOT_FOUND"' in line]
+    lines = [json.loads(line) for line in pair.output.splitlines() if '"NOT_FOUND"' in line]
 
     assert statuses == [404, 404]
     assert sorted(line["worker"] for line in lines) == [1, 2]
@@ -167,8 +167,8 @@ def test_a_wrong_setting_ends_the_start_with_one_line(
     replica = start_replica(**TWO_WORKERS | NO_REDIS | settings)
 
     assert replica.wait() == 1
-    assert message in replica.banner
-    assert replica.banner.count("\n") == 1
+    assert message in replica.output
+    assert replica.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -180,8 +180,8 @@ def test_a_second_service_cannot_share_the_port_of_the_workers(
     second = start_replica(PORT=str(port), SESSION_WORKERS=workers, **NO_REDIS)
 
     assert second.wait() == 1
-    assert second.banner.startswith(f"HOST=127.0.0.1 PORT={port}: ")
-    assert second.banner.lower().endswith("address already in use\n")
+    assert second.output.startswith(f"HOST=127.0.0.1 PORT={port}: ")
+    assert second.output.lower().endswith("address already in use\n")
 
 
 def test_a_used_port_ends_the_start_with_one_line(start_replica: StartReplica) -> None:
@@ -189,5 +189,5 @@ def test_a_used_port_ends_the_start_with_one_line(start_replica: StartReplica) -
         replica = start_replica(PORT=str(listener.getsockname()[1]), **TWO_WORKERS, **NO_REDIS)
 
     assert replica.wait() == 1
-    assert replica.banner.lower().endswith("address already in use\n")
-    assert replica.banner.count("\n") == 1
+    assert replica.output.lower().endswith("address already in use\n")
+    assert replica.output.count("\n") == 1

@@ -54,8 +54,8 @@ async def take_all(buckets: Buckets, keys: BucketKeys = REQUESTS, limit: Limit =
         await buckets.take(keys, limit, None, RateLimitStatus())
 
 
-async def test_of_two_hundred_at_once_exactly_the_quota_is_taken(source: ClientFactory) -> None:
-    redis_clients = [source.new_client() for _ in range(4)]
+async def test_of_two_hundred_at_once_exactly_the_quota_is_taken(redis_client_factory: ClientFactory) -> None:
+    redis_clients = [redis_client_factory.new_client() for _ in range(4)]
     ways = [Buckets(redis_client) for redis_client in redis_clients]
 
     answers = await asyncio.gather(*(attempted(ways[turn % 4]) for turn in range(200)))

@@ -39,7 +39,7 @@ def replicas(request: pytest.FixtureRequest) -> Iterator[list[Replica]]:
 async def opened_at(replica: Replica) -> str:
     """The id of a session that was opened from somewhere else."""
     headers = coming_from("198.51.100.1") | having("write")
-    async with aiohttp.ClientSession() as http, http.post(replica.sessions, json=NEW, headers=headers) as answer:
+    async with aiohttp.ClientSession() as http, http.post(replica.sessions_url, json=NEW, headers=headers) as answer:
         session_id: str = (await answer.json())["sessionId"]
         return session_id
 
@@ -48,7 +48,7 @@ async def asked_at_once(replicas: Sequence[Replica], session_id: str, requests: 
     """How often each status came, with the limit that refused, of requests with these headers, to replicas in turn."""
 
     async def ask(http: aiohttp.ClientSession, turn: int, headers: dict[str, str]) -> tuple[int, str | None]:
-        async with http.get(f"{replicas[turn % len(replicas)].sessions}/{session_id}", headers=headers) as answer:
+        async with http.get(f"{replicas[turn % len(replicas)].sessions_url}/{session_id}", headers=headers) as answer:
             body = await answer.json()
             return answer.status, body.get("details", {}).get("limit")
 

@@ -14,7 +14,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Logins, Node
-from tests.conftest import create_session, store_on
+from tests.conftest import create_session, new_session_store
 from tests.redis_client.conftest import connected
 from tests.redis_server import wait_until
 
@@ -40,7 +40,7 @@ async def redis_client(servers: ClusterServers) -> AsyncIterator[RedisClient]:
 
 @pytest.fixture
 def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return store_on(redis_client, settings)
+    return new_session_store(redis_client, settings)
 
 
 def slot_of(servers: ClusterServers, session: Session) -> int:
@@ -115,7 +115,7 @@ async def test_a_cluster_that_is_formed_later_is_found(data_dir: Path, settings:
     node.start()
     async with connected(f"redis+cluster://127.0.0.1:{node.port}", TIMEOUT_SECONDS) as client:
         with pytest.raises(StoreUnavailable):
-            await create_session(store_on(client, settings))
+            await create_session(new_session_store(client, settings))
         assert await client.broadcast(("PING",)) == {}
 
         node.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -124,7 +124,7 @@ async def test_a_cluster_that_is_formed_later_is_found(data_dir: Path, settings:
         async with asyncio.timeout(10):
             while not await client.broadcast(("PING",)):
                 continue
-        assert (await create_session(store_on(client, settings))).renewal_count == 0
+        assert (await create_session(new_session_store(client, settings))).renewal_count == 0
     node.stop()
 
 

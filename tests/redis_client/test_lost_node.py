@@ -22,7 +22,7 @@ from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS
 from service.sessions.revocation import BulkRevocation, OwnerFilter
 from tests.cluster_servers import ClusterServers, Node
-from tests.conftest import events_into
+from tests.conftest import new_session_events
 from tests.counted import counted
 from tests.redis_client.conftest import connected
 from tests.redis_contents import KEYS
@@ -85,7 +85,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def events(metrics: Metrics) -> SessionEvents:
-    return events_into(metrics)
+    return new_session_events(metrics)
 
 
 def location_on(servers: ClusterServers, node: Node) -> Location:
@@ -145,7 +145,7 @@ async def test_expired_sessions_on_other_nodes_are_swept(
     metrics: Metrics,
     is_paused: bool,
 ) -> None:
-    sweeper = Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=MINUTE_MS)
+    sweeper = Sweeper(redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=MINUTE_MS)
     await redis_client.execute(
         *write_tombstone(lost.session(), other, PAST_MS),
         *write_tombstone(other.session(1), other, PAST_MS),
@@ -166,7 +166,7 @@ async def test_expired_sessions_on_other_nodes_are_swept(
 async def test_sessions_with_an_owner_index_on_the_lost_node_are_swept_after_its_return(
     servers: ClusterServers, redis_client: RedisClient, lost: Location, other: Location, metrics: Metrics
 ) -> None:
-    sweeper = Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=MINUTE_MS)
+    sweeper = Sweeper(redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=MINUTE_MS)
     await redis_client.execute(*write_tombstone(other.session(), lost, PAST_MS))
     lost.node.pause()
     with pytest.raises(StoreUnavailable):

@@ -18,7 +18,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.redis_url import Kind
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.redis_client.conftest import connected
 from tests.redis_contents import command_counts
 from tests.sentinel_servers import SentinelServers
@@ -135,7 +135,7 @@ async def test_an_update_of_another_revision_does_not_wait_for_replicas(
 async def test_an_eviction_without_replicas_ends_the_session_and_keeps_no_place(
     redis_client: RedisClient, pause_replicas: Pause, real_redis: Redis
 ) -> None:
-    store = store_on(redis_client, Settings(session_max_per_user=1, session_cap_policy="evict"))
+    store = new_session_store(redis_client, Settings(session_max_per_user=1, session_cap_policy="evict"))
     session = await create_session(store)
     pause_replicas()
 
@@ -149,7 +149,7 @@ async def test_an_eviction_without_replicas_ends_the_session_and_keeps_no_place(
 async def test_a_creation_over_the_cap_does_not_wait_for_replicas(
     redis_client: RedisClient, pause_replicas: Pause
 ) -> None:
-    store = store_on(redis_client, Settings(session_max_per_user=1))
+    store = new_session_store(redis_client, Settings(session_max_per_user=1))
     await create_session(store)
     assert await attempt(create_session, store) == "full"
     pause_replicas()

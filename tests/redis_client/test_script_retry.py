@@ -12,7 +12,7 @@ from service.redis_client.script_retry import retry_missing_scripts_in_order
 from service.redis_client.scripts import Command
 from service.sessions.scripts import HEARTBEAT, SCRIPTS, SWEEP
 from service.settings import Settings
-from tests.conftest import create_session, store_on
+from tests.conftest import create_session, new_session_store
 from tests.redis_client.conftest import connected
 from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
@@ -107,7 +107,7 @@ async def test_without_script_load_a_batch_fails_if_a_later_command_ran_before_t
 
 
 async def test_without_script_load_a_session_is_created(unprivileged_client: RedisClient, settings: Settings) -> None:
-    store = store_on(unprivileged_client, settings)
+    store = new_session_store(unprivileged_client, settings)
 
     session = await create_session(store)
 

@@ -12,7 +12,7 @@ from service.redis_client.client import RedisClient
 from service.sessions.keys import Keys
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import create_session, store_on
+from tests.conftest import create_session, new_session_store
 from tests.redis_client.conftest import connected
 from tests.sentinel_servers import Logins, SentinelServers
 
@@ -35,7 +35,7 @@ async def redis_client(servers: SentinelServers) -> AsyncIterator[RedisClient]:
 
 @pytest.fixture
 def store(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return store_on(redis_client, settings)
+    return new_session_store(redis_client, settings)
 
 
 async def test_after_a_failover_writes_go_to_the_new_primary_although_the_old_one_still_accepts_them(

@@ -13,7 +13,7 @@ import trustme
 from service.errors import StoreUnavailable
 from service.settings import Settings
 from tests.cluster_servers import ClusterServers, Node
-from tests.conftest import create_session, store_on
+from tests.conftest import create_session, new_session_store
 from tests.redis_client.conftest import connected
 from tests.redis_server import RedisServer, free_port, wait_until
 from tests.sentinel_servers import MASTER, Sentinel
@@ -77,7 +77,7 @@ async def proxy(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[TlsPr
 async def session_survives(url: str) -> bool:
     """Whether a session can be created and read."""
     async with connected(url, 2) as client:
-        store = store_on(client, Settings())
+        store = new_session_store(client, Settings())
         session = await create_session(store)
         return (await store.get(session.id)).id == session.id
 

@@ -10,7 +10,7 @@ from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
 from service.sessions.session import new_session_id
 from service.settings import Settings
-from tests.conftest import AGENT, USER, events_into, policies_on
+from tests.conftest import AGENT, USER, new_policies, new_session_events
 from tests.redis_contents import KEYS
 from tests.sessions.revocation import PendingCreation
 
@@ -22,13 +22,13 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def revocation(redis_client: RedisClient, metrics: Metrics) -> BulkRevocation:
-    return BulkRevocation(redis_client, Keys(""), events_into(metrics))
+    return BulkRevocation(redis_client, Keys(""), new_session_events(metrics))
 
 
 @pytest.fixture
 def policies(redis_client: RedisClient, settings: Settings) -> Policies:
     """The policies of another replica, whose changes the store has not cached."""
-    return policies_on(redis_client, settings)
+    return new_policies(redis_client, settings)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age_with_indexes
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, events_into, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, new_policies, new_session_events, new_session_store
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS, keys_in
 from tests.sessions.caps import (
@@ -64,7 +64,7 @@ async def test_another_session_is_refused(store: SessionStore, real_redis: Redis
 
 
 async def test_a_refusal_names_the_owner_and_the_cap(redis_client: RedisClient) -> None:
-    both = store_on(redis_client, BOTH_CAPS)
+    both = new_session_store(redis_client, BOTH_CAPS)
     await create(both, 3)
     await create(both, 2, user_id=OTHER_USER)
 
@@ -169,7 +169,7 @@ async def test_a_renewed_session_keeps_its_place(store: SessionStore, real_redis
 @each_cap
 async def test_revoked_sessions_make_room(store: SessionStore, redis_client: RedisClient) -> None:
     await create(store, 3)
-    revocation = BulkRevocation(redis_client, Keys("", capped=True), events_into(Metrics()))
+    revocation = BulkRevocation(redis_client, Keys("", capped=True), new_session_events(Metrics()))
 
     assert await revocation.revoke(OwnerFilter(None, USER)) == Revoked(3, None)
 
@@ -192,7 +192,7 @@ async def test_a_pending_creation_is_awaited_and_counts(redis_client: RedisClien
     impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=1)
     await add_pending_id(real_redis, 800, KEYS.user(USER))
 
-    assert await outcomes_of(store_on(redis_client, impatient)) == {"full": 1}
+    assert await outcomes_of(new_session_store(redis_client, impatient)) == {"full": 1}
 
 
 async def test_a_creation_fails_with_contention_if_only_pending_ones_could_be_evicted(
@@ -202,7 +202,7 @@ async def test_a_creation_fails_with_contention_if_only_pending_ones_could_be_ev
     await add_pending_id(real_redis, 0, KEYS.user(USER))
 
     with pytest.raises(CreationContention) as caught:
-        await create(store_on(redis_client, evicting(impatient)), 1)
+        await create(new_session_store(redis_client, evicting(impatient)), 1)
 
     assert caught.value.facts == {"limit": "user", "userId": USER}
     assert await real_redis.zcard(KEYS.user(USER)) == 1
@@ -216,7 +216,7 @@ async def test_a_waiting_creation_takes_the_place_of_one_that_gave_up(
     settings = Settings(session_max_per_user=1, session_cap_policy=policy)
     interrupted = Interrupted(redis_client, "ZADD", after=lambda: real_redis.zrem(KEYS.user(USER), pending_id))
 
-    assert await outcomes_of(store_on(interrupted, settings)) == {"live": 1}
+    assert await outcomes_of(new_session_store(interrupted, settings)) == {"live": 1}
 
 
 async def test_a_slow_pending_creation_counts(store: SessionStore, real_redis: Redis) -> None:
@@ -252,7 +252,7 @@ async def test_a_creation_under_an_outdated_policy_takes_one_place(
     store: SessionStore, redis_client: RedisClient, real_redis: Redis
 ) -> None:
     await create(store, 1)
-    await policies_on(redis_client, BOTH_CAPS).put(AGENT, {"timeout_minutes": 60})
+    await new_policies(redis_client, BOTH_CAPS).put(AGENT, {"timeout_minutes": 60})
 
     await create(store, 1)
 
@@ -309,7 +309,7 @@ async def test_an_id_of_a_creation_without_a_reply_is_removed_later(
 async def test_a_creation_without_memory_takes_no_place(
     redis_client: RedisClient, real_redis: Redis, policy: str
 ) -> None:
-    store = store_on(redis_client, Settings(session_max_per_user=3, session_cap_policy=policy))
+    store = new_session_store(redis_client, Settings(session_max_per_user=3, session_cap_policy=policy))
     sessions = await create(store, 2)
 
     async with out_of_memory(real_redis):

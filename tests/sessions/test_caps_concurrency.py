@@ -15,7 +15,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.timestamps import ms_from_time_reply
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.redis_contents import KEYS, command_counts, reset_command_counts
 from tests.sessions.caps import (
     BOTH_CAPS,
@@ -36,14 +36,14 @@ def settings() -> Settings:
 
 @pytest.fixture
 def evicting_store(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return store_on(redis_client, evicting(settings))
+    return new_session_store(redis_client, evicting(settings))
 
 
 @pytest.fixture
-async def replicas(source: ClientFactory, settings: Settings) -> AsyncIterator[list[SessionStore]]:
+async def replicas(redis_client_factory: ClientFactory, settings: Settings) -> AsyncIterator[list[SessionStore]]:
     """Three stores, each with its own Redis client."""
-    redis_clients = [source.new_client() for _ in range(3)]
-    yield [store_on(redis_client, settings) for redis_client in redis_clients]
+    redis_clients = [redis_client_factory.new_client() for _ in range(3)]
+    yield [new_session_store(redis_client, settings) for redis_client in redis_clients]
     for redis_client in redis_clients:
         await redis_client.aclose()
 

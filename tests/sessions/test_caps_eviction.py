@@ -16,7 +16,7 @@ from service.sessions.keys import SHARDS, Keys
 from service.sessions.occupancy import ABANDONED_MS
 from service.sessions.store import SessionStore
 from service.settings import Settings
-from tests.conftest import USER, events_into, store_on
+from tests.conftest import USER, new_session_events, new_session_store
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS, keys_in
@@ -48,12 +48,12 @@ def settings() -> Settings:
 @pytest.fixture
 def without_caps(redis_client: RedisClient) -> SessionStore:
     """A store without caps."""
-    return store_on(redis_client, Settings())
+    return new_session_store(redis_client, Settings())
 
 
 @pytest.fixture
 def evicting_store(redis_client: RedisClient, settings: Settings) -> SessionStore:
-    return store_on(redis_client, evicting(settings))
+    return new_session_store(redis_client, evicting(settings))
 
 
 # Evicted sessions
@@ -86,7 +86,7 @@ async def test_no_key_of_an_evicted_session_stays(evicting_store: SessionStore, 
 async def test_an_eviction_is_counted(redis_client: RedisClient) -> None:
     metrics = Metrics()
 
-    await create(store_on(redis_client, evicting(USER_CAP), metrics), 5)
+    await create(new_session_store(redis_client, evicting(USER_CAP), metrics), 5)
 
     assert counted(metrics.ended) == {"evicted": 2}
     assert counted(metrics.denied) == {}
@@ -96,7 +96,7 @@ async def test_an_eviction_is_counted(redis_client: RedisClient) -> None:
 async def test_a_denied_creation_is_counted_by_limit(redis_client: RedisClient, settings: Settings, limit: str) -> None:
     metrics = Metrics()
 
-    await outcomes_of(store_on(redis_client, settings, metrics), 5)
+    await outcomes_of(new_session_store(redis_client, settings, metrics), 5)
 
     assert counted(metrics.denied) == {limit: 2}
 
@@ -115,7 +115,7 @@ async def test_an_expired_session_makes_room_before_any_is_evicted(
 async def test_a_session_of_another_user_is_evicted_at_the_cap_of_the_agent(
     redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    both = store_on(redis_client, evicting(BOTH_CAPS))
+    both = new_session_store(redis_client, evicting(BOTH_CAPS))
     others = await create_one_per_second(real_redis, both, 2, OTHER_USER)
     sessions = await create_one_per_second(real_redis, both, 3)
 
@@ -128,9 +128,9 @@ async def test_a_session_of_another_user_is_evicted_at_the_cap_of_the_agent(
 
 async def test_the_most_recently_active_of_many_sessions_survive(redis_client: RedisClient, real_redis: Redis) -> None:
     settings = Settings(session_max_per_user=60, session_store_timeout_seconds=10)
-    many = store_on(redis_client, evicting(settings))
+    many = new_session_store(redis_client, evicting(settings))
     sessions = await create_one_per_second(real_redis, many, 60)
-    assert await outcomes_of(store_on(redis_client, settings)) == {"full": 1}
+    assert await outcomes_of(new_session_store(redis_client, settings)) == {"full": 1}
     by_activity = random.Random(7).sample(sessions, 60)
     await set_activity(real_redis, by_activity, sessions[-1].created_at_ms - 100)  # later than the recorded activities
 
@@ -140,9 +140,9 @@ async def test_the_most_recently_active_of_many_sessions_survive(redis_client: R
 
 
 async def test_a_session_that_is_active_during_the_eviction_stays(redis_client: RedisClient, real_redis: Redis) -> None:
-    first, second, third = await create_one_per_second(real_redis, store_on(redis_client, USER_CAP), 3)
-    store = store_on(redis_client, evicting(USER_CAP))
-    interrupted = store_on(
+    first, second, third = await create_one_per_second(real_redis, new_session_store(redis_client, USER_CAP), 3)
+    store = new_session_store(redis_client, evicting(USER_CAP))
+    interrupted = new_session_store(
         Interrupted(redis_client, "evict", before=lambda: store.heartbeat(first.id)), evicting(USER_CAP)
     )
 
@@ -154,9 +154,9 @@ async def test_a_session_that_is_active_during_the_eviction_stays(redis_client: 
 async def test_a_session_that_is_deleted_during_the_eviction_makes_room(
     redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    store = store_on(redis_client, evicting(USER_CAP))
+    store = new_session_store(redis_client, evicting(USER_CAP))
     first, second, third = await create_one_per_second(real_redis, store, 3)
-    interrupted = store_on(
+    interrupted = new_session_store(
         Interrupted(redis_client, "evict", before=lambda: store.delete(first.id)), evicting(USER_CAP)
     )
 
@@ -227,7 +227,7 @@ async def test_replicas_may_have_different_cap_policies(
 
 @pytest.mark.parametrize("policy", ["deny", "evict"])
 async def test_the_sets_for_caps_may_be_deleted(redis_client: RedisClient, real_redis: Redis, policy: str) -> None:
-    store = store_on(redis_client, Settings(session_max_per_user=20, session_cap_policy=policy))
+    store = new_session_store(redis_client, Settings(session_max_per_user=20, session_cap_policy=policy))
     sessions = await create(store, 20)
     await outcomes_of(store)
     await real_redis.delete(*KEYS.capped_index(KEYS.user(USER))[:2])
@@ -257,7 +257,7 @@ async def reconcile(redis_client: RedisClient, settings: Settings) -> None:
         redis_client, keys, IndexRemoval(redis_client, keys), owner_index_lifetime_ms=settings.owner_index_lifetime_ms
     )
     reconciler = Reconciler(
-        redis_client, keys, index_repair, LostSessions(redis_client, keys, events_into(metrics)), metrics
+        redis_client, keys, index_repair, LostSessions(redis_client, keys, new_session_events(metrics)), metrics
     )
     for _ in SHARDS:
         await reconciler.reconcile_next_shard()
@@ -271,6 +271,8 @@ async def test_a_sweep_removes_the_sets_for_caps(
     await expire(real_redis, sessions)
     metrics = Metrics()
 
-    await Sweeper(redis_client, Keys("", capped=True), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
+    await Sweeper(
+        redis_client, Keys("", capped=True), new_session_events(metrics), metrics, retention_ms=MINUTE_MS
+    ).sweep()
 
     assert {key.partition(":{")[0] for key in await keys_in(real_redis)} == {"session"}

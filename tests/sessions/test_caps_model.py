@@ -33,7 +33,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age_with_indexes
 from tests.attempt import attempt
-from tests.conftest import create_session, events_into, like_of_the_service, store_on
+from tests.conftest import create_session, new_session_events, new_session_store, service_connection_factory
 from tests.redis_contents import keys_in
 from tests.redis_server import RedisServer
 
@@ -81,9 +81,9 @@ class CappedSessions(RuleBasedStateMachine):
         self._redis = redis_py_client(url, 2)
         self._redis_client = self._run(_pipeline_to(self._redis))
         caps = {"session_max_per_user": PER_USER, "session_max_per_agent": PER_AGENT}
-        self._denying = store_on(self._redis_client, Settings(**caps))  # type: ignore[arg-type]
-        self._evicting = store_on(self._redis_client, Settings(**caps, session_cap_policy="evict"))  # type: ignore[arg-type]
-        self._without_caps = store_on(self._redis_client, Settings())
+        self._denying = new_session_store(self._redis_client, Settings(**caps))  # type: ignore[arg-type]
+        self._evicting = new_session_store(self._redis_client, Settings(**caps, session_cap_policy="evict"))  # type: ignore[arg-type]
+        self._without_caps = new_session_store(self._redis_client, Settings())
         self._live: list[LiveSession] = []
         self._run(self._redis.flushall())
 
@@ -136,7 +136,9 @@ class CappedSessions(RuleBasedStateMachine):
     @rule(capped=st.booleans())
     def sweep(self, capped: bool) -> None:
         metrics = Metrics()
-        sweeper = Sweeper(self._redis_client, Keys("", capped=capped), events_into(metrics), metrics, retention_ms=1000)
+        sweeper = Sweeper(
+            self._redis_client, Keys("", capped=capped), new_session_events(metrics), metrics, retention_ms=1000
+        )
         self._run(sweeper.sweep())
 
     @invariant()
@@ -178,7 +180,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
+    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
 
 
 each_size = pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from service.sessions.scripts import COUNT
 from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from tests.aging import age
-from tests.conftest import create_session, events_into
+from tests.conftest import create_session, new_session_events
 from tests.redis_contents import KEYS, command_counts, reset_command_counts
 
 MINUTE_MS = 60_000
@@ -109,7 +109,7 @@ async def test_a_count_is_consistent_while_the_sweeper_runs(
     session_counts: SessionCounts,
     store: SessionStore,
     redis_client: RedisClient,
-    beside: RedisClient,
+    second_redis_client: RedisClient,
     real_redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -117,7 +117,7 @@ async def test_a_count_is_consistent_while_the_sweeper_runs(
     await age_all(real_redis, await create(store, 10), 26)
     await age_all(real_redis, await create(store, 30), 31)
     metrics, query = Metrics(), redis_client.query
-    sweeper = Sweeper(beside, KEYS, events_into(metrics), metrics, retention_ms=60 * MINUTE_MS)
+    sweeper = Sweeper(second_redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=60 * MINUTE_MS)
 
     async def query_then_sweep(*commands: Command) -> list[Reply]:
         replies = await query(*commands)

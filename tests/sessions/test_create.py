@@ -19,7 +19,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.redis_contents import (
     KEYS,
     contents,
@@ -250,7 +250,7 @@ async def restricted(redis_server: RedisServer, real_redis: Redis, settings: Set
     redis_client = UnpipelinedClient(
         redis_py_client(redis_server.url.replace("://", "://restricted:secret@"), 2), 2, StoreMonitor(Metrics())
     )
-    yield store_on(redis_client, settings)
+    yield new_session_store(redis_client, settings)
     await redis_client.aclose()
     await real_redis.acl_deluser("restricted")
 

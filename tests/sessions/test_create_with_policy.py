@@ -15,7 +15,7 @@ from service.sessions.policies import NO_POLICY, Policies
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
-from tests.conftest import AGENT, USER, create_session, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, new_policies, new_session_store
 from tests.redis_contents import KEYS, command_counts, keys_in
 
 ANOTHER_AGENT = "00000000-0000-4000-8000-000000000001"
@@ -25,7 +25,7 @@ POLICY_KEY = KEYS.policy(AGENT)
 
 @pytest.fixture
 def strict(redis_client: RedisClient) -> SessionStore:
-    return store_on(redis_client, Settings(session_require_known_agent=True))
+    return new_session_store(redis_client, Settings(session_require_known_agent=True))
 
 
 async def timeout_of_a_new_session(store: SessionStore, agent_id: str = AGENT) -> TimeoutConfig:
@@ -154,7 +154,7 @@ async def test_a_repeated_creation_is_counted_once(
     redis_client: RedisClient, policies: Policies, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = Metrics()
-    store = store_on(redis_client, settings, metrics)
+    store = new_session_store(redis_client, settings, metrics)
     await store.delete((await create_session(store)).id)
     await policies.put(AGENT, {"timeout_minutes": 60})
 
@@ -184,7 +184,7 @@ async def test_a_policy_that_changes_among_creations_applies_entirely_or_not_at_
 async def test_creations_on_two_replicas_follow_every_policy_change(
     redis_client: RedisClient, settings: Settings, policies: Policies
 ) -> None:
-    one, other = store_on(redis_client, settings), store_on(redis_client, settings)
+    one, other = new_session_store(redis_client, settings), new_session_store(redis_client, settings)
 
     await policies.put(AGENT, {"timeout_minutes": 40})
     first = await asyncio.gather(*(timeout_of_a_new_session(store) for store in [one, other] * 10))
@@ -292,14 +292,14 @@ BEYOND_DEFAULT_BOUNDS: dict[str, float | bool] = {
 async def test_a_policy_beyond_the_bounds_of_a_replica_is_clamped(
     store: SessionStore, redis_client: RedisClient, policy: dict[str, float | bool], expected: TimeoutConfig
 ) -> None:
-    await policies_on(redis_client, WIDE_BOUNDS).put(AGENT, policy)
+    await new_policies(redis_client, WIDE_BOUNDS).put(AGENT, policy)
 
     assert await timeout_of_a_new_session(store) == expected
-    assert await timeout_of_a_new_session(store_on(redis_client, WIDE_BOUNDS)) == DEFAULT._replace(**policy)  # type: ignore[arg-type]
+    assert await timeout_of_a_new_session(new_session_store(redis_client, WIDE_BOUNDS)) == DEFAULT._replace(**policy)  # type: ignore[arg-type]
 
 
 async def test_a_policy_is_returned_as_it_was_put(redis_client: RedisClient, policies: Policies) -> None:
-    put = await policies_on(redis_client, WIDE_BOUNDS).put(AGENT, BEYOND_DEFAULT_BOUNDS)
+    put = await new_policies(redis_client, WIDE_BOUNDS).put(AGENT, BEYOND_DEFAULT_BOUNDS)
 
     assert await policies.get(AGENT) == put
 

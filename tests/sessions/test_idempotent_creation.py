@@ -19,7 +19,7 @@ from service.sessions.session import NewSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import AGENT, SECRET, USER, create_session, store_on
+from tests.conftest import AGENT, SECRET, USER, create_session, new_session_store
 from tests.redis_contents import KEYS, command_counts, contents, fields_of, keys_in
 from tests.sessions.idempotency import KEY, REQUEST, indexed_ids, live_ids
 
@@ -218,7 +218,7 @@ async def test_a_key_costs_one_more_read(store: SessionStore, real_redis: Redis)
 async def test_a_hundred_concurrent_requests_on_three_replicas_create_one_session(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    stores = [store_on(redis_client, settings) for _ in range(3)]
+    stores = [new_session_store(redis_client, settings) for _ in range(3)]
 
     results = await asyncio.gather(*(stores[number % 3].create(REQUEST, KEY) for number in range(100)))
 

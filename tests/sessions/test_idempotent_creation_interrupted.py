@@ -17,7 +17,7 @@ from service.sessions.session import CreatedSession
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.shared_secret import SharedSecret
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.redis_contents import KEYS, keys_in
 from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
 
@@ -32,7 +32,7 @@ def interruption(redis_client: RedisClient) -> InterruptedCreation:
 @pytest.fixture
 def interrupted(interruption: InterruptedCreation, settings: Settings) -> SessionStore:
     """A store whose first creation is interrupted."""
-    return store_on(interruption, settings)
+    return new_session_store(interruption, settings)
 
 
 async def test_a_request_that_creates_the_session_after_the_check_is_the_first(
@@ -120,7 +120,7 @@ async def test_a_session_that_is_revoked_during_the_creation_is_removed_with_its
 async def test_nothing_stays_if_the_required_policy_was_deleted(
     redis_client: RedisClient, policies: Policies, real_redis: Redis
 ) -> None:
-    requires_known_agent = store_on(redis_client, Settings(session_require_known_agent=True))
+    requires_known_agent = new_session_store(redis_client, Settings(session_require_known_agent=True))
     await policies.put(AGENT, {"max_duration_minutes": 120})
     await requires_known_agent.delete((await create_session(requires_known_agent, *REQUEST)).id)
     await policies.delete(AGENT)
@@ -207,6 +207,6 @@ async def test_nothing_is_created_while_the_shared_secret_is_not_loaded(
     monkeypatch.setattr("tests.conftest.SECRET", SharedSecret())
 
     with pytest.raises(StoreUnavailable):
-        await store_on(redis_client, settings).create(REQUEST, KEY)
+        await new_session_store(redis_client, settings).create(REQUEST, KEY)
 
     assert await keys_in(real_redis) == []

@@ -14,7 +14,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age_with_indexes
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, policies_on, store_on
+from tests.conftest import AGENT, USER, create_session, new_policies, new_session_store
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS
 from tests.sessions.idempotency import KEY, REQUEST, InterruptedCreation, indexed_ids, live_ids
@@ -52,7 +52,7 @@ async def test_a_repeated_request_evicts_no_session(store: SessionStore, real_re
 async def test_thirty_concurrent_requests_on_three_replicas_take_one_place(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    stores = [store_on(redis_client, settings) for _ in range(3)]
+    stores = [new_session_store(redis_client, settings) for _ in range(3)]
 
     results = await asyncio.gather(*(stores[number % 3].create(REQUEST, KEY) for number in range(30)))
 
@@ -84,7 +84,7 @@ async def test_a_request_waits_for_the_first_one_in_its_replica(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
     interruption = InterruptedCreation(redis_client)
-    store = store_on(interruption, settings)
+    store = new_session_store(interruption, settings)
     other = await create_session(store, *REQUEST)
     pending: list[asyncio.Task[CreatedSession]] = []
 
@@ -104,9 +104,9 @@ async def test_a_request_waits_for_the_first_one_in_its_replica(
 async def test_a_request_that_finds_no_place_returns_the_session_of_the_first_one(
     redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
-    other = store_on(redis_client, settings)
+    other = new_session_store(redis_client, settings)
     full = settings.model_copy(update={"session_max_per_user": 1})
-    interrupted = store_on(
+    interrupted = new_session_store(
         Interrupted(redis_client, "add_within_caps", before=lambda: other.create(REQUEST, KEY)), full
     )
 
@@ -118,13 +118,13 @@ async def test_a_request_that_finds_no_place_returns_the_session_of_the_first_on
 
 
 async def test_a_creation_for_an_unknown_agent_evicts_no_session(redis_client: RedisClient, settings: Settings) -> None:
-    session = await create_session(store_on(redis_client, settings), *REQUEST)
+    session = await create_session(new_session_store(redis_client, settings), *REQUEST)
     requires_known_agent = settings.model_copy(update={"session_require_known_agent": True, "session_max_per_user": 1})
 
     with pytest.raises(AgentNotFound):
-        await store_on(redis_client, requires_known_agent).create(REQUEST, KEY)
+        await new_session_store(redis_client, requires_known_agent).create(REQUEST, KEY)
 
-    assert await attempt(store_on(redis_client, settings).get, session.id) == "live"
+    assert await attempt(new_session_store(redis_client, settings).get, session.id) == "live"
 
 
 @pytest.mark.parametrize("settings", [DENYING])
@@ -132,7 +132,7 @@ async def test_a_creation_under_an_outdated_policy_keeps_its_place(
     store: SessionStore, redis_client: RedisClient, settings: Settings, real_redis: Redis
 ) -> None:
     await store.delete((await create_session(store, *REQUEST)).id)  # caches that there is no policy
-    await policies_on(redis_client, settings).put(AGENT, {"max_duration_minutes": 120})
+    await new_policies(redis_client, settings).put(AGENT, {"max_duration_minutes": 120})
 
     created = await store.create(REQUEST, KEY)
 

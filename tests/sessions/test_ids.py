@@ -19,7 +19,7 @@ from service.settings import Settings
 from service.settings.sessions import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, events_into, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_events, new_session_store
 from tests.redis_contents import KEYS, fields_of, keys_in, scores_of
 
 MINUTE_MS = 60_000
@@ -53,7 +53,7 @@ async def test_a_session_is_in_the_shard_of_its_first_two_digits(session: Sessio
 async def test_a_replica_with_another_format_accepts_the_id(
     redis_client: RedisClient, session: Session, other: IdFormat
 ) -> None:
-    replica = store_on(redis_client, Settings(session_id_format=other))
+    replica = new_session_store(redis_client, Settings(session_id_format=other))
 
     assert (await replica.renew(session.id)).id == session.id
 
@@ -74,7 +74,7 @@ async def test_the_session_expires_and_is_swept(
     await age(real_redis, session.id, 30 * MINUTE_MS)
     metrics = Metrics()
 
-    await Sweeper(redis_client, KEYS, events_into(metrics), metrics, retention_ms=settings.retention_ms).sweep()
+    await Sweeper(redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=settings.retention_ms).sweep()
 
     assert await attempt(store.get, session.id) == "expired"
     assert await keys_in(real_redis) == [KEYS.tombstone(session.id)]
@@ -90,7 +90,7 @@ async def test_a_deletion_removes_all_keys(store: SessionStore, session: Session
 async def test_a_bulk_revocation_ends_the_session(
     redis_client: RedisClient, store: SessionStore, session: Session
 ) -> None:
-    revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
+    revoked = await BulkRevocation(redis_client, KEYS, new_session_events(Metrics())).revoke(OwnerFilter(None, USER))
 
     assert revoked.number == 1
     assert await attempt(store.get, session.id) == "missing"

@@ -19,7 +19,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from service.settings.rate_limits import Rate
 from tests.aging import age
-from tests.conftest import AGENT, USER, policies_on
+from tests.conftest import AGENT, USER, new_policies
 from tests.redis_contents import keys_in
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -141,7 +141,7 @@ async def test_a_policy_writes_the_documented_key(
 ) -> None:
     policy = {"timeout_minutes": 60, "auto_renew": True, "max_duration_minutes": 120, "warning_threshold_minutes": 5}
 
-    await policies_on(redis_client, settings).put(AGENT, policy)
+    await new_policies(redis_client, settings).put(AGENT, policy)
 
     assert await found_in(real_redis) == rows_of({"sessions:agent:{<agentId>}:policy"})
 

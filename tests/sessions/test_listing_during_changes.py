@@ -16,7 +16,7 @@ from service.sessions.listing import START, Position, SessionFilter, SessionList
 from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from tests.aging import age
-from tests.conftest import AGENT, USER, create_session, events_into
+from tests.conftest import AGENT, USER, create_session, new_session_events
 
 MINUTE_MS = 60_000
 ALL = SessionFilter()
@@ -53,7 +53,7 @@ class Churn:
         for session_id in self._random.sample(self.live, len(self.live) // 4):
             await self._store.update_timeout(session_id, {"warning_threshold_minutes": self._random.randrange(1, 60)})
         metrics = Metrics()
-        await Sweeper(self._client, Keys(""), events_into(metrics), metrics, retention_ms=MINUTE_MS).sweep()
+        await Sweeper(self._client, Keys(""), new_session_events(metrics), metrics, retention_ms=MINUTE_MS).sweep()
 
     async def _end_some(self) -> None:
         for session_id in self._random.sample(self.live, min(len(self.live), self._random.randrange(6))):

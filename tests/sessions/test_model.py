@@ -46,7 +46,7 @@ from service.sessions.session import Session
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
 from tests.aging import age
-from tests.conftest import create_session, like_of_the_service, store_on
+from tests.conftest import create_session, new_session_store, service_connection_factory
 from tests.redis_server import RedisServer
 from tests.sessions import model
 from tests.sessions.model import Deleted, Failure, ModelSession, Outcome, Result, StoredData
@@ -124,7 +124,7 @@ class SessionsInRedis(RuleBasedStateMachine):
         self._redis = redis_py_client(url, 2)
         self._keys = Keys("")
         self._redis_client = self._run(_pipeline_to(self._redis))
-        self._store = store_on(
+        self._store = new_session_store(
             self._redis_client, Settings(session_tombstone_retention_minutes=RETENTION_MS / MINUTE_MS)
         )
         self._models: dict[str, ModelSession | None] = {}
@@ -342,7 +342,7 @@ def new_id_in_one_shard(*_: str) -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(like_of_the_service(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
+    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
 
 
 async def result_of(call: Awaitable[Session | None]) -> Result:

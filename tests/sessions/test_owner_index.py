@@ -12,7 +12,7 @@ from service.sessions.session import Session
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
-from tests.conftest import AGENT, USER, create_session, events_into, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_events, new_session_store
 from tests.redis_contents import KEYS
 
 MINUTE_MS = 60_000
@@ -27,13 +27,13 @@ TWENTY_DAYS: dict[str, float | bool] = {"timeout_minutes": 14_400, "max_duration
 @pytest.fixture
 def long_lived(redis_client: RedisClient) -> SessionStore:
     """A replica that allows sessions to live for twenty days."""
-    return store_on(redis_client, LONG)
+    return new_session_store(redis_client, LONG)
 
 
 @pytest.fixture
 def short_lived(redis_client: RedisClient) -> SessionStore:
     """A replica that allows sessions to live for two hours."""
-    return store_on(redis_client, SHORT)
+    return new_session_store(redis_client, SHORT)
 
 
 async def age_with_indexes(redis: Redis, by_ms: int, *sessions: Session) -> None:
@@ -95,7 +95,7 @@ async def test_a_bulk_revocation_finds_a_long_lived_session(
     await age_with_indexes(real_redis, 9 * DAY_MS, session)
     await create_session(short_lived)
 
-    revoked = await BulkRevocation(redis_client, KEYS, events_into(Metrics())).revoke(OwnerFilter(None, USER))
+    revoked = await BulkRevocation(redis_client, KEYS, new_session_events(Metrics())).revoke(OwnerFilter(None, USER))
 
     assert revoked == Revoked(2, remainder=None)
 

@@ -15,7 +15,7 @@ from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import store_on
+from tests.conftest import new_session_store
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS, contents, fields_of
 
@@ -87,7 +87,7 @@ async def test_a_part_of_the_revision_does_not_match(
 async def test_only_one_of_twenty_changes_of_the_same_revision_succeeds(
     redis_client: RedisClient, settings: Settings, session: Session, real_redis: Redis, verb: Verb, change: Change
 ) -> None:
-    stores = [store_on(redis_client, settings) for _ in range(2)] * 10
+    stores = [new_session_store(redis_client, settings) for _ in range(2)] * 10
 
     outcomes = await asyncio.gather(*(attempt(verb, store, session.id, change, FIRST) for store in stores))
 
@@ -121,12 +121,14 @@ async def test_the_revision_is_checked_before_the_new_expiry(
 async def test_a_patch_is_not_merged_again_after_a_change_to_another_revision(
     redis_client: RedisClient, settings: Settings, session: Session, real_redis: Redis
 ) -> None:
-    other = store_on(redis_client, settings)
+    other = new_session_store(redis_client, settings)
     interrupted = Interrupted(
         redis_client, "update_metadata", before=lambda: other.update_metadata(session.id, {"channel": "pigeon"})
     )
 
-    outcome = await attempt(store_on(interrupted, settings).update_metadata, session.id, {"channel": "phone"}, FIRST)
+    outcome = await attempt(
+        new_session_store(interrupted, settings).update_metadata, session.id, {"channel": "phone"}, FIRST
+    )
 
     assert outcome == "other_revision"
     assert (await fields_of(real_redis, session))["metadata"] == '{"channel":"pigeon"}'
@@ -135,12 +137,14 @@ async def test_a_patch_is_not_merged_again_after_a_change_to_another_revision(
 async def test_a_patch_is_merged_again_after_a_change_to_another_named_revision(
     redis_client: RedisClient, settings: Settings, session: Session
 ) -> None:
-    other = store_on(redis_client, settings)
+    other = new_session_store(redis_client, settings)
     interrupted = Interrupted(
         redis_client, "update_metadata", before=lambda: other.update_metadata(session.id, {"topic": "weather"})
     )
 
-    changed = await store_on(interrupted, settings).update_metadata(session.id, {"channel": "phone"}, FIRST | SECOND)
+    changed = await new_session_store(interrupted, settings).update_metadata(
+        session.id, {"channel": "phone"}, FIRST | SECOND
+    )
 
     assert changed.metadata == b'{"channel":"phone","topic":"weather"}'
     assert changed.stored.revision == b"3"

@@ -17,7 +17,7 @@ from service.sessions.session import Session, new_session_id
 from service.sessions.store import SessionStore
 from service.settings import Settings
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, store_on
+from tests.conftest import AGENT, USER, create_session, new_session_store
 from tests.counted import counted
 from tests.interruption import Interrupted
 from tests.redis_contents import KEYS, contents, keys_in
@@ -155,9 +155,11 @@ async def test_the_store_raises_session_revoked_and_leaves_only_the_marker(
 async def test_a_draft_that_was_revoked_before_its_deletion_is_not_created_again(
     redis_client: RedisClient, revocation: BulkRevocation, real_redis: Redis, settings: Settings
 ) -> None:
-    interrupted = store_on(Interrupted(redis_client, "delete", before=lambda: revocation.revoke(USER_FILTER)), settings)
+    interrupted = new_session_store(
+        Interrupted(redis_client, "delete", before=lambda: revocation.revoke(USER_FILTER)), settings
+    )
     session = await create_session(interrupted)
-    await store_on(redis_client, settings).delete(session.id)
+    await new_session_store(redis_client, settings).delete(session.id)
     await real_redis.hset(KEYS.policy(AGENT), mapping={"timeoutMinutes": "60", "updatedAt": "1"})
 
     assert await attempt(create_session, interrupted) == "revoked"

@@ -16,7 +16,7 @@ from service.sessions.store import MAX_ATTEMPTS, SessionStore
 from service.settings import Settings
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import store_on
+from tests.conftest import new_session_store
 from tests.redis_contents import KEYS, command_counts, contents, expiry_times_of, fields_of, scores_of, tombstone_of
 
 MINUTE_MS = 60_000
@@ -108,7 +108,7 @@ async def test_twenty_concurrent_patches_of_different_members_are_all_applied(
 async def test_two_hundred_concurrent_patches_are_all_applied(
     redis_client: RedisClient, settings: Settings, session: Session, replicas: int
 ) -> None:
-    stores = [store_on(redis_client, settings) for _ in range(replicas)] * (200 // replicas)
+    stores = [new_session_store(redis_client, settings) for _ in range(replicas)] * (200 // replicas)
     patches = [store.update_metadata(session.id, {f"m{number}": number}) for number, store in enumerate(stores)]
 
     await asyncio.gather(*patches)
@@ -120,7 +120,7 @@ async def test_two_hundred_concurrent_patches_are_all_applied(
 async def test_a_patch_that_waits_too_long_for_others_fails_and_changes_nothing(
     redis_client: RedisClient, session: Session, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = store_on(redis_client, Settings(session_store_timeout_seconds=0.05))
+    impatient = new_session_store(redis_client, Settings(session_store_timeout_seconds=0.05))
     execute, is_running, may_continue = redis_client.execute, asyncio.Event(), asyncio.Event()
 
     async def execute_slowly(*commands: Command) -> list[Reply]:
