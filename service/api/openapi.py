@@ -1,7 +1,6 @@
 """The OpenAPI document and the documentation page."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -57,7 +56,7 @@ def routes(settings: Settings) -> list[Route]:
 
 def document(settings: Settings) -> Document:
     """Return the OpenAPI document. Only the bounds of minutes and the error format depend on the settings."""
-    document = deepcopy(_complete_document())
+    document: Document = orjson.loads(_complete_document())
     _set_minutes(document["components"]["schemas"], settings)
     _set_defaults(document["components"], settings)
     _set_error_format(document["components"], settings.session_error_format)
@@ -65,9 +64,9 @@ def document(settings: Settings) -> Document:
 
 
 @cache
-def _complete_document() -> Document:
-    """Return openapi.yaml with the parts that all operations share."""
-    document: Document = yaml.safe_load(_read("openapi.yaml"))
+def _complete_document() -> bytes:
+    """Return openapi.yaml with the parts that all operations share, as JSON."""
+    document: Document = yaml.load(_read("openapi.yaml"), yaml.CSafeLoader)
     responses = document["components"]["responses"]
     for operation in _operations(document):
         operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
@@ -80,7 +79,7 @@ def _complete_document() -> Document:
             if "messaging" in operation["tags"] and status.startswith("2"):
                 headers["RateLimit-Policy"] = {"$ref": "#/components/headers/RateLimitPolicy"}
                 headers["RateLimit"] = {"$ref": "#/components/headers/RateLimit"}
-    return document
+    return orjson.dumps(document)
 
 
 def _operations(document: Document) -> Iterator[Document]:
