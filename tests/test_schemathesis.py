@@ -12,7 +12,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from service.api.openapi import document
 from service.settings import Settings
-from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, having
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, key_headers
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
@@ -73,7 +73,7 @@ class Variant:
 
 DEFAULT = Variant()
 PROTECTED = Variant(
-    having("admin"),
+    key_headers("admin"),
     SESSION_API_KEYS=ENTRIES,
     SESSION_JWT_ISSUER=ISSUER,
     SESSION_JWT_AUDIENCE=AUDIENCE,

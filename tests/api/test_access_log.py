@@ -143,7 +143,7 @@ async def test_a_rejected_probe_is_logged_at_info_level(client: HttpClient, capl
     assert (event["level"], event["route"], event["status"]) == ("info", "/metrics", 401)
 
 
-async def test_a_request_whose_client_disconnects_is_logged_with_status_499(
+async def test_a_disconnect_of_the_client_is_logged_with_status_499(
     fake_redis: Redis,
     aiohttp_client: AiohttpClient,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,91 +1,207 @@
-"""Keys and their entries: what is made is read again, and a wrong entry is named without what it holds."""
+"""API keys, their entries, and the key file."""
 
+import logging
 import re
+import time
+from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 import pytest
 
-from service.auth.api_keys import ApiKeys, new_key
+from service.auth import api_keys
+from service.auth.api_keys import ApiKeyFile, ApiKeys, new_key
 from service.auth.scopes import Caller
 from service.settings.api_keys import expand_scopes, parse_api_keys
 
-GOOD = new_key("web", ["read", "write"])
-OTHER = new_key("jobs", ["admin"])
-DIGEST = GOOD.entry.rpartition(":")[2]
+KEY = new_key("web", ["read", "write"])
+OTHER_KEY = new_key("jobs", ["admin"])
+DIGEST = KEY.entry.rpartition(":")[2]
+OLD = new_key("old", ["read"])
+NEW = new_key("new", ["read"])
 
 
-def test_a_new_key_is_known_by_its_entry() -> None:
-    keys = ApiKeys(GOOD.entry)
-
-    caller = keys.find_caller(GOOD.key)
-
-    assert caller == Caller("web", expand_scopes(["write"]))
+def test_a_key_is_found_by_its_entry() -> None:
+    assert ApiKeys(KEY.entry).find_caller(KEY.key) == Caller("web", expand_scopes(["write"]))
 
 
-def test_an_entry_does_not_hold_its_key() -> None:
-    assert GOOD.key not in GOOD.entry
-    assert re.fullmatch(r"web:read,write:sha256:[0-9a-f]{64}", GOOD.entry)
+def test_an_entry_contains_the_digest_of_the_key_only() -> None:
+    assert KEY.key not in KEY.entry
+    assert re.fullmatch(r"web:read,write:sha256:[0-9a-f]{64}", KEY.entry)
 
 
-def test_no_two_keys_are_alike() -> None:
+def test_new_keys_are_unique() -> None:
     assert len({new_key("web", ["read"]).key for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize(
     "key",
-    ["", "web", OTHER.key, GOOD.key[:-1], GOOD.key + "a", GOOD.entry, DIGEST, "\udcff", "ключ"],
+    ["", "web", OTHER_KEY.key, KEY.key[:-1], KEY.key + "a", KEY.entry, DIGEST, "\udcff", "ключ"],
     ids=count(1),
 )
-def test_another_key_is_nobodys(key: str) -> None:
-    assert ApiKeys(GOOD.entry).find_caller(key) is None
+def test_an_unknown_key_has_no_caller(key: str) -> None:
+    assert ApiKeys(KEY.entry).find_caller(key) is None
+
+
+# Entries
 
 
 @pytest.mark.parametrize(
-    ("given", "had"),
+    ("scope", "scopes"),
     [("read", {"read"}), ("write", {"read", "write"}), ("admin", {"read", "write", "admin"})],
 )
-def test_a_scope_includes_those_before_it(given: str, had: set[str]) -> None:
-    (caller,) = parse_api_keys(f"web:{given}:sha256:{DIGEST}")
+def test_a_scope_includes_the_scopes_before_it(scope: str, scopes: set[str]) -> None:
+    (entry,) = parse_api_keys(f"web:{scope}:sha256:{DIGEST}")
 
-    assert caller.scopes == had
+    assert entry.scopes == scopes
 
 
-def test_entries_stand_between_blanks_or_on_lines_with_comments() -> None:
-    callers = parse_api_keys(f"# the front end\n{GOOD.entry}  # until May\n\n\t{OTHER.entry}\n")
+def test_entries_are_separated_by_whitespace_and_may_have_comments() -> None:
+    entries = parse_api_keys(f"# the front end\n{KEY.entry}  # until May\n\n\t{OTHER_KEY.entry}\n")
 
-    assert [caller.name for caller in callers] == ["web", "jobs"]
+    assert [entry.name for entry in entries] == ["web", "jobs"]
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ("", "must hold at least one entry"),
         ("# web", "must hold at least one entry"),
-        (GOOD.key, "entry 1: must have the form name:scopes:sha256:digest"),
-        (f"{OTHER.entry} web:{GOOD.key}", "entry 2: must have the form name:scopes:sha256:digest"),
+        (KEY.key, "entry 1: must have the form name:scopes:sha256:digest"),
+        (f"{OTHER_KEY.entry} web:{KEY.key}", "entry 2: must have the form name:scopes:sha256:digest"),
         (f"w/b:read:sha256:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
         (f"{'w' * 65}:read:sha256:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
         (f"web:reed:sha256:{DIGEST}", "entry 1 (web): scopes must be a comma-separated list of read, write, admin"),
         (f"web::sha256:{DIGEST}", "entry 1 (web): scopes must be a comma-separated list of read, write, admin"),
         (f"web:read:md5:{DIGEST}", "entry 1 (web): must end in sha256: and 64 hex digits, not in the key itself"),
+        (f"web:read:sha256:{KEY.key}", "entry 1 (web): must end in sha256: and 64 hex digits, not in the key itself"),
         (
-            f"web:read:sha256:{GOOD.key}",
-            "entry 1 (web): must end in sha256: and 64 hex digits, not in the key itself",
-        ),
-        (
-            f"{GOOD.entry} web:read:sha256:{'0' * 64}",
+            f"{KEY.entry} web:read:sha256:{'0' * 64}",
             "entry 2 (web): an earlier entry has the same name or the same digest",
         ),
         (
-            f"{GOOD.entry} again:read:sha256:{DIGEST}",
+            f"{KEY.entry} again:read:sha256:{DIGEST}",
             "entry 2 (again): an earlier entry has the same name or the same digest",
         ),
     ],
     ids=count(1),
 )
-def test_a_wrong_entry_is_named_and_not_repeated(entries: str, said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}") as refusal:
+def test_the_error_of_a_wrong_entry_does_not_repeat_its_digest(entries: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
         parse_api_keys(entries)
 
-    assert GOOD.key not in str(refusal.value)
-    assert DIGEST not in str(refusal.value)
+    assert KEY.key not in str(error.value)
+    assert DIGEST not in str(error.value)
+
+
+# The key file
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the old key. Every request checks it."""
+    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 0)
+    path = tmp_path / "keys"
+    path.write_text(OLD.entry)
+    return path
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace the file atomically."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
+def valid_names(keys: ApiKeyFile) -> list[str]:
+    return [key.entry.partition(":")[0] for key in (OLD, NEW) if keys.find_caller(key.key) is not None]
+
+
+def test_the_keys_of_a_file_are_valid(path: Path) -> None:
+    assert valid_names(ApiKeyFile(path)) == ["old"]
+
+
+def test_a_changed_file_replaces_the_keys(path: Path) -> None:
+    keys = ApiKeyFile(path)
+
+    replace(path, NEW.entry)
+
+    assert valid_names(keys) == ["new"]
+
+
+def test_a_link_to_another_file_replaces_the_keys(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    keys = ApiKeyFile(link)
+    (tmp_path / "other").write_text(NEW.entry)
+
+    link.unlink()
+    link.symlink_to(tmp_path / "other")
+
+    assert valid_names(keys) == ["new"]
+
+
+def test_the_file_is_checked_at_most_once_per_interval(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 1)
+    keys = ApiKeyFile(path)
+    replace(path, NEW.entry)
+    now = time.monotonic()
+
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.5)
+    assert valid_names(keys) == ["old"]
+
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
+    assert valid_names(keys) == ["new"]
+
+
+def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ApiKeyFile(path)
+    monkeypatch.setattr(Path, "read_text", lambda _: pytest.fail("the file was read"))
+
+    assert valid_names(keys) == ["old"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: replace(path, f"web:read:sha256:{NEW.key}"),
+        lambda path: replace(path, ""),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        lambda path: path.unlink(),
+    ],
+    ids=["wrong entry", "empty", "binary", "missing"],
+)
+def test_an_invalid_file_leaves_the_previous_keys_valid_and_is_logged_once(
+    path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    keys = ApiKeyFile(path)
+
+    damage(path)
+
+    assert [valid_names(keys) for _ in range(3)] == [["old"]] * 3
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert caplog.messages[0].startswith("SESSION_API_KEYS_FILE: the previous keys stay valid: ")
+    assert NEW.key not in caplog.text
+
+
+def test_a_corrected_file_is_loaded(path: Path) -> None:
+    keys = ApiKeyFile(path)
+    replace(path, "nonsense")
+    valid_names(keys)
+
+    replace(path, NEW.entry)
+
+    assert valid_names(keys) == ["new"]
+
+
+def test_a_wrong_entry_in_the_file_is_an_error_at_the_start(path: Path) -> None:
+    path.write_text("nonsense")
+
+    with pytest.raises(ValueError, match="must have the form name:scopes:sha256:digest"):
+        ApiKeyFile(path)
+
+
+def test_a_missing_file_is_an_error_at_the_start(path: Path) -> None:
+    path.unlink()
+
+    with pytest.raises(OSError, match="No such file or directory"):
+        ApiKeyFile(path)

@@ -1,8 +1,7 @@
-"""The service as a process that asks for keys: made by its command, read from a file, and told to nobody."""
+"""Authentication of a service process, and the secrecy of keys and tokens."""
 
 import http.client
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,115 +13,114 @@ import pytest
 from redis.asyncio import Redis
 
 from service.sessions.keys import Keys
-from tests.auth.conftest import ENTRIES, KEYS, having, token_of
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, KEYS, key_headers, new_token
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer
 from tests.replica import COMMAND, Replica
 from tests.test_walkthrough import SESSIONS
 
-BROKEN = "4716d2ea-673d-47d0-b1bd-33202db7411b"
-NEW = {"agentId": AGENT, "userId": USER}
-WRONG = "ssk_a-key-that-nobody-has-and-that-is-nowhere-to-be-seen"
+ROOT = Path(__file__).parent.parent.parent
+BROKEN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
+UNKNOWN_KEY = "ssk_an-unknown-key-that-must-not-appear-anywhere"
 
 
-def asked(replica: Replica, method: str, path: str, headers: Mapping[str, str], body: object = None) -> tuple[int, str]:
-    """The status of an answer, and all that it says, headers and body."""
+def request(
+    replica: Replica, method: str, path: str, headers: Mapping[str, str], body: object = None
+) -> tuple[int, str]:
+    """Return the status, and the headers and the body as text."""
     address = urlsplit(replica.url)
     assert address.hostname is not None
     with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=20)) as connection:
         connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
-        answer = connection.getresponse()
-        return answer.status, f"{answer.headers}{answer.read().decode()}"
+        response = connection.getresponse()
+        return response.status, f"{response.headers}{response.read().decode()}"
 
 
-def made(*words: str) -> str:
-    """What the command says; no variable of the environment reaches it but one that would stop the service."""
-    ended = subprocess.run(
-        [*COMMAND, "key", *words],
-        cwd=Path(__file__).parent.parent.parent,
-        env={"PORT": "nonsense"},
-        capture_output=True,
-        text=True,
-        timeout=20,
+def run_key_command(*words: str) -> str:
+    """Return the output of `python -m service key`. Invalid settings do not affect it."""
+    process = subprocess.run(
+        [*COMMAND, "key", *words], cwd=ROOT, env={"PORT": "nonsense"}, capture_output=True, text=True, timeout=20
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    return ended.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
-def test_a_key_that_the_command_made_opens_the_service(redis_server: RedisServer, start_replica: StartReplica) -> None:
-    _, key, _, entry = (line.strip() for line in made("web", "--scopes", "write").splitlines())
+def test_a_key_of_the_key_command_is_accepted(redis_server: RedisServer, start_replica: StartReplica) -> None:
+    _, key, _, entry = (line.strip() for line in run_key_command("web", "--scopes", "write").splitlines())
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_API_KEYS=entry)
 
-    answers = [asked(replica, "POST", SESSIONS, headers, NEW)[0] for headers in ({"X-API-KEY": key}, {})]
+    body = {"agentId": AGENT, "userId": USER}
+    statuses = [request(replica, "POST", SESSIONS, headers, body)[0] for headers in ({"X-API-KEY": key}, {})]
 
-    assert answers == [201, 401]
+    assert statuses == [201, 401]
 
 
-def test_workers_ask_for_keys_too(redis_server: RedisServer, start_replica: StartReplica, tmp_path: Path) -> None:
+def test_workers_require_authentication(redis_server: RedisServer, start_replica: StartReplica, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(ENTRIES)
     replica = start_replica(
         ["--workers", "2"], REDIS_URL=redis_server.url, SESSION_API_KEYS_FILE=str(tmp_path / "keys"), HOST="0.0.0.0"
     )
 
-    answers = [asked(replica, "GET", "/metrics", headers)[0] for headers in ({}, having("read"), having("admin"))]
+    headers: list[dict[str, str]] = [{}, key_headers("read"), key_headers("admin")]
+    statuses = [request(replica, "GET", "/metrics", each)[0] for each in headers]
 
-    assert answers == [401, 403, 200]
+    assert statuses == [401, 403, 200]
 
 
-@pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["alone", "workers"])
+@pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["one process", "workers"])
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("variable", "value", "message"),
     [
-        ({"HOST": "0.0.0.0"}, "HOST=0.0.0.0: requires authentication"),
-        ({"SESSION_API_KEYS": f"web:read:sha256:{WRONG}"}, "SESSION_API_KEYS: entry 1 (web): must end in sha256"),
-        ({"SESSION_API_KEYS_FILE": "/nowhere"}, "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
-        ({"SESSION_API_KEYS_FILE": "/dev/null"}, "SESSION_API_KEYS_FILE=/dev/null: must hold at least one entry"),
-        ({"SESSION_RATE_PER_CALLER": "9/day"}, "SESSION_RATE_PER_CALLER: requires authentication; set"),
-        ({"SESSION_GUESSES_PER_CALLER": "9/day"}, "SESSION_GUESSES_PER_CALLER: requires authentication; set"),
+        ("HOST", "0.0.0.0", "HOST=0.0.0.0: requires authentication"),
+        ("SESSION_API_KEYS_FILE", "/nowhere", "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
+        ("SESSION_API_KEYS_FILE", "/dev/null", "SESSION_API_KEYS_FILE=/dev/null: must hold at least one entry"),
+        ("SESSION_API_KEYS", f"web:read:sha256:{UNKNOWN_KEY}", "SESSION_API_KEYS: entry 1 (web): must end in sha256"),
+        ("SESSION_RATE_PER_CALLER", "9/day", "SESSION_RATE_PER_CALLER: requires authentication; set"),
+        ("SESSION_GUESSES_PER_CALLER", "9/day", "SESSION_GUESSES_PER_CALLER: requires authentication; set"),
     ],
-    ids=range(6),
+    ids=["host", "missing file", "empty file", "keys", "request limit", "lookup limit"],
 )
-def test_what_is_wrong_stops_the_start_in_one_line(
-    start_replica: StartReplica, words: list[str], settings: dict[str, str], said: str
+def test_invalid_settings_stop_the_start_with_one_line(
+    start_replica: StartReplica, words: list[str], variable: str, value: str, message: str
 ) -> None:
-    replica = start_replica(words, REDIS_URL="redis://127.0.0.1:1", **settings)
+    replica = start_replica(words, REDIS_URL="redis://127.0.0.1:1", **{variable: value})
 
     assert replica.wait() == 1
-    assert replica.output.startswith(said)
+    assert replica.output.startswith(message)
     assert replica.output.count("\n") == 1
-    assert WRONG not in replica.output
+    assert UNKNOWN_KEY not in replica.output
 
 
-def test_without_tokens_nothing_is_imported_that_judges_them() -> None:
-    imports = "import sys, service.process.serve; assert not {'jwt', 'cryptography.hazmat'} & sys.modules.keys()"
+def test_verification_of_tokens_is_not_imported_without_tokens() -> None:
+    code = "import sys, service.process.serve; assert not {'jwt', 'cryptography.hazmat'} & sys.modules.keys()"
 
-    subprocess.run([sys.executable, "-c", imports], check=True, cwd=Path(__file__).parent.parent.parent, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=20)
 
 
-async def test_keys_and_tokens_are_told_to_nobody(
+async def test_logs_metrics_and_responses_contain_no_keys_and_tokens(
     redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica
 ) -> None:
-    await real_redis.set(Keys("").session(BROKEN), "no hash", ex=60)
-    forged = token_of(USER) + "x"
+    await real_redis.set(Keys("").session(BROKEN_ID), "no hash", ex=60)
+    forged = new_token(USER) + "x"
     replica = start_replica(
         REDIS_URL=redis_server.url,
         SESSION_API_KEYS=ENTRIES,
-        SESSION_JWT_ISSUER="https://issuer.example",
-        SESSION_JWT_AUDIENCE="sessions",
+        SESSION_JWT_ISSUER=ISSUER,
+        SESSION_JWT_AUDIENCE=AUDIENCE,
         SESSION_JWT_SECRET="another-secret-of-32-bytes-at-least",
         SESSION_LOG_LEVEL="debug",
         SESSION_LOG_FORMAT="json",
     )
-    callers = [having("read"), {"X-API-KEY": WRONG}, {"Authorization": f"Bearer {forged}"}]
+    credentials = [key_headers("read"), {"X-API-KEY": UNKNOWN_KEY}, {"Authorization": f"Bearer {forged}"}]
 
-    answers = [asked(replica, "GET", "/metrics", headers) for headers in callers]
-    answers += [asked(replica, "GET", f"{SESSIONS}/{BROKEN}", having("read"))]
-    metrics = asked(replica, "GET", "/metrics", having("admin"))
+    responses = [request(replica, "GET", "/metrics", headers) for headers in credentials]
+    responses += [request(replica, "GET", f"{SESSIONS}/{BROKEN_ID}", key_headers("read"))]
+    metrics = request(replica, "GET", "/metrics", key_headers("admin"))
     replica.stop()
 
-    said = "".join([replica.output, metrics[1], *(told for _, told in answers)])
-    assert [status for status, _ in answers] == [403, 401, 401, 500]
-    assert len(re.findall(r'"event":"request"', said)) >= 4
-    assert "Traceback" in said
-    secret = [WRONG, forged, *(key.key for key in KEYS.values()), *(key.entry[-64:] for key in KEYS.values())]
-    assert [word for word in secret if word in said or word.rpartition(".")[2] in said] == []
+    output = "".join([replica.output, metrics[1], *(text for _, text in responses)])
+    assert [status for status, _ in responses] == [403, 401, 401, 500]
+    assert output.count('"event":"request"') >= 4
+    assert "Traceback" in output
+    secrets = [UNKNOWN_KEY, forged, *(key.key for key in KEYS.values()), *(key.entry[-64:] for key in KEYS.values())]
+    assert [secret for secret in secrets if secret in output or secret.rpartition(".")[2] in output] == []

@@ -1,4 +1,4 @@
-"""The keys of an issuer: fetched when they are needed, kept, fetched anew by and by, and missed politely."""
+"""The keys of an issuer: fetched on demand, cached, refreshed, and kept while the issuer is unavailable."""
 
 import asyncio
 import json
@@ -22,28 +22,28 @@ EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 class Issuer:
-    """Serves a set of keys, and counts how often it is asked."""
+    """Serves a key set and counts the requests."""
 
     def __init__(self) -> None:
-        self.body = json.dumps({"keys": [jwk_of(0)]})
+        self.body = json.dumps({"keys": [jwk(0)]})
         self.status = 200
-        self.asked = 0
-        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
-        self.may_answer.set()
+        self.requests = 0
+        self.was_requested, self.may_respond = asyncio.Event(), asyncio.Event()
+        self.may_respond.set()
         self.app = web.Application()
-        self.app.router.add_get("/keys", self._answer)
+        self.app.router.add_get("/keys", self._respond)
 
-    def serves(self, *keys: dict[str, Any]) -> None:
+    def set_keys(self, *keys: dict[str, Any]) -> None:
         self.body = json.dumps({"keys": keys})
 
-    async def _answer(self, _: web.Request) -> web.Response:
-        self.asked += 1
-        self.is_asked.set()
-        await self.may_answer.wait()
+    async def _respond(self, _: web.Request) -> web.Response:
+        self.requests += 1
+        self.was_requested.set()
+        await self.may_respond.wait()
         return web.Response(text=self.body, status=self.status, headers={"Location": "/elsewhere"})
 
 
-def jwk_of(number: int, **members: str) -> dict[str, Any]:
+def jwk(number: int, **members: str) -> dict[str, Any]:
     return {**RSAAlgorithm.to_jwk(RSA_KEYS[number].public_key(), as_dict=True), "kid": str(number), **members}
 
 
@@ -65,83 +65,98 @@ async def keys(server: TestServer) -> AsyncIterator[JwksKeys]:
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause between fetches."""
+def immediate_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "RETRY_SECONDS", 0)
 
 
-async def test_a_key_is_found_by_its_id_and_kept(keys: JwksKeys, issuer: Issuer) -> None:
+async def error_of(keys: JwksKeys, key_id: str) -> ServiceError:
+    with pytest.raises((IssuerUnavailable, Unauthorized)) as error:
+        await keys.key(key_id)
+    return error.value
+
+
+async def key_id_before_fetch(keys: JwksKeys) -> str | None:
+    """Return the id of the key `0` found while the keys are fetched again. Waits for the fetch."""
+    key = await keys.key("0")
+    await finish_fetch(keys)
+    return key.key_id
+
+
+async def finish_fetch(keys: JwksKeys) -> None:
+    assert keys._fetch_task is not None
+    await keys._fetch_task
+
+
+async def test_a_key_is_found_by_its_id_and_cached(keys: JwksKeys, issuer: Issuer) -> None:
     found = [await keys.key("0") for _ in range(3)]
 
     assert [key.key_id for key in found] == ["0"] * 3
-    assert issuer.asked == 1
+    assert issuer.requests == 1
 
 
-async def test_where_there_is_but_one_key_it_need_not_be_named(keys: JwksKeys) -> None:
+async def test_the_id_of_a_single_key_may_be_missing(keys: JwksKeys) -> None:
     assert (await keys.key(None)).key_id == "0"
 
 
-async def test_where_there_are_several_a_key_must_be_named(keys: JwksKeys, issuer: Issuer) -> None:
-    issuer.serves(jwk_of(0), jwk_of(1))
+async def test_the_id_of_one_of_several_keys_is_required(keys: JwksKeys, issuer: Issuer) -> None:
+    issuer.set_keys(jwk(0), jwk(1))
 
     with pytest.raises(Unauthorized):
         await keys.key(None)
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_a_new_key_is_found(keys: JwksKeys, issuer: Issuer) -> None:
+@pytest.mark.usefixtures("immediate_retries")
+async def test_a_new_key_is_fetched(keys: JwksKeys, issuer: Issuer) -> None:
     await keys.key("0")
-    issuer.serves(jwk_of(0), jwk_of(1))
+    issuer.set_keys(jwk(0), jwk(1))
 
     assert (await keys.key("1")).key_id == "1"
 
 
-async def test_made_up_ids_do_not_have_the_issuer_asked_again_and_again(keys: JwksKeys, issuer: Issuer) -> None:
-    refused = [await error_for_reply(keys, str(number)) for number in range(1, 20)]
+async def test_unknown_ids_do_not_cause_more_fetches(keys: JwksKeys, issuer: Issuer) -> None:
+    errors = [await error_of(keys, str(number)) for number in range(1, 20)]
 
-    assert {type(refusal) for refusal in refused} == {Unauthorized}
-    assert issuer.asked == 1
+    assert {type(error) for error in errors} == {Unauthorized}
+    assert issuer.requests == 1
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_old_keys_are_fetched_anew_beside_the_request(
+@pytest.mark.usefixtures("immediate_retries")
+async def test_old_keys_are_refreshed_in_the_background(
     keys: JwksKeys, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keys.key("0")
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0)
-    issuer.serves(jwk_of(1))
+    issuer.set_keys(jwk(1))
 
-    first = await keys.key("0")
-    await fetched(keys)
+    old_key = await keys.key("0")
+    await finish_fetch(keys)
 
-    assert first.key_id == "0"
-    assert type(await error_for_reply(keys, "0")) is Unauthorized
+    assert old_key.key_id == "0"
+    assert type(await error_of(keys, "0")) is Unauthorized
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_while_the_issuer_is_away_its_keys_stay_good_for_a_time(
+@pytest.mark.usefixtures("immediate_retries")
+async def test_keys_stay_valid_for_a_time_while_the_issuer_is_unavailable(
     keys: JwksKeys, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await keys.key("0")
     monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0)
     issuer.status = 500
 
-    for _ in range(3):
-        assert (await keys.key("0")).key_id == "0"
-        await fetched(keys)
+    assert [await key_id_before_fetch(keys) for _ in range(3)] == ["0"] * 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
     monkeypatch.setattr(jwks, "STALE_SECONDS", 0)
-    assert type(await error_for_reply(keys, "0")) is IssuerUnavailable
+    assert type(await error_of(keys, "0")) is IssuerUnavailable
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_an_issuer_that_comes_back_is_heard(
+@pytest.mark.usefixtures("immediate_retries")
+async def test_an_issuer_that_recovers_is_used_and_logged(
     keys: JwksKeys, issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     issuer.status = 503
-    assert type(await error_for_reply(keys, "0")) is IssuerUnavailable
+    assert type(await error_of(keys, "0")) is IssuerUnavailable
 
     issuer.status = 200
 
@@ -153,69 +168,57 @@ async def test_an_issuer_that_comes_back_is_heard(
     ("status", "body"),
     [
         (404, "{}"),
-        (302, json.dumps({"keys": [jwk_of(0)]})),
+        (302, json.dumps({"keys": [jwk(0)]})),
         (200, "nonsense"),
         (200, "[]"),
         (200, "{}"),
         (200, '{"keys": 1}'),
         (200, '{"keys": [{"kty": "nonsense"}]}'),
-        (200, json.dumps({"keys": [jwk_of(0)]}) + " " * 300_000),
+        (200, json.dumps({"keys": [jwk(0)]}) + " " * 300_000),
     ],
-    ids=["missing", "elsewhere", "no JSON", "no object", "no keys", "no list", "unusable", "too long"],
+    ids=["404", "redirect", "no JSON", "no object", "no keys", "no list", "unusable key", "too large"],
 )
-async def test_what_is_no_set_of_keys_is_a_refusal_to_come_back_from(
+async def test_an_invalid_response_makes_the_issuer_unavailable(
     keys: JwksKeys, issuer: Issuer, status: int, body: str
 ) -> None:
     issuer.status, issuer.body = status, body
 
-    refusal = await error_for_reply(keys, "0")
+    error = await error_of(keys, "0")
 
-    assert (type(refusal), refusal.headers) == (IssuerUnavailable, {"Retry-After": "10"})
+    assert (type(error), error.headers) == (IssuerUnavailable, {"Retry-After": "10"})
 
 
-async def test_an_issuer_that_is_not_there_is_a_refusal_too(keys: JwksKeys, server: TestServer) -> None:
+async def test_an_issuer_that_does_not_listen_is_unavailable(keys: JwksKeys, server: TestServer) -> None:
     await server.close()
 
-    assert type(await error_for_reply(keys, "0")) is IssuerUnavailable
+    assert type(await error_of(keys, "0")) is IssuerUnavailable
 
 
-async def test_a_fetch_that_goes_on_is_given_up_at_the_end(keys: JwksKeys, issuer: Issuer) -> None:
-    issuer.may_answer.clear()
-    asking = asyncio.create_task(keys.key("0"))
-    await issuer.is_asked.wait()
+async def test_closing_cancels_a_running_fetch(keys: JwksKeys, issuer: Issuer) -> None:
+    issuer.may_respond.clear()
+    lookup = asyncio.create_task(keys.key("0"))
+    await issuer.was_requested.wait()
 
     await keys.aclose()
 
     with pytest.raises(asyncio.CancelledError):
-        await asking
-    issuer.may_answer.set()
+        await lookup
+    issuer.may_respond.set()
 
 
-async def test_keys_for_other_purposes_are_none(keys: JwksKeys, issuer: Issuer) -> None:
+async def test_only_public_signature_keys_are_used(keys: JwksKeys, issuer: Issuer) -> None:
     secret = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "secret"}
-    issuer.serves(jwk_of(0, use="enc"), secret, jwk_of(1))
+    issuer.set_keys(jwk(0, use="enc"), secret, jwk(1))
 
     assert (await keys.key("1")).key_id == "1"
-    assert [type(await error_for_reply(keys, key_id)) for key_id in ("0", "secret")] == [Unauthorized] * 2
+    assert [type(await error_of(keys, key_id)) for key_id in ("0", "secret")] == [Unauthorized] * 2
 
 
-async def test_keys_of_elliptic_curves_are_known(keys: JwksKeys, issuer: Issuer) -> None:
-    issuer.serves({**ECAlgorithm.to_jwk(EC_KEY.public_key(), as_dict=True), "kid": "curve"})
+async def test_elliptic_curve_keys_are_supported(keys: JwksKeys, issuer: Issuer) -> None:
+    issuer.set_keys({**ECAlgorithm.to_jwk(EC_KEY.public_key(), as_dict=True), "kid": "curve"})
 
     assert (await keys.key("curve")).algorithm_name == "ES256"
 
 
-async def error_for_reply(keys: JwksKeys, key_id: str) -> ServiceError:
-    with pytest.raises((IssuerUnavailable, Unauthorized)) as refusal:
-        await keys.key(key_id)
-    return refusal.value
-
-
-async def fetched(keys: JwksKeys) -> None:
-    """Whatever fetch is under way, it is over after this."""
-    assert keys._fetch_task is not None
-    await keys._fetch_task
-
-
-def test_no_algorithm_is_one_that_a_public_key_could_sign_with() -> None:
+def test_all_algorithms_are_asymmetric() -> None:
     assert {name[:2] for name in jwks.ALGORITHMS} == {"RS", "PS", "ES", "Ed"}

@@ -1,4 +1,4 @@
-"""Tokens: which are good, whom they name, and what that one may do."""
+"""Verification of tokens, their callers, and the token cache."""
 
 import base64
 import json
@@ -16,54 +16,83 @@ from service.auth.scopes import Caller
 from service.auth.tokens import CACHE_SECONDS, LEEWAY_SECONDS, HmacKey, TokenCache, Tokens
 from service.errors import Unauthorized
 from service.settings.api_keys import Scope
-from tests.auth.conftest import AUDIENCE, ISSUER, SECRET, claims_of, token_of
+from tests.auth.conftest import AUDIENCE, ISSUER, SECRET, new_token, valid_claims
 from tests.conftest import USER
 
-PRIVATE = rsa.generate_private_key(65537, 2048)
-OTHERS = rsa.generate_private_key(65537, 2048)
-WEAK = rsa.generate_private_key(65537, 1024)
-PUBLIC_PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+PRIVATE_KEY = rsa.generate_private_key(65537, 2048)
+OTHER_PRIVATE_KEY = rsa.generate_private_key(65537, 2048)
+WEAK_PRIVATE_KEY = rsa.generate_private_key(65537, 1024)
+PUBLIC_PEM = PRIVATE_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+OTHER_SECRET = "another-secret-of-at-least-32-bytes!"
 
 
-def part(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-class Published:
-    """An issuer's public keys, as KeySet would have them."""
+class PublicKeys:
+    """The public keys of an issuer. The key with the id `weak` is too short."""
 
     algorithms = ALGORITHMS
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        public = {"weak": WEAK}.get(key_id or "", PRIVATE).public_key()
-        return jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True))
+        private_key = WEAK_PRIVATE_KEY if key_id == "weak" else PRIVATE_KEY
+        return jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True))
 
     async def aclose(self) -> None: ...
 
 
+class CountingKey(HmacKey):
+    """Counts the verifications."""
+
+    verifications = 0
+
+    async def key(self, key_id: str | None) -> bytes:
+        self.verifications += 1
+        return await super().key(key_id)
+
+
+@pytest.fixture
+def counting_key() -> CountingKey:
+    return CountingKey(SECRET)
+
+
 @pytest.fixture
 def tokens() -> Tokens:
+    """Accepts tokens with a shared secret."""
     return Tokens(ISSUER, AUDIENCE, HmacKey(SECRET))
 
 
 @pytest.fixture
-def published() -> Tokens:
-    return Tokens(ISSUER, AUDIENCE, Published())
+def signed_tokens() -> Tokens:
+    """Accepts tokens with a private key."""
+    return Tokens(ISSUER, AUDIENCE, PublicKeys())
 
 
-async def test_a_user_reads_and_writes(tokens: Tokens) -> None:
-    caller = await tokens.verify(token_of(USER))
+async def rejection_reason(tokens: Tokens, token: str) -> str:
+    with pytest.raises(Unauthorized) as error:
+        await tokens.verify(token)
+    reason: str = error.value.facts["reason"]
+    return reason
+
+
+def encode(value: Any) -> str:
+    """Return a part of a token."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+# Callers
+
+
+async def test_a_user_may_read_and_write(tokens: Tokens) -> None:
+    caller = await tokens.verify(new_token(USER))
 
     assert caller == Caller(USER, frozenset({"read", "write"}), USER, method="token")
 
 
-async def test_a_user_may_be_named_in_capitals(tokens: Tokens) -> None:
-    assert (await tokens.verify(token_of(USER.upper()))).user_id == USER
+async def test_the_id_of_a_user_is_case_insensitive(tokens: Tokens) -> None:
+    assert (await tokens.verify(new_token(USER.upper()))).user_id == USER
 
 
 @pytest.mark.parametrize(
-    ("scope", "had"),
+    ("scope", "scopes"),
     [
         ("read", {"read"}),
         ("openid read", {"read"}),
@@ -74,23 +103,32 @@ async def test_a_user_may_be_named_in_capitals(tokens: Tokens) -> None:
         (["read"], set()),
     ],
 )
-async def test_a_scope_narrows_a_user_and_never_widens(tokens: Tokens, scope: object, had: set[Scope]) -> None:
-    caller = await tokens.verify(token_of(USER, scope=scope))
+async def test_the_scope_claim_restricts_a_user(tokens: Tokens, scope: object, scopes: set[Scope]) -> None:
+    caller = await tokens.verify(new_token(USER, scope=scope))
 
-    assert caller == Caller(USER, frozenset(had), USER, method="token")
-
-
-@pytest.mark.parametrize(("scope", "had"), [("admin", {"read", "write", "admin"}), ("read", {"read"}), (None, set())])
-async def test_who_is_no_user_may_do_what_the_scope_names(tokens: Tokens, scope: str | None, had: set[Scope]) -> None:
-    caller = await tokens.verify(token_of("reports", scope=scope))
-
-    assert caller == Caller("reports", frozenset(had), method="token")
+    assert caller == Caller(USER, frozenset(scopes), USER, method="token")
 
 
-async def test_a_token_may_be_signed_with_a_private_key(published: Tokens) -> None:
-    caller = await published.verify(jwt.encode(claims_of(USER), PRIVATE, "RS256"))
+@pytest.mark.parametrize(
+    ("scope", "scopes"), [("admin", {"read", "write", "admin"}), ("read", {"read"}), (None, set())]
+)
+async def test_a_service_has_the_scopes_of_its_claim(tokens: Tokens, scope: str | None, scopes: set[Scope]) -> None:
+    caller = await tokens.verify(new_token("reports", scope=scope))
+
+    assert caller == Caller("reports", frozenset(scopes), method="token")
+
+
+async def test_a_token_may_be_signed_with_a_private_key(signed_tokens: Tokens) -> None:
+    caller = await signed_tokens.verify(jwt.encode(valid_claims(USER), PRIVATE_KEY, "RS256"))
 
     assert caller.user_id == USER
+
+
+async def test_the_audience_may_be_one_of_several(tokens: Tokens) -> None:
+    assert (await tokens.verify(new_token(USER, aud=["another", AUDIENCE]))).user_id == USER
+
+
+# Rejected tokens
 
 
 @pytest.mark.parametrize(
@@ -110,69 +148,59 @@ async def test_a_token_may_be_signed_with_a_private_key(published: Tokens) -> No
     ],
     ids=str,
 )
-async def test_a_token_must_be_of_the_issuer_for_this_audience_of_someone_and_with_an_end(
-    tokens: Tokens, claims: dict[str, Any]
-) -> None:
-    unchecked = jwt.PyJWS().encode(json.dumps(claims_of(USER, **claims)).encode(), SECRET, "HS256")
+async def test_a_token_with_a_wrong_or_missing_claim_is_unknown(tokens: Tokens, claims: dict[str, Any]) -> None:
+    unchecked = jwt.PyJWS().encode(json.dumps(valid_claims(USER, **claims)).encode(), SECRET, "HS256")
 
-    assert (await error_for_reply(tokens, unchecked)).facts == {"reason": "unknown"}
+    assert await rejection_reason(tokens, unchecked) == "unknown"
 
 
-async def test_one_audience_among_several_will_do(tokens: Tokens) -> None:
-    assert (await tokens.verify(token_of(USER, aud=["another", AUDIENCE]))).user_id == USER
+async def test_an_expired_token_is_reported_as_expired(tokens: Tokens) -> None:
+    token = new_token(USER, exp=time.time() - LEEWAY_SECONDS - 1)
+
+    assert await rejection_reason(tokens, token) == "expired"
 
 
-async def test_a_token_that_has_expired_is_told_so(tokens: Tokens) -> None:
-    refusal = await error_for_reply(tokens, token_of(USER, exp=time.time() - LEEWAY_SECONDS - 1))
-
-    assert refusal.facts == {"reason": "expired"}
+async def test_the_expiry_has_a_tolerance(tokens: Tokens) -> None:
+    assert await tokens.verify(new_token(USER, exp=time.time() - LEEWAY_SECONDS / 2))
 
 
-async def test_the_clocks_may_differ_by_a_little(tokens: Tokens) -> None:
-    assert await tokens.verify(token_of(USER, exp=time.time() - LEEWAY_SECONDS / 2))
-
-
-async def test_nothing_is_told_of_an_expired_token_that_is_not_the_issuers(tokens: Tokens) -> None:
-    forged = jwt.encode(claims_of(USER, exp=1), "another-secret-of-at-least-32-bytes!", "HS256")
-
-    assert (await error_for_reply(tokens, forged)).facts == {"reason": "unknown"}
+async def test_an_expired_token_of_another_issuer_is_unknown(tokens: Tokens) -> None:
+    assert await rejection_reason(tokens, jwt.encode(valid_claims(USER, exp=1), OTHER_SECRET, "HS256")) == "unknown"
 
 
 @pytest.mark.parametrize(
-    "forged",
+    "token",
     [
-        jwt.encode(claims_of(USER), OTHERS, "RS256"),
-        f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims_of(USER))}.",
-        f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims_of(USER))}.",
-        jwt.encode(claims_of(USER), SECRET, "HS256"),
-        jwt.encode(claims_of(USER), PRIVATE, "PS256"),
+        jwt.encode(valid_claims(USER), OTHER_PRIVATE_KEY, "RS256"),
+        f"{encode({'alg': 'none', 'typ': 'JWT'})}.{encode(valid_claims(USER))}.",
+        f"{encode({'alg': 'HS256', 'typ': 'JWT'})}.{encode(valid_claims(USER))}.",
+        jwt.encode(valid_claims(USER), SECRET, "HS256"),
+        jwt.encode(valid_claims(USER), PRIVATE_KEY, "PS256"),
     ],
-    ids=["another key", "none", "no signature", "a secret", "another algorithm than the key's"],
+    ids=["another key", "algorithm none", "no signature", "a secret", "another algorithm"],
 )
-async def test_a_token_that_the_issuers_key_did_not_sign_is_nobodys(published: Tokens, forged: str) -> None:
-    assert (await error_for_reply(published, forged)).facts == {"reason": "unknown"}
+async def test_a_token_that_the_key_did_not_sign_is_unknown(signed_tokens: Tokens, token: str) -> None:
+    assert await rejection_reason(signed_tokens, token) == "unknown"
 
 
-async def test_the_public_key_is_no_secret_to_sign_with(published: Tokens) -> None:
-    """The classic confusion: a library that lets the token choose would take the PEM for a secret."""
-    forged = jwt.api_jws.PyJWS().encode(json.dumps(claims_of(USER)).encode(), PUBLIC_PEM.hex(), "HS256")
+async def test_a_public_key_does_not_verify_an_hmac(signed_tokens: Tokens) -> None:
+    """Algorithm confusion: a verifier that accepts the token's algorithm would use the PEM as a secret."""
+    token = jwt.api_jws.PyJWS().encode(json.dumps(valid_claims(USER)).encode(), PUBLIC_PEM.hex(), "HS256")
 
-    assert (await error_for_reply(published, forged)).facts == {"reason": "unknown"}
+    assert await rejection_reason(signed_tokens, token) == "unknown"
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-async def test_a_key_that_can_be_broken_is_refused(published: Tokens) -> None:
-    weak = jwt.encode(claims_of(USER), WEAK, "RS256", {"kid": "weak"})
+async def test_a_key_that_is_too_short_is_rejected(signed_tokens: Tokens) -> None:
+    token = jwt.encode(valid_claims(USER), WEAK_PRIVATE_KEY, "RS256", {"kid": "weak"})
 
-    assert (await error_for_reply(published, weak)).facts == {"reason": "unknown"}
+    assert await rejection_reason(signed_tokens, token) == "unknown"
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-async def test_a_secret_signs_by_one_algorithm(tokens: Tokens, algorithm: str) -> None:
-    other = jwt.encode(claims_of(USER), SECRET, algorithm)
-
-    assert (await error_for_reply(tokens, other)).facts == {"reason": "unknown"}
+async def test_a_secret_has_a_single_algorithm(tokens: Tokens, algorithm: str) -> None:
+    assert await rejection_reason(tokens, jwt.encode(valid_claims(USER), SECRET, algorithm)) == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -184,81 +212,64 @@ async def test_a_secret_signs_by_one_algorithm(tokens: Tokens, algorithm: str) -
         "...",
         "\udcff.\udcff.\udcff",
         "ключ",
-        f"{part([])}.{part({})}.",
-        f"{part('[' * 6000)}.{part({})}.",
-        f"{part('9' * 6000)}.{part({})}.",
-        f"{part({'alg': 'HS256', 'kid': 7})}.{part({})}.",
-        f"{part({'alg': ['HS256']})}.{part({})}.",
-        f"{part({'alg': 'HS256', 'crit': ['b64'], 'b64': False})}.{part({})}.",
+        f"{encode([])}.{encode({})}.",
+        f"{encode('[' * 6000)}.{encode({})}.",
+        f"{encode('9' * 6000)}.{encode({})}.",
+        f"{encode({'alg': 'HS256', 'kid': 7})}.{encode({})}.",
+        f"{encode({'alg': ['HS256']})}.{encode({})}.",
+        f"{encode({'alg': 'HS256', 'crit': ['b64'], 'b64': False})}.{encode({})}.",
     ],
     ids=range(12),
 )
-async def test_what_is_no_token_is_nobodys(tokens: Tokens, token: str) -> None:
-    assert (await error_for_reply(tokens, token)).facts == {"reason": "unknown"}
+async def test_a_malformed_token_is_unknown(tokens: Tokens, token: str) -> None:
+    assert await rejection_reason(tokens, token) == "unknown"
 
 
-class Counting(HmacKey):
-    """Counts how often a token is judged."""
-
-    judged = 0
-
-    async def key(self, key_id: str | None) -> bytes:
-        self.judged += 1
-        return await super().key(key_id)
+# The cache
 
 
-@pytest.fixture
-def counting() -> Counting:
-    return Counting(SECRET)
+async def test_a_valid_token_is_verified_once(counting_key: CountingKey) -> None:
+    tokens = Tokens(ISSUER, AUDIENCE, counting_key)
+    token, other_token = new_token(USER), new_token("reports", scope="read")
 
-
-async def test_a_token_that_was_good_is_not_judged_again_at_once(counting: Counting) -> None:
-    tokens = Tokens(ISSUER, AUDIENCE, counting)
-    token, other = token_of(USER), token_of("reports", scope="read")
-
-    callers = [tokens.find_caller(borne) or await tokens.verify(borne) for borne in (token, other, token, other)]
+    callers = [tokens.find_caller(each) or await tokens.verify(each) for each in (token, other_token) * 2]
 
     assert [caller.name for caller in callers] == [USER, "reports"] * 2
-    assert counting.judged == 2
+    assert counting_key.verifications == 2
 
 
-@pytest.mark.parametrize(("left_seconds", "after_seconds"), [(3600, CACHE_SECONDS), (5, 5 + LEEWAY_SECONDS)])
-async def test_it_is_judged_again_after_a_minute_or_where_it_may_have_expired(
-    tokens: Tokens, monkeypatch: pytest.MonkeyPatch, left_seconds: float, after_seconds: float
+@pytest.mark.parametrize(("valid_seconds", "cached_seconds"), [(3600, CACHE_SECONDS), (5, 5 + LEEWAY_SECONDS)])
+async def test_a_token_stays_in_the_cache_for_a_minute_or_until_it_expires(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch, valid_seconds: float, cached_seconds: float
 ) -> None:
-    token, now = token_of(USER, exp=time.time() + left_seconds), time.monotonic()
+    token, now = new_token(USER, exp=time.time() + valid_seconds), time.monotonic()
     await tokens.verify(token)
 
-    monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds - 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + cached_seconds - 1)
     assert tokens.find_caller(token) is not None
 
-    monkeypatch.setattr(time, "monotonic", lambda: now + after_seconds + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + cached_seconds + 1)
     assert tokens.find_caller(token) is None
 
 
-async def test_what_was_refused_is_judged_every_time(counting: Counting) -> None:
-    tokens = Tokens(ISSUER, AUDIENCE, counting)
-    expired = token_of(USER, exp=1)
+async def test_a_rejected_token_is_not_cached(counting_key: CountingKey) -> None:
+    tokens = Tokens(ISSUER, AUDIENCE, counting_key)
+    token = new_token(USER, exp=1)
 
-    rejections = [await error_for_reply(tokens, expired) for _ in range(2)]
+    reasons = [await rejection_reason(tokens, token) for _ in range(2)]
 
-    assert [refusal.facts["reason"] for refusal in rejections] == ["expired"] * 2
-    assert counting.judged == 2
+    assert reasons == ["expired"] * 2
+    assert tokens.find_caller(token) is None
+    assert counting_key.verifications == 2
 
 
-def test_only_so_many_are_remembered_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_drops_the_oldest_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens_module, "CACHE_SIZE", 2)
-    found = TokenCache()
+    cache = TokenCache()
     caller = Caller(USER, frozenset(), USER)
 
-    found.add("first", caller, 60)
-    found.add("second", caller, 60)
-    found.add("third", caller, 60)
+    cache.add("first", caller, 60)
+    cache.add("second", caller, 60)
+    cache.add("third", caller, 60)
 
-    assert [found.find_caller(token) for token in ("first", "second", "third")] == [None, caller, caller]
-
-
-async def error_for_reply(tokens: Tokens, token: str) -> Unauthorized:
-    with pytest.raises(Unauthorized) as refusal:
-        await tokens.verify(token)
-    return refusal.value
+    assert [cache.find_caller(token) for token in ("first", "second", "third")] == [None, caller, caller]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, bearing, having
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET, key_headers, token_headers
 from tests.conftest import AGENT
 from tests.observability.audited import Audited, new_session, policy_of, running, some
 from tests.redis_server import RedisServer
@@ -39,12 +39,12 @@ def replica(redis_server: RedisServer, path: Path) -> Iterator[Replica]:
 
 @pytest.fixture
 def audited(replica: Replica, path: Path) -> Audited:
-    return Audited(replica, path, admin=having("admin"))
+    return Audited(replica, path, admin=key_headers("admin"))
 
 
 @pytest.mark.parametrize(
     ("headers", "actor"),
-    [(having("admin"), "key:admin"), (bearing("billing", scope="write"), "token:billing")],
+    [(key_headers("admin"), "key:admin"), (token_headers("billing", scope="write"), "token:billing")],
     ids=["a key", "a token"],
 )
 def test_a_caller_appears_with_its_name(audited: Audited, headers: dict[str, str], actor: str) -> None:
@@ -56,7 +56,7 @@ def test_a_caller_appears_with_its_name(audited: Audited, headers: dict[str, str
 
 
 def test_a_user_appears_as_a_hash(audited: Audited) -> None:
-    audited.create(bearing(audited.user_id))
+    audited.create(token_headers(audited.user_id))
 
     (record,) = audited.records()
 
@@ -64,7 +64,7 @@ def test_a_user_appears_as_a_hash(audited: Audited) -> None:
 
 
 def test_a_client_behind_a_trusted_proxy_appears_with_its_own_address(audited: Audited) -> None:
-    audited.create(having("write") | {"X-Forwarded-For": "203.0.113.7"})
+    audited.create(key_headers("write") | {"X-Forwarded-For": "203.0.113.7"})
 
     (record,) = audited.records()
 
@@ -76,7 +76,7 @@ def test_a_client_behind_a_trusted_proxy_appears_with_its_own_address(audited: A
     [
         ({}, "missing"),
         ({"X-API-KEY": "ssk_unknown"}, "unknown"),
-        (bearing(UNKNOWN, exp=1), "expired"),
+        (token_headers(UNKNOWN, exp=1), "expired"),
     ],
     ids=["missing", "unknown", "expired"],
 )
@@ -100,7 +100,7 @@ def test_an_unauthenticated_request_is_recorded_without_a_name(
 
 
 def test_a_request_without_permission_is_recorded_with_the_scope_and_the_session(audited: Audited) -> None:
-    audited.call("DELETE", f"{SESSIONS}/{UNKNOWN}", headers=having("read"))
+    audited.call("DELETE", f"{SESSIONS}/{UNKNOWN}", headers=key_headers("read"))
 
     (record,) = audited.records()
 
@@ -115,7 +115,7 @@ def test_a_request_without_permission_is_recorded_with_the_scope_and_the_session
 
 
 def test_a_request_for_another_user_is_recorded(audited: Audited) -> None:
-    audited.call("POST", SESSIONS, new_session(audited.user_id), bearing(UNKNOWN))
+    audited.call("POST", SESSIONS, new_session(audited.user_id), token_headers(UNKNOWN))
 
     (record,) = audited.records()
 
@@ -127,11 +127,16 @@ def test_a_request_for_another_user_is_recorded(audited: Audited) -> None:
 
 
 def test_ids_metadata_keys_and_tokens_never_appear(audited: Audited) -> None:
-    callers = [having("admin"), bearing("billing", scope="admin"), bearing(audited.user_id), having("read")]
+    callers = [
+        key_headers("admin"),
+        token_headers("billing", scope="admin"),
+        token_headers(audited.user_id),
+        key_headers("read"),
+    ]
     replies = [audited.call("POST", SESSIONS, new_session(audited.user_id), caller)[1] for caller in callers]
     ids = [reply["sessionId"] for reply in replies if "sessionId" in reply]
-    audited.call("PUT", policy_of(AGENT), {"timeoutMinutes": 60}, having("admin"))
-    audited.call("DELETE", f"{SESSIONS}?userId={audited.user_id}", headers=having("admin"))
+    audited.call("PUT", policy_of(AGENT), {"timeoutMinutes": 60}, key_headers("admin"))
+    audited.call("DELETE", f"{SESSIONS}?userId={audited.user_id}", headers=key_headers("admin"))
 
     text = audited.text()
 

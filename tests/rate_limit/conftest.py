@@ -1,4 +1,4 @@
-"""Services with limits, and clients of many addresses."""
+"""Services with rate limits, and requests from any address."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,26 +8,42 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.settings import Settings
+from tests.auth.conftest import AUDIENCE, ENTRIES, ISSUER, SECRET
 from tests.conftest import HttpClient, ServiceServer
+from tests.test_walkthrough import SESSIONS
 
-Serve = Callable[..., Awaitable[HttpClient]]
+StartService = Callable[..., Awaitable[HttpClient]]
 
-UNKNOWN = "4716d2ea-673d-47d0-b1bd-33202db7411b"
+ADDRESS, OTHER_ADDRESS = "203.0.113.7", "203.0.113.8"
+UNKNOWN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
+UNKNOWN_SESSION = f"{SESSIONS}/{UNKNOWN_ID}"
+AUTHENTICATION = {
+    "session_api_keys": ENTRIES,
+    "session_jwt_issuer": ISSUER,
+    "session_jwt_audience": AUDIENCE,
+    "session_jwt_secret": SECRET,
+}
 
 
-def coming_from(address: str) -> dict[str, str]:
-    """The headers of what a trusted proxy passes on."""
+def from_address(address: str) -> dict[str, str]:
+    """Return the headers of a request that a trusted proxy forwards."""
     return {"X-Forwarded-For": address}
 
 
+async def statuses_of(
+    client: HttpClient, number: int, headers: dict[str, str], path: str = SESSIONS, method: str = "GET"
+) -> list[int]:
+    """Return the statuses of this number of requests, one after the other."""
+    return [(await client.request(method, path, headers=headers)).status for _ in range(number)]
+
+
 @pytest.fixture
-def serve(redis: Redis, aiohttp_client: AiohttpClient) -> Serve:
-    """Starts a service with these settings, which believes its peer about addresses."""
+def start_service(redis: Redis, aiohttp_client: AiohttpClient) -> StartService:
+    """Starts services with these settings, which trust the address that the test sends."""
 
     async def start(**settings: Any) -> HttpClient:
-        client: HttpClient = await aiohttp_client(
-            ServiceServer(Settings(**{"trusted_proxies": "127.0.0.1", **settings}), redis)
-        )
+        values = {"trusted_proxies": "127.0.0.1", **settings}
+        client: HttpClient = await aiohttp_client(ServiceServer(Settings(**values), redis))
         return client
 
     return start

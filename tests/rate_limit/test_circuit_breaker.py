@@ -1,8 +1,8 @@
-"""Requests that Redis does not count: let through, not waited for, and told of once."""
+"""While Redis does not count requests, they pass without waiting, and the log reports it once."""
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -13,92 +13,99 @@ from service.rate_limit.limit import Limit, RateLimitStatus
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
-from service.sessions.keys import Keys
+from service.sessions.keys import BucketKeys, Keys
 from service.settings.rate_limits import Rate
 
 LIMIT = Limit("address", Rate(100, 60))
-HERE, THERE = (Keys("").requests("address", address) for address in ("203.0.113.7", "203.0.113.8"))
+FAILING, WORKING = (Keys("").requests("address", address) for address in ("203.0.113.7", "203.0.113.8"))
 
 
-class Away:
-    """A lane on which some keys cannot be had; it remembers what it was asked."""
+class FailingClient:
+    """A client that fails for some keys, and records the keys of all calls."""
 
     def __init__(self, error: Exception, *, supports_multi_slot: bool = True) -> None:
         self._error = error
         self.supports_multi_slot = supports_multi_slot
-        self.away: set[str] = {HERE.bucket}
-        self.asked: list[str] = []
+        self.failing_keys: set[str] = {FAILING.bucket}
+        self.calls: list[str] = []
 
     async def execute(self, *commands: Command) -> Sequence[Reply]:
         key = str(commands[0][3])
-        self.asked.append(key)
-        if key in self.away:
+        self.calls.append(key)
+        if key in self.failing_keys:
             raise self._error
         return [[b"taken", 99, 600_000]]
 
 
-@pytest.fixture(params=[StoreUnavailable("why"), ScriptError("why")], ids=lambda error: type(error).__name__)
-def redis_client(request: pytest.FixtureRequest) -> Away:
-    return Away(request.param)
+@pytest.fixture(params=[StoreUnavailable("cause"), ScriptError("cause")], ids=lambda error: type(error).__name__)
+def failing_client(request: pytest.FixtureRequest) -> FailingClient:
+    return FailingClient(request.param)
 
 
 @pytest.fixture
-def buckets(redis_client: Away) -> Buckets:
-    return Buckets(cast(RedisClient, redis_client))
+def buckets(failing_client: FailingClient) -> Buckets:
+    return Buckets(cast(RedisClient, failing_client))
 
 
-async def take(buckets: Buckets, times: int = 1, keys: Any = HERE) -> list[dict[str, str]]:
-    """What so many answers tell of the limit."""
-    answers = [RateLimitStatus() for _ in range(times)]
-    for told in answers:
-        await buckets.take(keys, LIMIT, None, told)
-    return [dict(told.headers()) for told in answers]
+async def take(buckets: Buckets, number: int = 1, keys: BucketKeys = FAILING) -> list[dict[str, str]]:
+    """Take this number of requests, and return the headers of each."""
+    statuses = [RateLimitStatus() for _ in range(number)]
+    for status in statuses:
+        await buckets.take(keys, LIMIT, None, status)
+    return [dict(status.headers()) for status in statuses]
 
 
-async def test_what_is_not_counted_is_let_through_and_tells_nothing(buckets: Buckets) -> None:
+async def test_a_request_that_is_not_counted_passes_without_headers(buckets: Buckets) -> None:
     assert await take(buckets) == [{}]
 
 
-async def test_one_tries_and_the_others_pass_by(buckets: Buckets, redis_client: Away) -> None:
+async def test_after_a_failure_other_requests_pass_without_a_call(
+    buckets: Buckets, failing_client: FailingClient
+) -> None:
     await take(buckets, 50)
 
-    assert len(redis_client.asked) == 1
+    assert len(failing_client.calls) == 1
 
 
-async def test_a_while_later_the_next_one_tries(
-    buckets: Buckets, redis_client: Away, monkeypatch: pytest.MonkeyPatch
+async def test_after_a_pause_the_next_request_tries_again(
+    buckets: Buckets, failing_client: FailingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "RETRY_SECONDS", 0)
     await take(buckets, 3)
-    redis_client.away.clear()
+    failing_client.failing_keys.clear()
 
-    counted = await take(buckets, 3)
+    headers = await take(buckets, 3)
 
-    assert len(redis_client.asked) == 6
-    assert {told["RateLimit"] for told in counted} == {'"address";r=99;t=1'}
+    assert len(failing_client.calls) == 6
+    assert {each["RateLimit"] for each in headers} == {'"address";r=99;t=1'}
 
 
-async def test_trouble_is_told_once_and_its_end_once(
-    buckets: Buckets, redis_client: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_the_start_and_the_end_of_an_incident_are_logged_once(
+    buckets: Buckets,
+    failing_client: FailingClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(circuit_breaker, "RETRY_SECONDS", 0)
     monkeypatch.setattr(circuit_breaker, "QUIET_SECONDS", 0)
     await take(buckets, 5)
-    redis_client.away.clear()
+    failing_client.failing_keys.clear()
     await take(buckets, 5)
 
-    said = [record.getMessage().partition(",")[0].partition(":")[0] for record in caplog.records]
-    assert said == ["rate limits are not enforced", "rate limits are enforced again"]
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "rate limits are not enforced",
+        "rate limits are enforced again",
+    ]
 
 
-async def test_where_one_server_of_a_cluster_is_away_the_others_count(caplog: pytest.LogCaptureFixture) -> None:
-    redis_client = Away(StoreUnavailable("why"), supports_multi_slot=False)
-    buckets = Buckets(cast(RedisClient, redis_client))
+async def test_in_a_cluster_the_other_servers_still_count(caplog: pytest.LogCaptureFixture) -> None:
+    client = FailingClient(StoreUnavailable("cause"), supports_multi_slot=False)
+    buckets = Buckets(cast(RedisClient, client))
 
     await take(buckets, 5)
-    counted = await take(buckets, 5, THERE)
+    headers = await take(buckets, 5, WORKING)
 
-    assert redis_client.asked == [HERE.bucket, *[THERE.bucket] * 5]
-    assert all(counted)
+    assert client.calls == [FAILING.bucket, *[WORKING.bucket] * 5]
+    assert all(headers)
     assert len(caplog.records) == 1

@@ -1,4 +1,4 @@
-"""Guessing ids and keys, limited harder than using them."""
+"""Limits on unknown session ids, keys and tokens."""
 
 import time
 
@@ -6,168 +6,184 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.aging import age
-from tests.auth.conftest import bearing, having
-from tests.conftest import AGENT, USER, HttpClient
-from tests.rate_limit.conftest import UNKNOWN, Serve, coming_from
-from tests.rate_limit.test_requests import CLIENT, GUARDED, OTHER, asked
+from tests.auth.conftest import key_headers, token_headers
+from tests.conftest import AGENT, USER
+from tests.rate_limit.conftest import (
+    ADDRESS,
+    AUTHENTICATION,
+    OTHER_ADDRESS,
+    UNKNOWN_ID,
+    UNKNOWN_SESSION,
+    StartService,
+    from_address,
+    statuses_of,
+)
 from tests.redis_contents import command_counts, reset_command_counts
 from tests.test_walkthrough import MINUTE_MS, SESSIONS, open_session
 
-NEW = {"agentId": AGENT, "userId": USER}
-MISS = f"{SESSIONS}/{UNKNOWN}"
-HERE = coming_from(CLIENT)
+NEW_SESSION = {"agentId": AGENT, "userId": USER}
+CLIENT = from_address(ADDRESS)
 
 
-async def statuses_of(client: HttpClient, *calls: tuple[str, str], headers: dict[str, str] = HERE) -> list[int]:
-    return [(await client.request(method, path, headers=headers)).status for method, path in calls]
+# Session ids
 
 
-async def test_so_many_unknown_ids_are_told_and_no_more(serve: Serve) -> None:
-    client = await serve(session_guesses_per_address="3/hour")
+async def test_failed_lookups_over_the_limit_are_429(start_service: StartService) -> None:
+    client = await start_service(session_guesses_per_address="3/hour")
 
-    assert await asked(client, 6, HERE, MISS) == [404, 404, 404, 429, 429, 429]
-
-
-async def test_it_is_told_what_and_how_long(serve: Serve) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
-
-    told, refused = [await client.get(MISS, headers=HERE) for _ in range(2)]
-
-    assert (told.status, told.headers["RateLimit"]) == (404, '"address-guesses";r=0;t=3600')
-    assert (refused.status, refused.headers["RateLimit"]) == (429, '"address-guesses";r=0;t=3600')
-    assert refused.headers["RateLimit-Policy"] == '"address-guesses";q=1;w=3600'
-    assert refused.headers["Retry-After"] == "3600"
-    assert (await refused.json())["details"] == {"limit": "address-guesses"}
+    assert await statuses_of(client, 6, CLIENT, UNKNOWN_SESSION) == [404, 404, 404, 429, 429, 429]
 
 
-async def test_once_none_are_left_a_known_id_is_not_told_either(serve: Serve) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+async def test_responses_contain_the_state_of_the_limit(start_service: StartService) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
+
+    reported, rejected = [await client.get(UNKNOWN_SESSION, headers=CLIENT) for _ in range(2)]
+
+    assert (reported.status, reported.headers["RateLimit"]) == (404, '"address-guesses";r=0;t=3600')
+    assert (rejected.status, rejected.headers["RateLimit"]) == (429, '"address-guesses";r=0;t=3600')
+    assert rejected.headers["RateLimit-Policy"] == '"address-guesses";q=1;w=3600'
+    assert rejected.headers["Retry-After"] == "3600"
+    assert (await rejected.json())["details"] == {"limit": "address-guesses"}
+
+
+async def test_at_the_limit_existing_sessions_are_429_too(start_service: StartService) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
     path = f"{SESSIONS}/{await open_session(client)}"
-    await client.get(MISS, headers=HERE)
+    await client.get(UNKNOWN_SESSION, headers=CLIENT)
+    requests = [("GET", path), ("POST", f"{path}/heartbeat"), ("PATCH", f"{path}/timeout"), ("DELETE", path)]
 
-    calls = ("GET", path), ("POST", f"{path}/heartbeat"), ("PATCH", f"{path}/timeout"), ("DELETE", path)
+    statuses = [(await client.request(*request, headers=CLIENT)).status for request in requests]
 
-    assert await statuses_of(client, *calls) == [429] * 4
-    assert await statuses_of(client, *calls[:2], headers=coming_from(OTHER)) == [200, 200]
-
-
-async def test_whatever_names_no_session_goes_on(serve: Serve) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
-    await asked(client, 2, HERE, MISS)
-
-    opened = await client.post(SESSIONS, json=NEW, headers=HERE)
-
-    assert opened.status == 201
-    assert await asked(client, 1, HERE) == [200]
+    assert statuses == [429] * 4
+    assert await statuses_of(client, 1, from_address(OTHER_ADDRESS), path) == [200]
+    assert await statuses_of(client, 1, from_address(OTHER_ADDRESS), f"{path}/heartbeat", "POST") == [200]
 
 
-async def test_who_never_misses_is_not_held_up(serve: Serve) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+async def test_at_the_limit_requests_without_a_session_id_pass(start_service: StartService) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
+    await statuses_of(client, 2, CLIENT, UNKNOWN_SESSION)
+
+    created = await client.post(SESSIONS, json=NEW_SESSION, headers=CLIENT)
+
+    assert created.status == 201
+    assert await statuses_of(client, 1, CLIENT) == [200]
+
+
+async def test_successful_lookups_do_not_count(start_service: StartService) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
     path = f"{SESSIONS}/{await open_session(client)}"
 
-    assert await asked(client, 20, HERE, path) == [200] * 20
+    assert await statuses_of(client, 20, CLIENT, path) == [200] * 20
 
 
-async def test_an_ended_session_is_no_guess(serve: Serve, redis: Redis) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+async def test_expired_sessions_do_not_count(start_service: StartService, redis: Redis) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
     session_id = await open_session(client)
     await age(redis, session_id, 31 * MINUTE_MS)
 
-    assert await asked(client, 5, HERE, f"{SESSIONS}/{session_id}") == [410] * 5
+    assert await statuses_of(client, 5, CLIENT, f"{SESSIONS}/{session_id}") == [410] * 5
 
 
-@pytest.mark.parametrize("session_id", ["nonsense", UNKNOWN.upper(), "%00"])
-async def test_what_is_no_id_at_all_is_a_guess(serve: Serve, session_id: str) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+@pytest.mark.parametrize("session_id", ["nonsense", UNKNOWN_ID.upper(), "%00"])
+async def test_an_id_that_the_service_cannot_have_issued_counts(start_service: StartService, session_id: str) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
 
-    assert await asked(client, 2, HERE, f"{SESSIONS}/{session_id}") == [404, 429]
+    assert await statuses_of(client, 2, CLIENT, f"{SESSIONS}/{session_id}") == [404, 429]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [("POST", f"{MISS}/heartbeat"), ("POST", f"{MISS}/renew"), ("DELETE", MISS), ("HEAD", MISS)],
-    ids=lambda call: " ".join(call).replace(MISS, ""),
-)
-async def test_every_verb_can_guess(serve: Serve, call: tuple[str, str]) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+@pytest.mark.parametrize(("method", "path"), [("POST", "/heartbeat"), ("POST", "/renew"), ("DELETE", ""), ("HEAD", "")])
+async def test_failed_lookups_of_every_method_count(start_service: StartService, method: str, path: str) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
 
-    assert await statuses_of(client, call, call) == [404, 429]
+    assert await statuses_of(client, 2, CLIENT, UNKNOWN_SESSION + path, method) == [404, 429]
 
 
 @pytest.mark.parametrize("path", [f"/api/messaging/agents/{AGENT}/timeout", "/nowhere"])
-async def test_what_else_is_unknown_is_no_guess(serve: Serve, path: str) -> None:
-    client = await serve(session_guesses_per_address="1/hour")
+async def test_other_404_responses_do_not_count(start_service: StartService, path: str) -> None:
+    client = await start_service(session_guesses_per_address="1/hour")
 
-    assert await asked(client, 3, HERE, path) == [404] * 3
-
-
-async def test_a_wrong_key_is_a_guess_wherever_it_is_tried(serve: Serve) -> None:
-    client = await serve(**GUARDED, session_guesses_per_address="4/hour")
-    wrong = HERE | {"X-API-KEY": "wrong"}
-
-    answers = [await asked(client, 1, wrong, path) for path in (SESSIONS, MISS, "/metrics", f"{SESSIONS}/health")]
-
-    assert answers == [[401]] * 4
-    assert await asked(client, 1, wrong) + await asked(client, 1, wrong, "/metrics") == [429, 429]
-    assert await asked(client, 1, having("admin") | HERE, "/metrics") == [200]
+    assert await statuses_of(client, 3, CLIENT, path) == [404] * 3
 
 
-async def test_a_forged_token_is_a_guess_and_one_that_is_missing_or_expired_is_none(serve: Serve) -> None:
-    client = await serve(**GUARDED, session_guesses_per_address="1/hour")
-    forged = {"Authorization": bearing(USER)["Authorization"] + "x"}
-    expired = bearing(USER, exp=time.time() - 60)
-
-    assert await asked(client, 3, HERE) == [401] * 3
-    assert await asked(client, 3, HERE | expired) == [401] * 3
-    assert await asked(client, 2, HERE | forged) == [401, 429]
+# Keys and tokens
 
 
-async def test_another_users_session_is_a_guess(serve: Serve) -> None:
-    client = await serve(**GUARDED, session_guesses_per_caller="1/hour")
-    opened = await client.post(SESSIONS, json=NEW, headers=bearing(USER))
-    path = opened.headers["Location"]
+async def test_an_unknown_key_counts_on_every_route(start_service: StartService) -> None:
+    client = await start_service(**AUTHENTICATION, session_guesses_per_address="4/hour")
+    unknown = CLIENT | {"X-API-KEY": "unknown"}
+    paths = (SESSIONS, UNKNOWN_SESSION, "/metrics", f"{SESSIONS}/health")
 
-    assert await asked(client, 2, bearing(AGENT), path) == [404, 429]
-    assert await asked(client, 2, bearing(USER), path) == [200, 200]
+    reported = [await statuses_of(client, 1, unknown, path) for path in paths]
+    rejected = [await statuses_of(client, 1, unknown, path) for path in (SESSIONS, "/metrics")]
+
+    assert (reported, rejected) == ([[401]] * 4, [[429]] * 2)
+    assert await statuses_of(client, 1, key_headers("admin") | CLIENT, "/metrics") == [200]
 
 
-async def test_a_caller_has_one_number_of_guesses_over_all_addresses(serve: Serve) -> None:
-    client = await serve(**GUARDED, session_guesses_per_caller="2/hour")
+async def test_a_forged_token_counts_and_a_missing_or_expired_one_does_not(start_service: StartService) -> None:
+    client = await start_service(**AUTHENTICATION, session_guesses_per_address="1/hour")
+    forged = {"Authorization": token_headers(USER)["Authorization"] + "x"}
+    expired = token_headers(USER, exp=time.time() - 60)
 
-    statuses = [
-        (await client.get(MISS, headers=having("read") | coming_from(f"203.0.113.{number}"))).status
-        for number in range(4)
-    ]
+    assert await statuses_of(client, 3, CLIENT) == [401] * 3
+    assert await statuses_of(client, 3, CLIENT | expired) == [401] * 3
+    assert await statuses_of(client, 2, CLIENT | forged) == [401, 429]
+
+
+# Callers
+
+
+async def test_the_session_of_another_user_counts(start_service: StartService) -> None:
+    client = await start_service(**AUTHENTICATION, session_guesses_per_caller="1/hour")
+    created = await client.post(SESSIONS, json=NEW_SESSION, headers=token_headers(USER))
+    path = created.headers["Location"]
+
+    assert await statuses_of(client, 2, token_headers(AGENT), path) == [404, 429]
+    assert await statuses_of(client, 2, token_headers(USER), path) == [200, 200]
+
+
+async def test_a_caller_has_one_limit_for_all_addresses(start_service: StartService) -> None:
+    client = await start_service(**AUTHENTICATION, session_guesses_per_caller="2/hour")
+    requests = [key_headers("read") | from_address(f"192.0.2.{number}") for number in range(4)]
+
+    statuses = [(await client.get(UNKNOWN_SESSION, headers=headers)).status for headers in requests]
 
     assert statuses == [404, 404, 429, 429]
 
 
-async def test_a_guess_counts_for_its_address_and_its_caller(serve: Serve) -> None:
-    client = await serve(**GUARDED, session_guesses_per_address="3/hour", session_guesses_per_caller="2/hour")
+async def test_a_failed_lookup_counts_for_its_address_and_its_caller(start_service: StartService) -> None:
+    client = await start_service(
+        **AUTHENTICATION, session_guesses_per_address="3/hour", session_guesses_per_caller="2/hour"
+    )
 
-    answer = await client.get(MISS, headers=HERE | having("read"))
+    response = await client.get(UNKNOWN_SESSION, headers=CLIENT | key_headers("read"))
 
-    assert answer.headers["RateLimit"] == '"address-guesses";r=2;t=1200, "caller-guesses";r=1;t=1800'
-
-
-async def test_where_requests_are_limited_a_tenth_of_them_may_be_guesses(serve: Serve) -> None:
-    client = await serve(session_rate_per_address="20/hour")
-
-    assert await asked(client, 3, HERE, MISS) == [404, 404, 429]
+    assert response.headers["RateLimit"] == '"address-guesses";r=2;t=1200, "caller-guesses";r=1;t=1800'
 
 
-async def test_guesses_may_be_left_unlimited(serve: Serve) -> None:
-    client = await serve(session_rate_per_address="20/hour", session_guesses_per_address="off")
-
-    assert await asked(client, 20, HERE, MISS) == [404] * 20
-
-
-@pytest.mark.parametrize("headers", [having("read"), bearing(AGENT)], ids=["key", "token"])
-async def test_once_none_are_left_no_session_is_looked_at(serve: Serve, redis: Redis, headers: dict[str, str]) -> None:
-    client = await serve(**GUARDED, session_guesses_per_caller="1/hour")
-    await client.get(MISS, headers=headers)
+@pytest.mark.parametrize("headers", [key_headers("read"), token_headers(AGENT)], ids=["key", "token"])
+async def test_at_the_limit_sessions_are_not_read(
+    start_service: StartService, redis: Redis, headers: dict[str, str]
+) -> None:
+    client = await start_service(**AUTHENTICATION, session_guesses_per_caller="1/hour")
+    await client.get(UNKNOWN_SESSION, headers=headers)
     await reset_command_counts(redis)
 
-    await asked(client, 5, headers, MISS)
+    await statuses_of(client, 5, headers, UNKNOWN_SESSION)
 
     assert (await command_counts(redis))["hmget"] == 0
+
+
+# Settings
+
+
+async def test_the_default_limit_is_a_tenth_of_the_requests(start_service: StartService) -> None:
+    client = await start_service(session_rate_per_address="20/hour")
+
+    assert await statuses_of(client, 3, CLIENT, UNKNOWN_SESSION) == [404, 404, 429]
+
+
+async def test_the_limit_can_be_off(start_service: StartService) -> None:
+    client = await start_service(session_rate_per_address="20/hour", session_guesses_per_address="off")
+
+    assert await statuses_of(client, 20, CLIENT, UNKNOWN_SESSION) == [404] * 20
