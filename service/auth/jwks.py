@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 
 import aiohttp
 import jwt
@@ -12,7 +13,8 @@ import orjson
 
 from service.errors import IssuerUnavailable, Unauthorized
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric algorithms only: a public key must never verify an HMAC."""
 
 REFRESH_SECONDS = 300
@@ -30,28 +32,34 @@ _MAX_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
 
+class _Purpose(NamedTuple):
+    key_id: str | None
+    algorithm: str
+
+
 class JwksKeys:
-    """Fetches and caches the keys at a URL."""
+    """Fetches and caches the keys at a URL, through the proxy that `HTTPS_PROXY` names."""
 
     algorithms = ALGORITHMS
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._keys: Mapping[_Purpose, jwt.PyJWK] = {}
         self._fetched_at = self._attempted_at = float("-inf")
         self._fetch_task: asyncio.Task[None] | None = None
         self._is_failing = False
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK:
-        """Return the key with this id, or the only key for None.
+    async def key(self, key_id: str | None, algorithm: str) -> jwt.PyJWK:
+        """Return the key with this id, or the only key for None, if it permits the algorithm.
 
-        Raises Unauthorized for an unknown id, and IssuerUnavailable if the last fetch failed.
+        Raises Unauthorized if there is no such key, and IssuerUnavailable if the last fetch failed.
         """
-        key = self._cached_key(key_id)
+        purpose = _Purpose(key_id, algorithm)
+        key = self._cached_key(purpose)
         task = self._start_fetch_if_due(key)
         if key is None and task is not None:
             await asyncio.shield(task)
-            key = self._cached_key(key_id)
+            key = self._cached_key(purpose)
         if key is not None:
             return key
         if self._is_failing:
@@ -63,8 +71,8 @@ class JwksKeys:
             self._fetch_task.cancel()
             await asyncio.wait([self._fetch_task])
 
-    def _cached_key(self, key_id: str | None) -> jwt.PyJWK | None:
-        return self._keys.get(key_id) if self._age_seconds() < STALE_SECONDS else None
+    def _cached_key(self, purpose: _Purpose) -> jwt.PyJWK | None:
+        return self._keys.get(purpose) if self._age_seconds() < STALE_SECONDS else None
 
     def _age_seconds(self) -> float:
         return time.monotonic() - self._fetched_at
@@ -96,7 +104,7 @@ class JwksKeys:
     async def _download(self) -> bytes:
         timeout = aiohttp.ClientTimeout(_FETCH_TIMEOUT_SECONDS)
         async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as http,
             http.get(self._url, allow_redirects=False) as response,
         ):
             if response.status != HTTPStatus.OK:
@@ -109,14 +117,28 @@ class JwksKeys:
             return body
 
 
-def _parse_keys(body: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the signature keys by id. A single key also has the id None: tokens need not name it."""
+def _parse_keys(body: bytes) -> dict[_Purpose, jwt.PyJWK]:
+    """Return the signature keys. If all have the same id, tokens need not name it."""
     document = orjson.loads(body)
     if not isinstance(document, dict):
         raise ValueError("the response is not a JSON object")
-    keys = [key for key in jwt.PyJWKSet.from_dict(document) if _is_for_signatures(key)]
-    by_id = {key.key_id: key for key in keys}
-    return by_id | {None: keys[0]} if len(keys) == 1 else by_id
+    if isinstance(document.get("keys"), list):
+        document["keys"] = [jwk for key in document["keys"] for jwk in _with_algorithms(key)]
+    keys = {
+        _Purpose(key.key_id, key.algorithm_name): key
+        for key in jwt.PyJWKSet.from_dict(document)
+        if _is_for_signatures(key)
+    }
+    if len({purpose.key_id for purpose in keys}) == 1:
+        keys |= {purpose._replace(key_id=None): key for purpose, key in keys.items()}
+    return keys
+
+
+def _with_algorithms(key: object) -> list[object]:
+    """Return a copy of an RSA key for each algorithm that it permits: all of them if it has no `alg` (RFC 7517)."""
+    if not isinstance(key, dict) or key.get("kty") != "RSA" or "alg" in key:
+        return [key]
+    return [{**key, "alg": algorithm} for algorithm in RSA_ALGORITHMS]
 
 
 def _is_for_signatures(key: jwt.PyJWK) -> bool:

@@ -10,12 +10,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import jwt
 
 from service.auth.scopes import Caller
 from service.errors import Unauthorized
-from service.identifiers import parse_uuid
 from service.settings.api_keys import SCOPES, Scope, expand_scopes
 
 LEEWAY_SECONDS = 10
@@ -32,13 +32,13 @@ _log = logging.getLogger(__name__)
 
 
 class SigningKeys(Protocol):
-    """The keys and algorithms that sign tokens. A token does not choose its algorithm."""
+    """The keys that sign tokens. A token chooses its algorithm among those that its key permits."""
 
     @property
     def algorithms(self) -> tuple[str, ...]: ...
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK | bytes:
-        """Raises Unauthorized for an unknown key id, and IssuerUnavailable."""
+    async def key(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | bytes:
+        """Raises Unauthorized if there is no such key for this algorithm, and IssuerUnavailable."""
 
     async def aclose(self) -> None: ...
 
@@ -51,7 +51,7 @@ class HmacKey:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    async def key(self, _: str | None) -> bytes:
+    async def key(self, *_: object) -> bytes:
         return self._secret
 
     async def aclose(self) -> None:
@@ -102,11 +102,11 @@ class Tokens:
             claims = await self._verified_claims(token)
         except jwt.ExpiredSignatureError:
             raise Unauthorized.expired() from None
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             _log.debug("rejected a token: %s", type(error).__name__)
             raise Unauthorized.unknown() from None
         caller = caller_of(claims)
-        self._cache.add(token, caller, float(claims["exp"]) + LEEWAY_SECONDS - time.time())
+        self._cache.add(token, caller, claims["exp"] + LEEWAY_SECONDS - time.time())
         return caller
 
     async def aclose(self) -> None:
@@ -114,39 +114,53 @@ class Tokens:
 
     async def _verified_claims(self, token: str) -> Mapping[str, Any]:
         header = jwt.get_unverified_header(token)
-        if header.get("alg") not in self._keys.algorithms:
+        algorithm = header.get("alg")
+        if algorithm not in self._keys.algorithms:
             raise jwt.InvalidAlgorithmError
-        return jwt.decode(
+        claims = jwt.decode(
             token,
-            await self._keys.key(header.get("kid")),
-            self._keys.algorithms,
+            await self._keys.key(header.get("kid"), algorithm),
+            [algorithm],
             issuer=self._issuer,
             audience=self._audience,
             leeway=LEEWAY_SECONDS,
-            options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
+            options={
+                "require": ["exp", "iss", "aud", "sub"],
+                "verify_iat": False,  # `nbf` alone delays a token
+                "enforce_minimum_key_length": True,
+            },
         )
+        return claims | {"exp": float(claims["exp"])}
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
     """Return the caller that the claims name.
 
-    A `sub` that is a UUID is a user, with the scopes `read` and `write`; a `scope` claim can only narrow them. Any
-    other `sub` is a service with the scopes of its `scope` claim.
+    A `sub` that is a UUID, in any notation, is a user, with the scopes `read` and `write`; a `scope` claim can only
+    restrict them. Any other `sub` is a service with the scopes of its `scope` claim.
     """
     subject = claims["sub"]
     scopes = _scopes_of(claims)
-    try:
-        user_id = parse_uuid(subject)
-    except ValueError:
+    user_id = _user_id_of(subject)
+    if user_id is None:
         return Caller(subject, scopes or frozenset(), method="token")
     return Caller(user_id, _USER_SCOPES if scopes is None else scopes & _USER_SCOPES, user_id, method="token")
 
 
+def _user_id_of(subject: str) -> str | None:
+    """Return the UUID, for example of `{…}`, `urn:uuid:…` or 32 hex digits. A user must never become a service."""
+    try:
+        return str(UUID(subject.strip().lower()))
+    except ValueError:
+        return None
+
+
 def _scopes_of(claims: Mapping[str, Any]) -> frozenset[Scope] | None:
-    """Return the known scopes of the `scope` claim, or None without this claim."""
+    """Return the known scopes of the `scope` claim, or None without this claim. A claim of another type has none."""
     if "scope" not in claims:
         return None
-    words = set(str(claims["scope"]).split())
+    claim = claims["scope"]
+    words = set(claim.split()) if isinstance(claim, str) else set()
     return expand_scopes(scope for scope in SCOPES if scope in words)
 
 
