@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SERVICE = ROOT / "service"
+PYTHON_FOLDERS = ("service", "tests", "benchmarks")
 
 IMPORT_ORDER = (
     "timestamps",
@@ -85,10 +86,6 @@ RETIRED_PROSE = re.compile(
 )
 
 
-UNFINISHED = ("tests/maintenance/",)
-"""Tests that are not rewritten yet. The checks of length, names and prose skip them until their entry is removed."""
-
-
 class Text(NamedTuple):
     """A piece of prose and where it is."""
 
@@ -99,13 +96,6 @@ class Text(NamedTuple):
 @cache
 def python_files(*folders: str) -> tuple[Path, ...]:
     return tuple(path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
-
-
-@cache
-def finished_python_files() -> tuple[Path, ...]:
-    return tuple(
-        path for path in python_files("service", "tests", "benchmarks") if not name_of(path).startswith(UNFINISHED)
-    )
 
 
 @cache
@@ -147,7 +137,7 @@ def test_every_top_level_module_has_a_place_in_the_import_order() -> None:
     assert found - {"__init__"} == set(IMPORT_ORDER)
 
 
-@pytest.mark.parametrize("path", [*finished_python_files(), *SERVICE.rglob("*.lua")], ids=name_of)
+@pytest.mark.parametrize("path", [*python_files(*PYTHON_FOLDERS), *SERVICE.rglob("*.lua")], ids=name_of)
 def test_no_file_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
 
@@ -218,7 +208,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 # Names and prose
 
 
-@pytest.mark.parametrize("path", finished_python_files(), ids=name_of)
+@pytest.mark.parametrize("path", python_files(*PYTHON_FOLDERS), ids=name_of)
 def test_no_retired_word_is_part_of_a_name(path: Path) -> None:
     names = {path.stem} | {
         token.string
@@ -229,7 +219,7 @@ def test_no_retired_word_is_part_of_a_name(path: Path) -> None:
     assert sorted(name for name in names if RETIRED_NAMES & words_of(name)) == []
 
 
-@pytest.mark.parametrize("path", finished_python_files(), ids=name_of)
+@pytest.mark.parametrize("path", python_files(*PYTHON_FOLDERS), ids=name_of)
 def test_no_retired_word_is_in_comments_and_docstrings(path: Path) -> None:
     assert retired_in([*docstrings_in(path), *comments_in(path)]) == []
 
@@ -244,7 +234,7 @@ def test_no_retired_word_is_in_a_document(path: Path) -> None:
     assert retired_in(lines_of(path)) == []
 
 
-@pytest.mark.parametrize("path", finished_python_files(), ids=name_of)
+@pytest.mark.parametrize("path", python_files(*PYTHON_FOLDERS), ids=name_of)
 def test_sentences_in_docstrings_are_short(path: Path) -> None:
     assert long_sentences_in(docstrings_in(path)) == []
 

@@ -1,4 +1,4 @@
-"""Ids leave their lookups on proof that their sessions are gone, and stay without it."""
+"""Entries of owner indexes are removed if their sessions are certainly gone, and stay otherwise."""
 
 import asyncio
 from collections.abc import Iterable
@@ -26,268 +26,281 @@ from tests.test_walkthrough import SESSIONS, open_session
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 ANOTHER_ID = "cd90c3cc-0d44-4b50-8888-8dd25736052a"
-LOOKUP = KEYS.user(USER)
-SOON = 10
-"""Seconds."""
+OWNER_INDEX = KEYS.user(USER)
+WAIT_SECONDS = 10
 
 
 @pytest.fixture
-def delisting(redis_client: RedisClient) -> IndexRemoval:
+def index_removal(redis_client: RedisClient) -> IndexRemoval:
     return IndexRemoval(redis_client, KEYS)
 
 
-async def list_by_hand(redis: Redis, *session_ids: str, ms_ago: int = 0) -> None:
+async def add_entries(redis: Redis, *session_ids: str, ms_ago: int = 0) -> None:
     seconds, _ = await redis.time()
-    await redis.zadd(LOOKUP, dict.fromkeys(session_ids, seconds * 1000 - ms_ago))
-    await redis.pexpire(LOOKUP, MINUTE_MS)
+    await redis.zadd(OWNER_INDEX, dict.fromkeys(session_ids, seconds * 1000 - ms_ago))
+    await redis.pexpire(OWNER_INDEX, MINUTE_MS)
 
 
-async def listed(redis: Redis) -> set[str]:
-    entries: list[bytes] = await redis.zrange(LOOKUP, 0, -1)  # type: ignore[assignment]
+async def indexed_ids(redis: Redis) -> set[str]:
+    entries: list[bytes] = await redis.zrange(OWNER_INDEX, 0, -1)  # type: ignore[assignment]
     return {session_id.decode() for session_id in entries}
 
 
-def suspects_of(session: Session) -> list[tuple[str, str]]:
-    return [(LOOKUP, session.id)]
+def entries_of(session: Session) -> list[tuple[str, str]]:
+    return [(OWNER_INDEX, session.id)]
 
 
-async def change_of_no_lookup(redis_client: Pipeline, *commands: Command) -> list[Reply]:
+async def reject_zrem(redis_client: Pipeline, *commands: Command) -> list[Reply]:
     if commands[0][0] == "ZREM":
-        raise StoreUnavailable("the slot of the lookup has no server")
+        raise StoreUnavailable("the slot of the owner index has no node")
     return await redis_client.execute_ordered(*commands)
 
 
-async def settled(delisting: IndexRemoval, session_ids: Iterable[str]) -> None:
-    delisting.queue_missing(LOOKUP, session_ids)
-    await delisting.process_queue()
+async def queue_and_process(index_removal: IndexRemoval, session_ids: Iterable[str]) -> None:
+    index_removal.queue_missing(OWNER_INDEX, session_ids)
+    await index_removal.process_queue()
 
 
-# What is known to have lived
+# Entries of sessions that were seen live
 
 
-async def test_a_deleted_session_leaves_though_it_was_listed_just_now(
-    delisting: IndexRemoval, real_redis: Redis
-) -> None:
-    await list_by_hand(real_redis, AN_ID)
+async def test_the_recent_entry_of_a_deleted_session_is_removed(index_removal: IndexRemoval, real_redis: Redis) -> None:
+    await add_entries(real_redis, AN_ID)
 
-    delisting.queue_seen_live([(LOOKUP, AN_ID)])
-    await delisting.process_queue()
+    index_removal.queue_seen_live([(OWNER_INDEX, AN_ID)])
+    await index_removal.process_queue()
 
-    assert await listed(real_redis) == set()
+    assert await indexed_ids(real_redis) == set()
 
 
-async def test_what_was_left_behind_leaves_both_its_lookups(
-    delisting: IndexRemoval, session: Session, real_redis: Redis
+async def test_an_ended_session_is_removed_from_both_owner_indexes(
+    index_removal: IndexRemoval, session: Session, real_redis: Redis
 ) -> None:
     await real_redis.delete(*KEYS.of(session.id))
 
-    delisting.queue_ended(session.id, AGENT, USER)
-    await delisting.process_queue()
+    index_removal.queue_ended(session.id, AGENT, USER)
+    await index_removal.process_queue()
 
     assert await contents(real_redis) == {}
 
 
-async def test_an_ended_session_leaves(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
-    await age(real_redis, session.id, 31 * MINUTE_MS)
-
-    delisting.queue_seen_live(suspects_of(session))
-    await delisting.process_queue()
-
-    assert await listed(real_redis) == set()
-
-
-async def test_a_living_session_stays(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
-    delisting.queue_seen_live(suspects_of(session))
-    await delisting.process_queue()
-
-    assert await listed(real_redis) == {session.id}
-
-
-async def test_a_lost_session_stays_until_its_end(delisting: IndexRemoval, session: Session, real_redis: Redis) -> None:
-    await real_redis.delete(KEYS.session(session.id))
-
-    delisting.queue_seen_live(suspects_of(session))
-    await delisting.process_queue()
-
-    assert await listed(real_redis) == {session.id}
-
-
-# What a reader met
-
-
-async def test_what_was_listed_long_ago_and_is_not_there_leaves(delisting: IndexRemoval, real_redis: Redis) -> None:
-    await list_by_hand(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS + 2000)
-
-    await settled(delisting, [AN_ID])
-
-    assert await listed(real_redis) == set()
-
-
-async def test_an_ended_session_that_was_met_leaves_though_it_was_listed_just_now(
-    delisting: IndexRemoval, session: Session, real_redis: Redis
+async def test_the_entry_of_an_expired_session_is_removed(
+    index_removal: IndexRemoval, session: Session, real_redis: Redis
 ) -> None:
     await age(real_redis, session.id, 31 * MINUTE_MS)
 
-    await settled(delisting, [session.id])
+    index_removal.queue_seen_live(entries_of(session))
+    await index_removal.process_queue()
 
-    assert await listed(real_redis) == set()
-
-
-async def test_what_may_be_on_its_way_stays(delisting: IndexRemoval, real_redis: Redis) -> None:
-    await list_by_hand(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS - MINUTE_MS)
-
-    await settled(delisting, [AN_ID])
-
-    assert await listed(real_redis) == {AN_ID}
+    assert await indexed_ids(real_redis) == set()
 
 
-async def test_what_has_left_already_is_no_trouble(delisting: IndexRemoval, real_redis: Redis) -> None:
-    await settled(delisting, [AN_ID])
+async def test_the_entry_of_a_live_session_stays(
+    index_removal: IndexRemoval, session: Session, real_redis: Redis
+) -> None:
+    index_removal.queue_seen_live(entries_of(session))
+    await index_removal.process_queue()
+
+    assert await indexed_ids(real_redis) == {session.id}
+
+
+async def test_the_entry_of_a_lost_session_stays_until_its_expiry(
+    index_removal: IndexRemoval, session: Session, real_redis: Redis
+) -> None:
+    await real_redis.delete(KEYS.session(session.id))
+
+    index_removal.queue_seen_live(entries_of(session))
+    await index_removal.process_queue()
+
+    assert await indexed_ids(real_redis) == {session.id}
+
+
+# Entries whose sessions a reader did not find
+
+
+async def test_the_old_entry_of_a_missing_session_is_removed(index_removal: IndexRemoval, real_redis: Redis) -> None:
+    await add_entries(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS + 2000)
+
+    await queue_and_process(index_removal, [AN_ID])
+
+    assert await indexed_ids(real_redis) == set()
+
+
+async def test_the_recent_entry_of_an_expired_session_is_removed(
+    index_removal: IndexRemoval, session: Session, real_redis: Redis
+) -> None:
+    await age(real_redis, session.id, 31 * MINUTE_MS)
+
+    await queue_and_process(index_removal, [session.id])
+
+    assert await indexed_ids(real_redis) == set()
+
+
+async def test_the_entry_of_a_session_that_may_be_in_creation_stays(
+    index_removal: IndexRemoval, real_redis: Redis
+) -> None:
+    await add_entries(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS - MINUTE_MS)
+
+    await queue_and_process(index_removal, [AN_ID])
+
+    assert await indexed_ids(real_redis) == {AN_ID}
+
+
+async def test_an_entry_that_is_already_removed_is_not_an_error(index_removal: IndexRemoval, real_redis: Redis) -> None:
+    await queue_and_process(index_removal, [AN_ID])
 
     assert await contents(real_redis) == {}
 
 
-async def test_what_no_reader_met_stays(delisting: IndexRemoval, real_redis: Redis) -> None:
-    await list_by_hand(real_redis, AN_ID, ANOTHER_ID, ms_ago=2 * REVOCATION_MARKER_MS)
+async def test_an_entry_that_is_not_queued_stays(index_removal: IndexRemoval, real_redis: Redis) -> None:
+    await add_entries(real_redis, AN_ID, ANOTHER_ID, ms_ago=2 * REVOCATION_MARKER_MS)
 
-    await settled(delisting, [AN_ID])
+    await queue_and_process(index_removal, [AN_ID])
 
-    assert await listed(real_redis) == {ANOTHER_ID}
+    assert await indexed_ids(real_redis) == {ANOTHER_ID}
 
 
-async def test_more_than_a_batch_is_settled_at_once(delisting: IndexRemoval, real_redis: Redis) -> None:
+async def test_several_batches_are_processed_at_once(index_removal: IndexRemoval, real_redis: Redis) -> None:
     ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(250)]
-    await list_by_hand(real_redis, *ids, ms_ago=2 * REVOCATION_MARKER_MS)
+    await add_entries(real_redis, *ids, ms_ago=2 * REVOCATION_MARKER_MS)
 
-    await settled(delisting, ids)
+    await queue_and_process(index_removal, ids)
 
-    assert await listed(real_redis) == set()
-
-
-async def test_what_was_settled_is_out_of_mind(delisting: IndexRemoval, real_redis: Redis) -> None:
-    await settled(delisting, [AN_ID])
-    await list_by_hand(real_redis, AN_ID, ms_ago=2 * REVOCATION_MARKER_MS)
-
-    await delisting.process_queue()
-
-    assert await listed(real_redis) == {AN_ID}
+    assert await indexed_ids(real_redis) == set()
 
 
-async def test_no_more_than_a_bound_is_kept_in_mind(
-    delisting: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def test_an_entry_is_processed_once(index_removal: IndexRemoval, real_redis: Redis) -> None:
+    await queue_and_process(index_removal, [AN_ID])
+    await add_entries(real_redis, AN_ID, ms_ago=2 * REVOCATION_MARKER_MS)
+
+    await index_removal.process_queue()
+
+    assert await indexed_ids(real_redis) == {AN_ID}
+
+
+async def test_the_queue_of_missing_entries_is_bounded(
+    index_removal: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.maintenance.index_repair.MAX_QUEUED_BY_READERS", 2)
     ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(5)]
-    await list_by_hand(real_redis, *ids, ms_ago=2 * REVOCATION_MARKER_MS)
+    await add_entries(real_redis, *ids, ms_ago=2 * REVOCATION_MARKER_MS)
 
-    await settled(delisting, ids)
+    await queue_and_process(index_removal, ids)
 
-    assert len(await listed(real_redis)) == 3
+    assert len(await indexed_ids(real_redis)) == 3
 
 
-async def test_what_readers_meet_leaves_room_for_what_was_left_behind(
-    delisting: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def test_missing_entries_leave_room_for_entries_seen_live(
+    index_removal: IndexRemoval, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.maintenance.index_repair.MAX_QUEUED_BY_READERS", 1)
-    await list_by_hand(real_redis, AN_ID)
+    await add_entries(real_redis, AN_ID)
 
-    delisting.queue_missing(LOOKUP, [ANOTHER_ID])
-    delisting.queue_seen_live([(LOOKUP, AN_ID)])
-    await delisting.process_queue()
+    index_removal.queue_missing(OWNER_INDEX, [ANOTHER_ID])
+    index_removal.queue_seen_live([(OWNER_INDEX, AN_ID)])
+    await index_removal.process_queue()
 
-    assert await listed(real_redis) == set()
+    assert await indexed_ids(real_redis) == set()
 
 
-# Trouble
+# Failures
 
 
 @pytest.mark.parametrize("call", ["query", "execute"])
-async def test_what_cannot_be_settled_now_is_settled_later(
-    delisting: IndexRemoval, redis_client: RedisClient, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, call: str
+async def test_an_entry_that_fails_is_processed_later(
+    index_removal: IndexRemoval,
+    redis_client: RedisClient,
+    real_redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
 ) -> None:
-    async def refused(*_: object) -> list[Reply]:
-        raise StoreUnavailable("it is a test")
+    async def reject(*_: object) -> list[Reply]:
+        raise StoreUnavailable("the test interrupts the command")
 
-    await list_by_hand(real_redis, AN_ID)
-    delisting.queue_seen_live([(LOOKUP, AN_ID)])
+    await add_entries(real_redis, AN_ID)
+    index_removal.queue_seen_live([(OWNER_INDEX, AN_ID)])
     with monkeypatch.context() as outage:
-        outage.setattr(redis_client, call, refused)
+        outage.setattr(redis_client, call, reject)
         with pytest.raises(StoreUnavailable):
-            await delisting.process_queue()
+            await index_removal.process_queue()
 
-    await delisting.process_queue()
+    await index_removal.process_queue()
 
-    assert await listed(real_redis) == set()
-
-
-async def test_a_batch_that_fails_as_one_is_settled_one_by_one(redis_client: RedisClient, real_redis: Redis) -> None:
-    async def fail() -> None:
-        raise StoreUnavailable("it is a test")
-
-    ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(200)]
-    await list_by_hand(real_redis, *ids)
-    watched = IndexRemoval(Interrupted(redis_client, "remove_from_index", before=fail), KEYS)
-    watched.queue_seen_live((LOOKUP, session_id) for session_id in ids)
-
-    await watched.process_queue()
-
-    assert await listed(real_redis) == set()
+    assert await indexed_ids(real_redis) == set()
 
 
-async def test_what_is_suspected_while_others_are_settled_is_settled_next(
+async def test_the_entries_of_a_failed_batch_are_processed_one_by_one(
     redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    async def suspect_again() -> None:
-        await list_by_hand(real_redis, AN_ID)
-        watched.queue_seen_live([(LOOKUP, AN_ID)])
+    async def fail() -> None:
+        raise StoreUnavailable("the test interrupts the command")
 
-    watched = IndexRemoval(Interrupted(redis_client, "remove_from_index", after=suspect_again), KEYS)
-    watched.queue_seen_live([(LOOKUP, AN_ID)])
-    await watched.process_queue()
+    ids = [f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(200)]
+    await add_entries(real_redis, *ids)
+    removal = IndexRemoval(Interrupted(redis_client, "remove_from_index", before=fail), KEYS)
+    removal.queue_seen_live((OWNER_INDEX, session_id) for session_id in ids)
 
-    await watched.process_queue()
+    await removal.process_queue()
 
-    assert await listed(real_redis) == set()
+    assert await indexed_ids(real_redis) == set()
 
 
-@pytest.mark.parametrize("tampered", [KEYS.session(ANOTHER_ID), KEYS.tombstone(ANOTHER_ID), KEYS.agent(AGENT)])
-async def test_a_tampered_key_holds_up_no_other(delisting: IndexRemoval, real_redis: Redis, tampered: str) -> None:
-    await list_by_hand(real_redis, AN_ID)
-    await real_redis.set(tampered, "not ours", px=MINUTE_MS)
+async def test_an_entry_queued_during_processing_is_processed_next(
+    redis_client: RedisClient, real_redis: Redis
+) -> None:
+    async def queue_again() -> None:
+        await add_entries(real_redis, AN_ID)
+        removal.queue_seen_live([(OWNER_INDEX, AN_ID)])
 
-    delisting.queue_seen_live([(KEYS.agent(AGENT), ANOTHER_ID), (LOOKUP, AN_ID)])
-    await delisting.process_queue()
+    removal = IndexRemoval(Interrupted(redis_client, "remove_from_index", after=queue_again), KEYS)
+    removal.queue_seen_live([(OWNER_INDEX, AN_ID)])
+    await removal.process_queue()
 
-    assert await listed(real_redis) == set()
+    await removal.process_queue()
+
+    assert await indexed_ids(real_redis) == set()
+
+
+@pytest.mark.parametrize("corrupted_key", [KEYS.session(ANOTHER_ID), KEYS.tombstone(ANOTHER_ID), KEYS.agent(AGENT)])
+async def test_a_key_of_the_wrong_type_does_not_block_other_entries(
+    index_removal: IndexRemoval, real_redis: Redis, corrupted_key: str
+) -> None:
+    await add_entries(real_redis, AN_ID)
+    await real_redis.set(corrupted_key, "not a hash", px=MINUTE_MS)
+
+    index_removal.queue_seen_live([(KEYS.agent(AGENT), ANOTHER_ID), (OWNER_INDEX, AN_ID)])
+    await index_removal.process_queue()
+
+    assert await indexed_ids(real_redis) == set()
 
 
 # In the service
 
 
-async def test_a_session_deleted_while_its_lookups_were_out_of_reach_leaves_them_later(
+async def test_a_session_deleted_while_its_owner_indexes_are_unavailable_is_removed_later(
     real_redis: Redis, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.app.REMOVAL_INTERVAL_SECONDS", 0.01)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), real_redis))
     session_id = await open_session(client)
-    monkeypatch.setattr(Pipeline, "execute", change_of_no_lookup)
+    monkeypatch.setattr(Pipeline, "execute", reject_zrem)
 
     response = await client.delete(f"{SESSIONS}/{session_id}")
 
     assert response.status == 200
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(WAIT_SECONDS):
         while await real_redis.exists(KEYS.user(USER), KEYS.agent(AGENT)):
             continue
 
 
-async def test_what_a_listing_meets_that_is_long_gone_leaves_its_lookup(
-    redis_client: RedisClient, delisting: IndexRemoval, session: Session, real_redis: Redis
+async def test_a_missing_session_that_a_listing_found_is_removed(
+    redis_client: RedisClient, index_removal: IndexRemoval, session: Session, real_redis: Redis
 ) -> None:
-    await list_by_hand(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS + SOON * 1000)
-    directory = SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS), delisting.queue_missing)
+    await add_entries(real_redis, AN_ID, ms_ago=REVOCATION_MARKER_MS + WAIT_SECONDS * 1000)
+    listing = SessionListing(redis_client, KEYS, SessionCounts(redis_client, KEYS), index_removal.queue_missing)
 
-    page = await directory.page(SessionFilter(user_id=USER), 10)
-    await delisting.process_queue()
+    page = await listing.page(SessionFilter(user_id=USER), 10)
+    await index_removal.process_queue()
 
     assert [found.id for found in page.sessions] == [session.id]
-    assert await listed(real_redis) == {session.id}
+    assert await indexed_ids(real_redis) == {session.id}

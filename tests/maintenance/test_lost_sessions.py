@@ -1,4 +1,4 @@
-"""A session that a request meets as lost is counted at once, once over all replicas, and not in the request's way."""
+"""A lost session is counted in the background, once over all replicas, when a request finds it."""
 
 import asyncio
 
@@ -23,104 +23,104 @@ from tests.test_walkthrough import SESSIONS, open_session
 
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
-SOON = 10
-"""Seconds."""
+WAIT_SECONDS = 10
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def losses(redis_client: RedisClient, metrics: Metrics) -> LostSessions:
+def lost_sessions(redis_client: RedisClient, metrics: Metrics) -> LostSessions:
     return LostSessions(redis_client, KEYS, new_session_events(metrics))
 
 
-@pytest.fixture
-async def lost(session: Session, real_redis: Redis) -> Session:
-    await real_redis.delete(KEYS.session(session.id))
-    return session
-
-
-async def test_one_that_was_met_is_counted(losses: LostSessions, lost: Session, metrics: Metrics) -> None:
-    losses.queue(lost.id)
-    await losses.aclose()
+async def test_a_queued_session_is_counted(
+    lost_sessions: LostSessions, lost_session: Session, metrics: Metrics
+) -> None:
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
 
 
-async def test_it_is_counted_once_however_many_meet_it(
-    losses: LostSessions, lost: Session, redis_client: RedisClient, metrics: Metrics
+async def test_a_session_queued_several_times_is_counted_once(
+    lost_sessions: LostSessions, lost_session: Session, redis_client: RedisClient, metrics: Metrics
 ) -> None:
-    elsewhere = LostSessions(redis_client, KEYS, new_session_events(metrics))
-    losses.queue(lost.id)
-    losses.queue(lost.id)
-    elsewhere.queue(lost.id)
-    await asyncio.gather(losses.aclose(), elsewhere.aclose())
-    losses.queue(lost.id)
-    await losses.aclose()
+    other_replica = LostSessions(redis_client, KEYS, new_session_events(metrics))
+    lost_sessions.queue(lost_session.id)
+    lost_sessions.queue(lost_session.id)
+    other_replica.queue(lost_session.id)
+    await asyncio.gather(lost_sessions.aclose(), other_replica.aclose())
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
 
 
-async def test_at_its_end_it_is_not_counted_as_another(
-    losses: LostSessions, lost: Session, redis_client: RedisClient, real_redis: Redis, metrics: Metrics
+async def test_a_lost_session_is_not_counted_again_when_it_expires(
+    lost_sessions: LostSessions, lost_session: Session, redis_client: RedisClient, real_redis: Redis, metrics: Metrics
 ) -> None:
-    losses.queue(lost.id)
-    await losses.aclose()
-    await age(real_redis, lost.id, 31 * MINUTE_MS)
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
+    await age(real_redis, lost_session.id, 31 * MINUTE_MS)
 
     await Sweeper(redis_client, KEYS, new_session_events(metrics), metrics, retention_ms=60 * MINUTE_MS).sweep()
 
     assert counted(metrics.ended) == {"lost": 1}
 
 
-async def test_trouble_is_nobodys_and_what_was_met_meanwhile_is_counted(
-    lost: Session, redis_client: RedisClient, metrics: Metrics
+async def test_a_failure_is_ignored_and_a_session_queued_meanwhile_is_counted(
+    lost_session: Session, redis_client: RedisClient, metrics: Metrics
 ) -> None:
-    async def meet_and_fail() -> None:
-        here.queue(lost.id)
-        raise StoreUnavailable("it is a test")
+    async def queue_and_fail() -> None:
+        interrupted.queue(lost_session.id)
+        raise StoreUnavailable("the test interrupts the command")
 
-    here = LostSessions(Interrupted(redis_client, "mark_lost", before=meet_and_fail), KEYS, new_session_events(metrics))
-    here.queue(AN_ID)
-    await here.aclose()
+    interrupted = LostSessions(
+        Interrupted(redis_client, "mark_lost", before=queue_and_fail), KEYS, new_session_events(metrics)
+    )
+    interrupted.queue(AN_ID)
+    await interrupted.aclose()
 
     assert counted(metrics.ended) == {"lost": 1}
 
 
-async def test_a_tampered_key_is_nobodys_trouble(
-    losses: LostSessions, lost: Session, real_redis: Redis, metrics: Metrics, caplog: pytest.LogCaptureFixture
+async def test_a_key_of_the_wrong_type_is_logged(
+    lost_sessions: LostSessions,
+    lost_session: Session,
+    real_redis: Redis,
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await real_redis.set(KEYS.session(lost.id), "not ours", px=MINUTE_MS)
-    losses.queue(lost.id)
-    await losses.aclose()
-    await real_redis.delete(KEYS.session(lost.id))
+    await real_redis.set(KEYS.session(lost_session.id), "not a hash", px=MINUTE_MS)
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
+    await real_redis.delete(KEYS.session(lost_session.id))
 
-    losses.queue(lost.id)
-    await losses.aclose()
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
 
     assert "a lost session cannot be counted" in caplog.text
     assert counted(metrics.ended) == {"lost": 1}
 
 
-async def test_no_more_than_a_bound_wait(
-    losses: LostSessions, store: SessionStore, real_redis: Redis, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+async def test_the_queue_is_bounded(
+    lost_sessions: LostSessions,
+    store: SessionStore,
+    real_redis: Redis,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.maintenance.lost_sessions.MAX_QUEUED", 2)
     sessions = [await create_session(store, "a", "u") for _ in range(5)]
     await real_redis.delete(*[KEYS.session(session.id) for session in sessions])
 
     for session in sessions:
-        losses.queue(session.id)
-    await losses.aclose()
+        lost_sessions.queue(session.id)
+    await lost_sessions.aclose()
 
     assert counted(metrics.ended) == {"lost": 2}
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", "/heartbeat"), ("DELETE", "")])
-async def test_a_request_that_meets_one_has_it_counted(
+async def test_a_request_for_a_lost_session_counts_it(
     redis: Redis, aiohttp_client: AiohttpClient, method: str, path: str
 ) -> None:
     server = ServiceServer(Settings(session_reconcile_interval_seconds=3600), redis)
@@ -131,6 +131,6 @@ async def test_a_request_that_meets_one_has_it_counted(
     response = await client.request(method, f"{SESSIONS}/{session_id}{path}")
 
     assert response.status == 404
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(WAIT_SECONDS):
         while 'sessions_ended_total{reason="lost"} 1.0' not in await (await client.get("/metrics")).text():
             continue

@@ -1,4 +1,4 @@
-"""The secret that replicas share: made once, learnt by all, and held up for by nobody."""
+"""The replicas create and load one shared secret, and requests do not wait for it."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ from tests.redis_contents import KEYS, contents
 from tests.test_walkthrough import SESSIONS, open_session
 
 AN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
-NEVER = -1
-PATIENCE_SECONDS = 5
+NO_TTL = -1
+WAIT_SECONDS = 5
 
 
 @pytest.fixture
@@ -31,78 +31,76 @@ def secret() -> SharedSecret:
 
 
 @pytest.fixture
-def shared(redis_client: RedisClient, secret: SharedSecret, real_redis: Redis) -> SecretLoader:
-    return SecretLoader(redis_client, KEYS, secret, PATIENCE_SECONDS)
+def loader(redis_client: RedisClient, secret: SharedSecret, real_redis: Redis) -> SecretLoader:
+    return SecretLoader(redis_client, KEYS, secret, WAIT_SECONDS)
 
 
 @pytest.fixture
 async def full_redis(real_redis: Redis) -> AsyncIterator[Redis]:
-    """A server that takes nothing more."""
+    """A server without free memory."""
     await real_redis.config_set("maxmemory", 1)
     yield real_redis
     await real_redis.config_set("maxmemory", 0)
 
 
-async def made(redis: Redis) -> str:
+async def stored_secret(redis: Redis) -> str:
     found = await redis.get(KEYS.secret)
     assert isinstance(found, bytes)
     return found.decode()
 
 
-async def test_whoever_comes_first_makes_it(shared: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
-    await shared.load()
+async def test_the_first_load_creates_the_secret(loader: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
+    await loader.load()
 
-    assert re.fullmatch("[0-9a-f]{64}", await made(real_redis))
-    assert await real_redis.ttl(KEYS.secret) == NEVER
+    assert re.fullmatch("[0-9a-f]{64}", await stored_secret(real_redis))
+    assert await real_redis.ttl(KEYS.secret) == NO_TTL
     assert secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
 
 
-async def test_of_twenty_that_come_at_once_all_have_the_same(redis_client: RedisClient, real_redis: Redis) -> None:
+async def test_twenty_concurrent_loads_return_the_same_secret(redis_client: RedisClient, real_redis: Redis) -> None:
     secrets = [SharedSecret() for _ in range(20)]
 
-    await asyncio.gather(*(SecretLoader(redis_client, KEYS, secret, PATIENCE_SECONDS).load() for secret in secrets))
+    await asyncio.gather(*(SecretLoader(redis_client, KEYS, secret, WAIT_SECONDS).load() for secret in secrets))
 
     assert {secret.hash_id(AN_ID) for secret in secrets} == {await hashed_in(real_redis, AN_ID)}
 
 
-async def test_one_that_is_there_is_left_as_it_is(
-    shared: SecretLoader, secret: SharedSecret, real_redis: Redis
-) -> None:
+async def test_an_existing_secret_is_not_changed(loader: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
     await real_redis.set(KEYS.secret, "0f" * 32)
 
-    await shared.load()
+    await loader.load()
 
-    assert (secret.is_loaded, await made(real_redis)) == (True, "0f" * 32)
+    assert (secret.is_loaded, await stored_secret(real_redis)) == (True, "0f" * 32)
 
 
-async def test_once_redis_was_emptied_another_is_learnt(
-    shared: SecretLoader, secret: SharedSecret, real_redis: Redis
+async def test_a_new_secret_is_loaded_after_redis_was_emptied(
+    loader: SecretLoader, secret: SharedSecret, real_redis: Redis
 ) -> None:
-    await shared.load()
-    before = secret.hash_id(AN_ID)
+    await loader.load()
+    hash_before = secret.hash_id(AN_ID)
     await real_redis.delete(KEYS.secret)
 
-    await shared.load()
+    await loader.load()
 
-    assert before != secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
+    assert hash_before != secret.hash_id(AN_ID) == await hashed_in(real_redis, AN_ID)
 
 
-async def test_who_may_change_nothing_does_not_make_it(
-    shared: SecretLoader, secret: SharedSecret, real_redis: Redis
+async def test_a_read_only_load_does_not_create_the_secret(
+    loader: SecretLoader, secret: SharedSecret, real_redis: Redis
 ) -> None:
-    await shared.load_existing()
+    await loader.load_existing()
 
     assert (secret.is_loaded, await contents(real_redis)) == (False, {})
 
 
 @pytest.mark.parametrize("found", ["not a secret", "0F" * 32, b"\xff" * 64])
-async def test_what_is_no_secret_is_told_once_and_not_repeated(
-    shared: SecretLoader, secret: SharedSecret, real_redis: Redis, found: str | bytes, caplog: pytest.LogCaptureFixture
+async def test_an_invalid_secret_is_logged_once_without_its_value(
+    loader: SecretLoader, secret: SharedSecret, real_redis: Redis, found: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await real_redis.set(KEYS.secret, found)
 
-    await shared.load()
-    await shared.load()
+    await loader.load()
+    await loader.load()
 
     assert not secret.is_loaded
     assert [record.getMessage() for record in caplog.records] == [
@@ -110,45 +108,47 @@ async def test_what_is_no_secret_is_told_once_and_not_repeated(
     ]
 
 
-async def test_nor_is_a_key_of_another_kind(shared: SecretLoader, secret: SharedSecret, real_redis: Redis) -> None:
+async def test_a_key_of_the_wrong_type_is_not_loaded(
+    loader: SecretLoader, secret: SharedSecret, real_redis: Redis
+) -> None:
     await real_redis.sadd(KEYS.secret, "1")
 
-    await shared.load()
+    await loader.load()
 
     assert not secret.is_loaded
     await real_redis.delete(KEYS.secret)
 
 
-async def test_one_that_does_not_come_is_not_waited_for(
+async def test_a_load_ends_after_its_timeout(
     redis_client: RedisClient, secret: SharedSecret, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def never(*_: object) -> None:
+    async def wait_forever(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(redis_client, "query", never)
+    monkeypatch.setattr(redis_client, "query", wait_forever)
 
     await SecretLoader(redis_client, KEYS, secret, wait_seconds=0.02).load()
 
     assert "did not respond in time" in caplog.text
 
 
-async def test_one_that_was_known_stays_in_force_without_redis(
-    shared: SecretLoader, secret: SharedSecret, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
+async def test_the_loaded_secret_remains_while_redis_is_unavailable(
+    loader: SecretLoader, secret: SharedSecret, redis_client: RedisClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await shared.load()
-    before = secret.hash_id(AN_ID)
+    await loader.load()
+    hash_before = secret.hash_id(AN_ID)
     await redis_client.aclose()
 
-    await shared.load()
+    await loader.load()
 
-    assert secret.hash_id(AN_ID) == before
+    assert secret.hash_id(AN_ID) == hash_before
     assert "the log contains no ids" not in caplog.text
 
 
 # The service
 
 
-async def test_it_is_there_when_the_first_request_is_answered(
+async def test_the_secret_is_loaded_before_the_first_response(
     redis: Redis, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -161,7 +161,7 @@ async def test_it_is_there_when_the_first_request_is_answered(
 
 
 @pytest.mark.parametrize("kind", ["server"])
-async def test_without_room_for_it_sessions_are_served_and_no_id_is_told(
+async def test_without_memory_for_the_secret_requests_succeed_and_no_id_is_logged(
     full_redis: Redis, kind: Kind, aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -173,7 +173,9 @@ async def test_without_room_for_it_sessions_are_served_and_no_id_is_told(
     assert (statuses, read["session"]) == ([200, 404], HIDDEN)
 
 
-async def test_over_data_of_another_layout_it_is_not_made(redis: Redis, aiohttp_client: AiohttpClient) -> None:
+async def test_the_secret_is_not_created_with_another_schema_version(
+    redis: Redis, aiohttp_client: AiohttpClient
+) -> None:
     await redis.set(KEYS.layout, 2)
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis))
 

@@ -1,4 +1,4 @@
-"""What the service says of its Redis at the start: a line for each thing that should be set otherwise."""
+"""At startup the service checks the configuration of Redis, and logs a line for each fault."""
 
 import logging
 import time
@@ -21,31 +21,31 @@ from tests.unpipelined_client import UnpipelinedClient
 
 REDIS = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
 VALKEY = {**REDIS, "server_name": "valkey", "valkey_version": "9.1.2"}
-EVERY_MINUTE = "60 1"
+SAVE_EVERY_MINUTE = "60 1"
 
 StartServer = Callable[..., RedisServer]
 
 
 @pytest.fixture
 def start_server(data_dir: Path) -> Iterator[StartServer]:
-    """Starts a server that keeps an append-only file, with settings of its own, and stops it after the test."""
-    started: list[RedisServer] = []
+    """Return a function that starts a server with an append-only file. The server is stopped after the test."""
+    servers: list[RedisServer] = []
 
     def start(**settings: str) -> RedisServer:
-        named = {name.replace("_", "-"): value for name, value in settings.items()}
-        server = RedisServer(data_dir, append_only=True, settings=named)
-        started.append(server)
+        options = {name.replace("_", "-"): value for name, value in settings.items()}
+        server = RedisServer(data_dir, append_only=True, settings=options)
+        servers.append(server)
         server.start()
         return server
 
     yield start
-    for server in started:
+    for server in servers:
         server.stop()
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the checks have said, each line behind its level."""
+def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that lists the levels and messages the checks have logged."""
     caplog.set_level(logging.INFO)
     return lambda: [
         f"{record.levelname} {record.getMessage()}"
@@ -59,43 +59,43 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 
 
 async def check(url: str) -> None:
-    source = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
-    redis_client = source.new_client()
+    factory = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
+    redis_client = factory.new_client()
     await startup_checks.check_servers(redis_client, set())
     await redis_client.aclose()
-    await source.aclose()
+    await factory.aclose()
 
 
-# What INFO tells
+# Values of INFO
 
 
 @pytest.mark.parametrize("info", [REDIS, VALKEY], ids=["redis", "valkey"])
-def test_of_a_server_that_is_set_up_well_nothing_is_said(info: dict[str, Any]) -> None:
+def test_a_well_configured_server_has_no_faults(info: dict[str, Any]) -> None:
     assert faults(info) == []
 
 
-def test_a_server_goes_by_its_own_name() -> None:
+def test_the_name_of_a_server_contains_its_version() -> None:
     assert (server_name(REDIS), server_name(VALKEY)) == ("Redis 7.2.4", "Valkey 9.1.2")
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "6.9", "2.8.24"])
-def test_a_redis_before_7_is_too_old(version: str) -> None:
+def test_redis_before_7_is_too_old(version: str) -> None:
     (fault,) = faults(REDIS | {"redis_version": version})
 
     assert fault == f"Redis {version} is too old for this service: use Redis 7.0 or newer, or Valkey"
 
 
-@pytest.mark.parametrize("version", ["7.0.0", "8.2.1", "10.0", "7.4.0-v1", "255.255.255", "of its own kind", ""])
-def test_a_newer_redis_or_one_of_its_own_kind_is_not(version: str) -> None:
+@pytest.mark.parametrize("version", ["7.0.0", "8.2.1", "10.0", "7.4.0-v1", "255.255.255", "custom", ""])
+def test_a_newer_redis_or_an_unusual_version_is_accepted(version: str) -> None:
     assert faults(REDIS | {"redis_version": version}) == []
 
 
-def test_a_valkey_is_never_too_old() -> None:
+def test_valkey_is_never_too_old() -> None:
     assert faults(VALKEY | {"redis_version": "6.2.14"}) == []
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
-def test_a_policy_that_evicts_is_named_with_what_to_set(policy: str) -> None:
+def test_the_fault_of_an_eviction_policy_names_the_required_setting(policy: str) -> None:
     (fault,) = faults(REDIS | {"maxmemory_policy": policy})
 
     assert f"(maxmemory-policy {policy})" in fault
@@ -103,109 +103,117 @@ def test_a_policy_that_evicts_is_named_with_what_to_set(policy: str) -> None:
 
 
 @pytest.mark.parametrize(("maxmemory", "faulty"), [(0, 0), (1, 1)])
-def test_a_policy_is_no_fault_where_nothing_limits_the_memory(maxmemory: int, faulty: int) -> None:
+def test_an_eviction_policy_is_a_fault_only_with_a_memory_limit(maxmemory: int, faulty: int) -> None:
     assert len(faults(REDIS | {"maxmemory_policy": "allkeys-lru", "maxmemory": maxmemory})) == faulty
 
 
-def test_with_neither_file_nor_save_points_nothing_is_kept() -> None:
+def test_missing_persistence_is_a_fault() -> None:
     (fault,) = faults(REDIS | {"aof_enabled": 0})
 
     assert fault.endswith("set appendonly to yes")
 
 
-@pytest.mark.parametrize("save_points", [EVERY_MINUTE, None], ids=["saves", "does not tell"])
-def test_with_save_points_or_without_knowing_of_them_that_is_not_said(save_points: str | None) -> None:
+@pytest.mark.parametrize("save_points", [SAVE_EVERY_MINUTE, None], ids=["saves", "not readable"])
+def test_save_points_or_unreadable_save_points_are_accepted(save_points: str | None) -> None:
     assert faults(REDIS | {"aof_enabled": 0}, save_points=save_points) == []
 
 
-@pytest.mark.parametrize(("ahead_seconds", "where"), [(6.2, "6 s ahead of"), (-3600, "3600 s behind")])
-def test_a_clock_far_from_its_own_is_told_with_how_far(ahead_seconds: float, where: str) -> None:
-    (fault,) = faults(REDIS, clock_ahead_seconds=ahead_seconds)
+@pytest.mark.parametrize(("clock_ahead_seconds", "difference"), [(6.2, "6 s ahead of"), (-3600, "3600 s behind")])
+def test_the_fault_of_a_clock_contains_the_difference(clock_ahead_seconds: float, difference: str) -> None:
+    (fault,) = faults(REDIS, clock_ahead_seconds=clock_ahead_seconds)
 
-    assert fault.startswith(f"the clock of Redis is {where} the clock of this replica")
+    assert fault.startswith(f"the clock of Redis is {difference} the clock of this replica")
     assert fault.endswith("synchronize both with NTP")
 
 
-@pytest.mark.parametrize("ahead_seconds", [5, -5])
-def test_a_clock_that_is_near_is_not(ahead_seconds: float) -> None:
-    assert faults(REDIS, clock_ahead_seconds=ahead_seconds) == []
+@pytest.mark.parametrize("clock_ahead_seconds", [5, -5])
+def test_a_small_clock_difference_is_accepted(clock_ahead_seconds: float) -> None:
+    assert faults(REDIS, clock_ahead_seconds=clock_ahead_seconds) == []
 
 
-def test_every_fault_is_said() -> None:
+def test_all_faults_are_reported() -> None:
     everything = {"redis_version": "6.0.16", "maxmemory_policy": "allkeys-lfu", "aof_enabled": 0}
 
     assert len(faults(everything, clock_ahead_seconds=60)) == 4
 
 
-def test_what_a_server_does_not_tell_is_no_fault() -> None:
+def test_missing_information_is_not_a_fault() -> None:
     assert faults({}) == []
 
 
 # Real servers
 
 
-async def test_a_server_that_is_set_up_well_is_named(start_server: StartServer, said: Callable[[], list[str]]) -> None:
+async def test_a_well_configured_server_is_logged_by_name(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
+) -> None:
     await check(start_server().url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("INFO the session store is Valkey ")
 
 
-async def test_one_that_evicts_is_told(start_server: StartServer, said: Callable[[], list[str]]) -> None:
+async def test_an_evicting_server_is_logged(start_server: StartServer, log_lines: Callable[[], list[str]]) -> None:
     await check(start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru").url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("WARNING Redis evicts active sessions when it is full (maxmemory-policy allkeys-lru)")
 
 
-async def test_one_that_would_evict_but_has_no_limit_is_not(
-    start_server: StartServer, said: Callable[[], list[str]]
+async def test_an_eviction_policy_without_a_memory_limit_is_not_logged(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
 ) -> None:
     await check(start_server(maxmemory_policy="allkeys-lru").url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("INFO the session store is Valkey ")
 
 
-async def test_one_that_keeps_nothing_is_told(start_server: StartServer, said: Callable[[], list[str]]) -> None:
+async def test_a_server_without_persistence_is_logged(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
+) -> None:
     await check(start_server(appendonly="no").url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("WARNING Redis stores nothing on disk")
 
 
-async def test_one_that_saves_now_and_then_is_not(start_server: StartServer, said: Callable[[], list[str]]) -> None:
-    await check(start_server(appendonly="no", save=EVERY_MINUTE).url)
+async def test_a_server_with_save_points_is_not_logged_as_volatile(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
+) -> None:
+    await check(start_server(appendonly="no", save=SAVE_EVERY_MINUTE).url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("INFO the session store is Valkey ")
 
 
-async def test_one_whose_configuration_is_secret_is_believed(
-    start_server: StartServer, said: Callable[[], list[str]]
+async def test_a_server_with_unreadable_configuration_has_no_faults(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
 ) -> None:
     server = start_server(appendonly="no")
     server.command("ACL", "SETUSER", "default", "-config")
 
     await check(server.url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("INFO the session store is Valkey ")
 
 
-async def test_one_that_refuses_info_is_told(start_server: StartServer, said: Callable[[], list[str]]) -> None:
+async def test_a_server_that_rejects_info_is_logged(
+    start_server: StartServer, log_lines: Callable[[], list[str]]
+) -> None:
     server = start_server()
     server.command("ACL", "SETUSER", "default", "-info")
 
     await check(server.url)
 
-    (line,) = said()
+    (line,) = log_lines()
     assert line.startswith("WARNING the version, eviction and persistence of the session store are not checked")
     assert "INFO" in line
 
 
-async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
-    start_server: StartServer, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+async def test_a_wrong_clock_is_logged_even_if_the_server_rejects_info(
+    start_server: StartServer, log_lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_server()
     server.command("ACL", "SETUSER", "default", "-info")
@@ -214,26 +222,28 @@ async def test_a_clock_that_is_wrong_is_told_by_one_that_refuses_info_too(
 
     await check(server.url)
 
-    _, line = said()
+    _, line = log_lines()
     assert line.startswith("WARNING the clock of Redis is 3600 s ahead of the clock of this replica")
 
 
-async def test_a_fake_that_knows_no_info_is_told(fake_redis: Redis, said: Callable[[], list[str]]) -> None:
+async def test_a_server_without_the_info_command_is_logged(
+    fake_redis: Redis, log_lines: Callable[[], list[str]]
+) -> None:
     await startup_checks.check_servers(UnpipelinedClient(fake_redis, 2, StoreMonitor(Metrics())), set())
 
-    assert len(said()) == 1
+    assert len(log_lines()) == 1
 
 
 # The service
 
 
-def test_the_service_says_it_at_its_start(redis_server: RedisServer, start_replica: StartReplica) -> None:
+def test_the_service_logs_faults_at_startup(redis_server: RedisServer, start_replica: StartReplica) -> None:
     replica = start_replica(REDIS_URL=redis_server.url)
 
     assert '"level":"warning"' in replica.wait_for_line("set appendonly to yes")
 
 
-def test_the_embedded_server_is_set_up_well(data_dir: Path, start_replica: StartReplica) -> None:
+def test_the_embedded_server_is_well_configured(data_dir: Path, start_replica: StartReplica) -> None:
     replica = start_replica(SESSION_DATA_DIR=str(data_dir))
 
     assert '"level":"info"' in replica.wait_for_line("the session store is Valkey")

@@ -1,4 +1,4 @@
-"""Sweeping: what has ended leaves the indexes and lookups, and nothing else does."""
+"""The sweeper removes expired sessions from all indexes, and changes no live session."""
 
 import asyncio
 
@@ -22,88 +22,87 @@ from tests.redis_contents import KEYS, command_counts, fields_of, reset_command_
 
 MINUTE_MS = 60_000
 RETENTION_MS = 60 * MINUTE_MS
-NOWHERE = {"expiry": None, "warning": None, "created": None}
-SHARD, IN_IT = "zz", "zz90c3cc-0d44-4b50-8888-8dd25736052a"
-TAMPERINGS: dict[str, list[Command]] = {
-    "the index of ends": [("SET", KEYS.expiry(SHARD), "no index", "PX", MINUTE_MS)],
+NOT_INDEXED = {"expiry": None, "warning": None, "created": None}
+SHARD, ID_IN_SHARD = "zz", "zz90c3cc-0d44-4b50-8888-8dd25736052a"
+CORRUPTIONS: dict[str, list[Command]] = {
+    "the expiry index": [("SET", KEYS.expiry(SHARD), "not an index", "PX", MINUTE_MS)],
     "another index": [
-        ("ZADD", KEYS.expiry(SHARD), 1, IN_IT),
-        ("SET", KEYS.created(SHARD), "no index", "PX", MINUTE_MS),
+        ("ZADD", KEYS.expiry(SHARD), 1, ID_IN_SHARD),
+        ("SET", KEYS.created(SHARD), "not an index", "PX", MINUTE_MS),
     ],
     "an id": [("ZADD", KEYS.expiry(SHARD), 1, b"\xff")],
-    "an instant": [
-        ("ZADD", KEYS.expiry(SHARD), 1, IN_IT),
-        ("HSET", KEYS.tombstone(IN_IT), "agentId", "a", "userId", "u", "expiresAt", "soon"),
-        ("PEXPIRE", KEYS.tombstone(IN_IT), MINUTE_MS),
+    "a timestamp": [
+        ("ZADD", KEYS.expiry(SHARD), 1, ID_IN_SHARD),
+        ("HSET", KEYS.tombstone(ID_IN_SHARD), "agentId", "a", "userId", "u", "expiresAt", "soon"),
+        ("PEXPIRE", KEYS.tombstone(ID_IN_SHARD), MINUTE_MS),
     ],
 }
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
 async def sweeper(real_redis: Redis, metrics: Metrics) -> Sweeper:
-    return sweeper_on(real_redis, metrics)
+    return new_sweeper(real_redis, metrics)
 
 
 @pytest.fixture
-async def ended(session: Session, real_redis: Redis) -> Session:
-    """A session that ended a minute ago, for want of activity."""
+async def expired_session(session: Session, real_redis: Redis) -> Session:
+    """A session that expired by inactivity a minute ago."""
     await age(real_redis, session.id, 31 * MINUTE_MS)
     return session
 
 
-def sweeper_on(redis: Redis, metrics: Metrics) -> Sweeper:
+def new_sweeper(redis: Redis, metrics: Metrics) -> Sweeper:
     redis_client = redis_client_for(redis)
     return Sweeper(redis_client, Keys(""), new_session_events(metrics), metrics, retention_ms=RETENTION_MS)
 
 
-async def lookups_of(redis: Redis, session: Session) -> list[float | None]:
+async def owner_index_scores(redis: Redis, session: Session) -> list[float | None]:
     keys = (KEYS.user(session.user_id), KEYS.agent(session.agent_id))
     return [await redis.zscore(key, session.id) for key in keys]
 
 
-async def test_an_ended_session_leaves_its_shard(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
-    await sweeper.sweep()
-
-    assert await scores_of(real_redis, ended) == NOWHERE
-
-
-async def test_an_ended_session_leaves_its_lookups(sweeper: Sweeper, ended: Session, real_redis: Redis) -> None:
-    await sweeper.sweep()
-
-    assert await lookups_of(real_redis, ended) == [None, None]
-
-
-async def test_its_tombstone_still_says_410(
-    sweeper: Sweeper, ended: Session, store: SessionStore, real_redis: Redis
+async def test_an_expired_session_is_removed_from_its_shard(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis
 ) -> None:
-    before = await tombstone_of(real_redis, ended)
-    dies_at_ms = await real_redis.pexpiretime(KEYS.tombstone(ended.id))
-
     await sweeper.sweep()
 
-    assert await tombstone_of(real_redis, ended) == {name: before[name] for name in ("expiresAt", "reason")}
-    assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == dies_at_ms
-    assert await attempt(store.get, ended.id) == "expired"
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
 
 
-async def test_a_tombstone_without_an_end_gets_its_own_again(
-    sweeper: Sweeper, ended: Session, real_redis: Redis
+async def test_an_expired_session_is_removed_from_its_owner_indexes(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis
 ) -> None:
-    await real_redis.persist(KEYS.tombstone(ended.id))
-    await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: 1})
+    await sweeper.sweep()
+
+    assert await owner_index_scores(real_redis, expired_session) == [None, None]
+
+
+async def test_the_tombstone_of_a_swept_session_stays(
+    sweeper: Sweeper, expired_session: Session, store: SessionStore, real_redis: Redis
+) -> None:
+    before = await tombstone_of(real_redis, expired_session)
+    expires_at_ms = await real_redis.pexpiretime(KEYS.tombstone(expired_session.id))
 
     await sweeper.sweep()
 
-    ended_at_ms = int((await tombstone_of(real_redis, ended))["expiresAt"])
-    assert await real_redis.pexpiretime(KEYS.tombstone(ended.id)) == ended_at_ms + RETENTION_MS
+    assert await tombstone_of(real_redis, expired_session) == {name: before[name] for name in ("expiresAt", "reason")}
+    assert await real_redis.pexpiretime(KEYS.tombstone(expired_session.id)) == expires_at_ms
+    assert await attempt(store.get, expired_session.id) == "expired"
 
 
-async def test_a_tombstone_without_an_end_goes_at_once_where_its_retention_is_over(
+async def test_a_tombstone_without_a_ttl_gets_its_ttl_again(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis
+) -> None:
+    await real_redis.persist(KEYS.tombstone(expired_session.id))
+    await real_redis.zadd(KEYS.expiry(expired_session.id[:2]), {expired_session.id: 1})
+
+    await sweeper.sweep()
+
+    expired_at_ms = int((await tombstone_of(real_redis, expired_session))["expiresAt"])
+    assert await real_redis.pexpiretime(KEYS.tombstone(expired_session.id)) == expired_at_ms + RETENTION_MS
+
+
+async def test_a_tombstone_without_a_ttl_is_deleted_after_its_retention(
     sweeper: Sweeper, session: Session, real_redis: Redis
 ) -> None:
     await real_redis.persist(KEYS.tombstone(session.id))
@@ -115,17 +114,17 @@ async def test_a_tombstone_without_an_end_goes_at_once_where_its_retention_is_ov
     assert await real_redis.exists(KEYS.tombstone(session.id)) == 0
 
 
-async def test_an_index_that_holds_no_instant_holds_nothing_up(
-    sweeper: Sweeper, ended: Session, real_redis: Redis
+async def test_an_infinite_score_does_not_block_the_sweeper(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis
 ) -> None:
-    await real_redis.zadd(KEYS.expiry(ended.id[:2]), {ended.id: float("-inf")})
+    await real_redis.zadd(KEYS.expiry(expired_session.id[:2]), {expired_session.id: float("-inf")})
 
     await sweeper.sweep()
 
-    assert await scores_of(real_redis, ended) == NOWHERE
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
 
 
-async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sweeper, real_redis: Redis) -> None:
+async def test_the_script_is_sent_once_after_a_script_flush(sweeper: Sweeper, real_redis: Redis) -> None:
     await sweeper.sweep()
     await real_redis.script_flush()
     await reset_command_counts(real_redis)
@@ -135,41 +134,41 @@ async def test_a_server_that_forgot_the_script_is_sent_its_text_once(sweeper: Sw
     assert (await command_counts(real_redis))["eval"] == 1
 
 
-async def test_ends_are_counted_by_their_reason(
-    sweeper: Sweeper, ended: Session, store: SessionStore, real_redis: Redis, metrics: Metrics
+async def test_expired_sessions_are_counted_by_reason(
+    sweeper: Sweeper, expired_session: Session, store: SessionStore, real_redis: Redis, metrics: Metrics
 ) -> None:
-    outlived = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
-    await age(real_redis, outlived.id, 30 * MINUTE_MS)
+    longest_session = await create_session(store, config=TimeoutConfig(30, True, 30, 5)._asdict())
+    await age(real_redis, longest_session.id, 30 * MINUTE_MS)
 
     await sweeper.sweep()
 
     assert counted(metrics.ended) == {"inactivity": 1, "max_duration": 1}
 
 
-async def test_a_session_that_was_counted_as_lost_is_not_counted_again(
-    sweeper: Sweeper, ended: Session, real_redis: Redis, metrics: Metrics
+async def test_a_session_counted_as_lost_is_not_counted_again(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
-    await real_redis.hset(KEYS.tombstone(ended.id), "lostAt", ended.created_at_ms)
+    await real_redis.hset(KEYS.tombstone(expired_session.id), "lostAt", expired_session.created_at_ms)
 
     await sweeper.sweep()
 
     assert counted(metrics.ended) == {}
-    assert sorted(await tombstone_of(real_redis, ended)) == ["expiresAt", "reason"]
-    assert await scores_of(real_redis, ended) == NOWHERE
+    assert sorted(await tombstone_of(real_redis, expired_session)) == ["expiresAt", "reason"]
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
 
 
-async def test_it_says_how_far_behind_it_is(sweeper: Sweeper, ended: Session, metrics: Metrics) -> None:
+async def test_the_sweeper_measures_its_lag(sweeper: Sweeper, expired_session: Session, metrics: Metrics) -> None:
     await sweeper.sweep()
-    behind_ms, behind_seconds = sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)
+    lag_ms_before, lag_seconds_before = sweeper.lag_ms, read_from(metrics.sweeper_lag_seconds)
     await sweeper.sweep()
 
-    assert 1 * MINUTE_MS <= behind_ms < 2 * MINUTE_MS
-    assert behind_ms / 1000 <= behind_seconds < 2 * MINUTE_MS / 1000
+    assert 1 * MINUTE_MS <= lag_ms_before < 2 * MINUTE_MS
+    assert lag_ms_before / 1000 <= lag_seconds_before < 2 * MINUTE_MS / 1000
     assert sweeper.lag_ms == 0
     assert read_from(metrics.sweeper_lag_seconds) < 1 * MINUTE_MS / 1000
 
 
-async def test_one_that_cannot_look_is_further_behind_by_the_moment(sweeper: Sweeper, metrics: Metrics) -> None:
+async def test_the_lag_grows_while_the_sweeper_does_not_run(sweeper: Sweeper, metrics: Metrics) -> None:
     await sweeper.sweep()
 
     sweeper.lag_measured_at -= 300
@@ -177,16 +176,16 @@ async def test_one_that_cannot_look_is_further_behind_by_the_moment(sweeper: Swe
     assert 300 <= (metrics.registry.get_sample_value("sessions_sweeper_lag_seconds") or 0) < 360
 
 
-async def test_a_living_session_is_left_alone(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:
+async def test_a_live_session_is_not_changed(sweeper: Sweeper, session: Session, real_redis: Redis) -> None:
     before = (await fields_of(real_redis, session), await scores_of(real_redis, session))
 
     await sweeper.sweep()
 
     assert (await fields_of(real_redis, session), await scores_of(real_redis, session)) == before
-    assert None not in await lookups_of(real_redis, session)
+    assert None not in await owner_index_scores(real_redis, session)
 
 
-async def test_an_index_that_is_wrong_ends_no_session_and_is_set_right(
+async def test_a_wrong_index_entry_is_corrected_and_expires_no_session(
     sweeper: Sweeper, session: Session, store: SessionStore, real_redis: Redis
 ) -> None:
     await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
@@ -195,10 +194,10 @@ async def test_an_index_that_is_wrong_ends_no_session_and_is_set_right(
 
     assert await attempt(store.get, session.id) == "live"
     assert (await scores_of(real_redis, session))["expiry"] == session.expires_at_ms
-    assert None not in await lookups_of(real_redis, session)
+    assert None not in await owner_index_scores(real_redis, session)
 
 
-async def test_a_hash_kept_past_its_end_goes_and_says_410(
+async def test_a_session_hash_that_outlived_its_expiry_is_deleted(
     sweeper: Sweeper, session: Session, store: SessionStore, real_redis: Redis
 ) -> None:
     await real_redis.persist(KEYS.session(session.id))
@@ -211,46 +210,48 @@ async def test_a_hash_kept_past_its_end_goes_and_says_410(
     assert await attempt(store.get, session.id) == "expired"
 
 
-async def test_without_its_tombstone_an_ended_session_still_leaves_its_shard(
-    sweeper: Sweeper, ended: Session, real_redis: Redis, metrics: Metrics
+async def test_an_expired_session_without_a_tombstone_is_removed_from_its_shard(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis, metrics: Metrics
 ) -> None:
-    await real_redis.delete(KEYS.tombstone(ended.id))
+    await real_redis.delete(KEYS.tombstone(expired_session.id))
 
     await sweeper.sweep()
 
-    assert await scores_of(real_redis, ended) == NOWHERE
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
     assert counted(metrics.ended) == {"unknown": 1}
 
 
-async def test_a_sweeper_that_died_on_the_way_leaves_its_work_to_the_next(
+async def test_the_next_sweep_finishes_an_interrupted_sweep(
     sweeper: Sweeper,
-    ended: Session,
+    expired_session: Session,
     redis_client: RedisClient,
     real_redis: Redis,
     metrics: Metrics,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as dying:
-        dying.setattr(sweeper, "_remove", lambda *_: asyncio.sleep(0))
+    with monkeypatch.context() as interruption:
+        interruption.setattr(sweeper, "_remove", lambda *_: asyncio.sleep(0))
         await sweeper.sweep()
-    after_its_death = await scores_of(real_redis, ended)
+    after_interruption = await scores_of(real_redis, expired_session)
 
     await sweeper.sweep()
 
-    assert None not in after_its_death.values()
-    assert await scores_of(real_redis, ended) == NOWHERE
+    assert None not in after_interruption.values()
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
     assert counted(metrics.ended) == {"inactivity": 1}
 
 
-async def test_of_twenty_sweepers_at_once_one_takes_it_out(ended: Session, real_redis: Redis, metrics: Metrics) -> None:
-    sweepers = [sweeper_on(real_redis, metrics) for _ in range(20)]
+async def test_twenty_concurrent_sweepers_count_an_expired_session_once(
+    expired_session: Session, real_redis: Redis, metrics: Metrics
+) -> None:
+    sweepers = [new_sweeper(real_redis, metrics) for _ in range(20)]
 
     await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
 
     assert counted(metrics.ended) == {"inactivity": 1}
 
 
-async def test_more_than_a_batch_is_swept_round_by_round(
+async def test_one_sweep_removes_one_batch_per_shard(
     sweeper: Sweeper, store: SessionStore, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = iter(f"ab90c3cc-0d44-4b50-8888-{number:012x}" for number in range(BATCH_PER_SHARD + 1))
@@ -259,17 +260,17 @@ async def test_more_than_a_batch_is_swept_round_by_round(
     await asyncio.gather(*(age(real_redis, session.id, 31 * MINUTE_MS) for session in sessions))
 
     await sweeper.sweep()
-    after_one = await real_redis.zcard(KEYS.expiry("ab"))
+    left_after_first_sweep = await real_redis.zcard(KEYS.expiry("ab"))
     await sweeper.sweep()
 
-    assert (after_one, await real_redis.zcard(KEYS.expiry("ab"))) == (1, 0)
+    assert (left_after_first_sweep, await real_redis.zcard(KEYS.expiry("ab"))) == (1, 0)
 
 
-async def test_sweepers_among_heartbeats_end_no_session(
+async def test_concurrent_sweepers_and_heartbeats_expire_no_session(
     session: Session, store: SessionStore, real_redis: Redis
 ) -> None:
     await real_redis.zadd(KEYS.expiry(session.id[:2]), {session.id: 1})
-    sweepers = [sweeper_on(real_redis, Metrics()) for _ in range(10)]
+    sweepers = [new_sweeper(real_redis, Metrics()) for _ in range(10)]
 
     answers = await asyncio.gather(
         *(sweeper.sweep() for sweeper in sweepers), *(attempt(store.heartbeat, session.id) for _ in range(20))
@@ -279,58 +280,58 @@ async def test_sweepers_among_heartbeats_end_no_session(
     assert (await scores_of(real_redis, session))["expiry"] == (await store.get(session.id)).expires_at_ms
 
 
-@pytest.mark.parametrize("tampering", TAMPERINGS.values(), ids=TAMPERINGS)
-async def test_a_shard_that_was_tampered_with_holds_up_no_other(
+@pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS)
+async def test_a_corrupted_shard_does_not_block_other_shards(
     sweeper: Sweeper,
-    ended: Session,
+    expired_session: Session,
     real_redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    tampering: list[Command],
+    corruption: list[Command],
 ) -> None:
-    monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD, ended.id[:2]))
-    await redis_client_for(real_redis).execute(*tampering)
+    monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD, expired_session.id[:2]))
+    await redis_client_for(real_redis).execute(*corruption)
 
     await sweeper.sweep()
 
-    assert await scores_of(real_redis, ended) == NOWHERE
+    assert await scores_of(real_redis, expired_session) == NOT_INDEXED
     assert "a shard cannot be swept" in caplog.text
 
 
-@pytest.mark.parametrize("tampering", TAMPERINGS.values(), ids=TAMPERINGS)
-async def test_a_tampered_shard_is_told_once_an_episode(
+@pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS)
+async def test_a_corrupted_shard_is_logged_once_per_incident(
     sweeper: Sweeper,
     real_redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    tampering: list[Command],
+    corruption: list[Command],
 ) -> None:
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
-    tampered = redis_client_for(real_redis).execute
-    await tampered(*tampering)
+    execute = redis_client_for(real_redis).execute
+    await execute(*corruption)
     await sweeper.sweep()
     await sweeper.sweep()
-    told_first = caplog.text.count("a shard cannot be swept")
+    first_errors = caplog.text.count("a shard cannot be swept")
     await real_redis.flushall()
     await sweeper.sweep()
-    await tampered(*tampering)
+    await execute(*corruption)
 
     await sweeper.sweep()
 
-    assert told_first == 1
+    assert first_errors == 1
     assert caplog.text.count("a shard cannot be swept") == 2
 
 
-async def test_an_episode_is_over_when_its_shard_is_swept(
+async def test_an_incident_ends_when_its_shard_is_swept(
     sweeper: Sweeper, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.maintenance.sweeper.SHARDS", (SHARD,))
-    tampered = redis_client_for(real_redis).execute
-    await tampered(*TAMPERINGS["another index"])
+    execute = redis_client_for(real_redis).execute
+    await execute(*CORRUPTIONS["another index"])
     await sweeper.sweep()
     await real_redis.delete(KEYS.created(SHARD))
     await sweeper.sweep()
-    await tampered(*TAMPERINGS["another index"])
+    await execute(*CORRUPTIONS["another index"])
 
     await sweeper.sweep()
 
@@ -338,16 +339,16 @@ async def test_an_episode_is_over_when_its_shard_is_swept(
 
 
 @pytest.mark.parametrize("kind", ["server"])
-async def test_a_server_that_takes_no_changes_ends_the_round_and_no_id_is_told(
-    sweeper: Sweeper, ended: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
+async def test_a_server_that_rejects_writes_ends_the_sweep_and_no_id_is_logged(
+    sweeper: Sweeper, expired_session: Session, real_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await real_redis.config_set("min-replicas-to-write", 1)
 
-    with pytest.raises(StoreUnavailable) as refused:
+    with pytest.raises(StoreUnavailable) as failure:
         await sweeper.sweep()
     await real_redis.config_set("min-replicas-to-write", 0)
 
-    told = caplog.text + refused.value.cause
-    assert "NOREPLICAS" in told
-    assert ended.id not in told
-    assert USER not in told
+    logged = caplog.text + failure.value.cause
+    assert "NOREPLICAS" in logged
+    assert expired_session.id not in logged
+    assert USER not in logged
