@@ -53,8 +53,11 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     user_id = _user_id_of(request)
     query = read_query(request, ListingQuery, user_id)
     _require_own_sessions(request, query.user_id)
-    page = await request.app[LISTING].page(query.session_filter, query.limit, query.cursor)
-    page = page if user_id is None else page.for_user()
+    listing = request.app[LISTING]
+    if user_id is None:
+        page = await listing.page(query.session_filter, query.limit, query.cursor)
+    else:
+        page = await listing.page_for_user(user_id, query.session_filter, query.limit, query.cursor)
     return responses.page_response(page, cursors.encode_position(page.filter, page.next) if page.next else None)
 
 

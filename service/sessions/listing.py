@@ -18,6 +18,8 @@ MAX_EXAMINED = 1000
 """The most index entries that a page examines. A page may be short although others follow."""
 
 _READ_BATCH = 100
+_COUNTED_FIELDS = tuple(field for field in scripts.FIELDS if field != b"metadata")
+"""The last field, the metadata, may be large."""
 
 
 class SessionFilter(NamedTuple):
@@ -63,10 +65,6 @@ class Page(NamedTuple):
     total: int
     stats: ShardCount
     next: Position | None
-
-    def for_user(self) -> "Page":
-        """Replace the stats, which count the sessions of all users, by those of the filter."""
-        return self._replace(stats=ShardCount(active=self.total, expired=0))
 
 
 class IndexScan(NamedTuple):
@@ -125,6 +123,12 @@ class SessionListing:
         sessions, position = await self._sessions(scan, filter_, limit, after, counts)
         return Page(filter_, sessions, min([matching, *sizes]), counts.overall, position)
 
+    async def page_for_user(self, user_id: str, filter_: SessionFilter, limit: int, after: Position = START) -> Page:
+        """List like `page`, but count only sessions of this user, who must be the user of the filter."""
+        page = await self.page(filter_, limit, after)
+        total = await self._count_of_user(user_id, filter_)
+        return page._replace(total=total, stats=ShardCount(active=total, expired=0))
+
     async def _count(self, filter_: SessionFilter) -> tuple[CountsByShard, int]:
         """Return the counts, and how many live sessions of all owners match `near_expiration`."""
         if filter_.near_expiration is None:
@@ -132,6 +136,19 @@ class SessionListing:
             return counts, counts.overall.active
         counts, near = await self._session_counts.count_with_near_expiration()
         return counts, near if filter_.near_expiration else counts.overall.active - near
+
+    async def _count_of_user(self, user_id: str, filter_: SessionFilter) -> int:
+        """Count a user's live sessions that match. Entries behind the first MAX_EXAMINED are counted without a read."""
+        owner_index = self._keys.user(user_id)
+        size, ids = await self._client.query(("ZCARD", owner_index), ("ZRANGE", owner_index, 0, MAX_EXAMINED - 1))
+        found = await self._client.read_hashes([self._keys.session(id_.decode()) for id_ in ids], _COUNTED_FIELDS)
+        sessions = [
+            session_from(id_.decode(), (*cast(Sequence[bytes], values), b"{}"), now_ms)
+            for id_, (values, now_ms) in zip(ids, found, strict=True)
+            if None not in values
+        ]
+        matching = [session for session in sessions if session.time_remaining_ms > 0 and filter_.matches(session)]
+        return len(matching) + max(cast(int, size) - len(ids), 0)
 
     def _scan_of_all_shards(self, counts: CountsByShard) -> IndexScan:
         sizes = [count.total for count in counts.shards.values()]
