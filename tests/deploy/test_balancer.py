@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http.client import RemoteDisconnected
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,6 +27,13 @@ UNKNOWN = f"{SESSIONS}/4716d2ea-673d-47d0-b1bd-33202db7411b"
 WRITE_METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 
 StartBalancer = Callable[..., Balancer]
+
+
+class BalancedReplica(NamedTuple):
+    """A balancer and its only replica."""
+
+    balancer: Balancer
+    replica: Replica
 
 
 @pytest.fixture
@@ -55,6 +63,18 @@ def replicas(redis_server: RedisServer, start_replica: StartReplica) -> list[Rep
 @pytest.fixture
 def balancer(start_balancer: StartBalancer, replicas: list[Replica]) -> Balancer:
     return start_balancer(*(address_of(replica) for replica in replicas))
+
+
+@pytest.fixture(scope="module")
+def balanced(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BalancedReplica]:
+    """Return a balancer and its only replica, for tests of what both log."""
+    replica = Replica(REDIS_URL=redis_server.url)
+    replica.start()
+    balancer = Balancer(tmp_path_factory.mktemp("b"), [address_of(replica)])
+    balancer.start()
+    yield BalancedReplica(balancer, replica)
+    balancer.stop()
+    replica.stop()
 
 
 @pytest.fixture
@@ -194,11 +214,11 @@ def test_a_replica_receives_requests_once_it_is_ready(
     assert response.status == 200
 
 
-def test_a_valid_request_id_is_forwarded_and_returned(start_balancer: StartBalancer, replicas: list[Replica]) -> None:
-    response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, X_Request_ID="mine-1")
+def test_a_valid_request_id_is_forwarded_and_returned(balanced: BalancedReplica) -> None:
+    response = balanced.balancer.request("GET", UNKNOWN, X_Request_ID="mine-1")
 
     assert response.headers["X-Request-ID"] == "mine-1"
-    assert replicas[0].wait_for_line('"mine-1"')
+    assert balanced.replica.wait_for_line('"mine-1"')
 
 
 @pytest.mark.parametrize(
@@ -206,10 +226,8 @@ def test_a_valid_request_id_is_forwarded_and_returned(start_balancer: StartBalan
     [{}, {"X_Request_ID": "no blanks"}, {"X_Request_ID": 'mine-1,no"quotes'}, {"X_Request_ID": "mine-1,mine-2"}],
     ids=["missing", "invalid character", "invalid list", "list"],
 )
-def test_a_missing_or_invalid_request_id_is_replaced(
-    start_balancer: StartBalancer, replicas: list[Replica], named: dict[str, str]
-) -> None:
-    response = start_balancer(address_of(replicas[0])).request("GET", UNKNOWN, **named)
+def test_a_missing_or_invalid_request_id_is_replaced(balanced: BalancedReplica, named: dict[str, str]) -> None:
+    response = balanced.balancer.request("GET", UNKNOWN, **named)
 
     assert len(response.headers["X-Request-ID"]) == 36
-    assert replicas[0].wait_for_line(response.headers["X-Request-ID"])
+    assert balanced.replica.wait_for_line(response.headers["X-Request-ID"])

@@ -193,23 +193,9 @@ def test_the_service_stops_without_a_response_of_redis(own_redis: RedisServer, s
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"SESSION_DEFAULT_TIMEOUT_MINUTES": "4"},
-            "SESSION_DEFAULT_TIMEOUT_MINUTES must be between 5 and 1440",
-        ),
-        ({"SESSION_MAX_TIMEOUT_MINUTES": "nonsense"}, "SESSION_MAX_TIMEOUT_MINUTES must be a number (got nonsense)"),
-        ({"SESSION_KEY_PREFIX": "{a}"}, "SESSION_KEY_PREFIX must not contain braces"),
-        ({"PORT": "70000"}, "PORT must be between 0 and 65535 (got 70000)"),
+        ({"SESSION_DEFAULT_TIMEOUT_MINUTES": "4"}, "SESSION_DEFAULT_TIMEOUT_MINUTES must be between 5 and 1440"),
         ({"HOST": "203.0.113.1", "SESSION_ALLOW_ANONYMOUS": "true"}, "HOST=203.0.113.1 PORT=0: "),
-        ({"REDIS_URL": "http://h"}, "REDIS_URL must start with one of redis://"),
-        ({"REDIS_URL": "redis://h:nonsense"}, "REDIS_URL"),
-        ({"REDIS_URL": "redis://h:99999"}, "REDIS_URL: "),
-        ({"REDIS_URL": "redis://h?socket_timeout=soon"}, "REDIS_URL: "),
-        ({"REDIS_URL": "redis://h?nonsense=1"}, "REDIS_URL: "),
-        ({"REDIS_URL": "rediss://h?ssl_cert_reqs=bogus"}, "REDIS_URL: "),
-        ({"REDIS_URL": "redis://h/nonsense"}, "REDIS_URL must have a database number as its path"),
-        ({"REDIS_URL": "redis://[::1"}, "REDIS_URL: "),
-        ({"REDIS_URL": ""}, "REDIS_URL must not be empty. Unset it to use the embedded server"),
+        ({"REDIS_URL": "redis://:hunter2@h:nonsense"}, "REDIS_URL: the URL is not valid"),
     ],
     ids=str,
 )
@@ -219,8 +205,9 @@ def test_a_wrong_setting_ends_the_start_with_one_line(
     replica = start_replica(**NO_REDIS | settings)
 
     assert replica.wait() == 1
-    assert message in replica.output
+    assert replica.output.startswith(message)
     assert replica.output.count("\n") == 1
+    assert "hunter2" not in replica.output
 
 
 def test_a_used_port_ends_the_start_with_one_line(start_replica: StartReplica) -> None:
@@ -244,21 +231,10 @@ def test_an_unknown_setting_is_logged_as_a_warning(start_replica: StartReplica) 
 # Banner and passwords
 
 
-@pytest.mark.parametrize(
-    ("url", "command"),
-    [
-        ("redis://127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
-        ("redis://:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1"),
-        ("redis://user:hunter2@127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 --user user -n 3"),
-        ("redis://127.0.0.1:1?password=hunter2&db=3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
-        ("rediss://user:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1 --tls --user user"),
-        ("unix://user:hunter2@/nowhere/redis.sock?db=3", "redis-cli -s /nowhere/redis.sock --user user -n 3"),
-    ],
-)
-def test_the_banner_shows_how_to_open_redis_cli(start_replica: StartReplica, url: str, command: str) -> None:
-    replica = start_replica(REDIS_URL=url)
+def test_the_banner_shows_how_to_open_redis_cli(start_replica: StartReplica) -> None:
+    replica = start_replica(REDIS_URL="redis://user:hunter2@127.0.0.1:1/3")
 
-    assert f"look inside    {command}\n" in replica.output
+    assert "look inside    redis-cli -h 127.0.0.1 -p 1 --user user -n 3\n" in replica.output
 
 
 @pytest.mark.parametrize(
@@ -278,23 +254,6 @@ def test_the_output_contains_no_password(start_replica: StartReplica, url: str) 
     assert "Redis does not respond" in replica.output
     assert "hunter2" not in replica.output
     assert "hunter2" not in str(error)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:hunter2@h:nonsense",
-        "redis://:hunter2/rest@h",
-        "redis://:hunter2#rest@h",
-        "redis://h?password=hunter2&socket_timeout=soon",
-    ],
-)
-def test_a_startup_error_contains_no_password(start_replica: StartReplica, url: str) -> None:
-    replica = start_replica(REDIS_URL=url)
-
-    assert replica.wait() == 1
-    assert replica.output.startswith("REDIS_URL")
-    assert "hunter2" not in replica.output
 
 
 # Problems with Redis

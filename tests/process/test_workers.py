@@ -153,10 +153,8 @@ def test_a_restarted_worker_reuses_its_metrics_files(pair: Replica) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"SESSION_WORKERS": "65"}, "SESSION_WORKERS must be between 1 and 64 (got 65)"),
         ({"REDIS_URL": "redis://h:nonsense"}, "REDIS_URL: the URL is not valid"),
         ({"SESSION_API_KEYS_FILE": "/nowhere/keys"}, "SESSION_API_KEYS_FILE=/nowhere/keys: "),
-        ({"SESSION_AUDIT_LOG": "/nowhere/audit.log"}, "SESSION_AUDIT_LOG=/nowhere/audit.log cannot be opened"),
         ({"HOST": "203.0.113.1", "SESSION_ALLOW_ANONYMOUS": "true"}, "HOST=203.0.113.1 PORT=0: "),
     ],
     ids=str,

@@ -8,6 +8,21 @@ SENTINEL = "redis+sentinel://user:hunter2@one:26380,two/main/3"
 CLUSTER = "rediss+cluster://user:hunter2@one:7001,two:7002"
 
 
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("redis://127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
+        ("redis://:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1"),
+        ("redis://user:hunter2@127.0.0.1:1/3", "redis-cli -h 127.0.0.1 -p 1 --user user -n 3"),
+        ("redis://127.0.0.1:1?password=hunter2&db=3", "redis-cli -h 127.0.0.1 -p 1 -n 3"),
+        ("rediss://user:hunter2@127.0.0.1:1", "redis-cli -h 127.0.0.1 -p 1 --tls --user user"),
+        ("unix://user:hunter2@/nowhere/redis.sock?db=3", "redis-cli -s /nowhere/redis.sock --user user -n 3"),
+    ],
+)
+def test_the_line_connects_to_the_server_of_the_url(url: str, command: str) -> None:
+    assert redis_cli(url) == command
+
+
 def test_with_sentinel_the_line_queries_a_sentinel_for_the_primary() -> None:
     assert redis_cli(SENTINEL, "HGETALL", "session:{ab}:1") == (
         "redis-cli $(redis-cli -h one -p 26380 SENTINEL get-master-addr-by-name main | xargs printf -- '-h %s -p %s')"
