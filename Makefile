@@ -10,7 +10,7 @@ run: $(VENV)/installed      ## serve on http://127.0.0.1:3000; starts an embedde
 	@exec $(BIN)/python -m service
 
 test: $(VENV)/installed     ## run all tests except the long ones, on several processes
-	$(BIN)/pytest --numprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/installed  ## run the long tests: failures under load, long models; prints its duration
 	$(BIN)/pytest -m long --durations 10

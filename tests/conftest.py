@@ -169,6 +169,18 @@ async def create_session(
 
 StartReplica = Callable[..., Replica]
 
+_SLOW_TESTS = (
+    "tests/process/",
+    "tests/deploy/",
+    "tests/docs/",
+    "tests/faults/",
+    "tests/outages/",
+    "tests/rate_limit/test_replicas",
+    "tests/redis_client/",
+    "tests/fuzz/",
+    "tests/test_schemathesis",
+)
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put the operation into the id of a schemathesis test: pytest 9.2 leaves it out, and xdist runs equal ids once."""
@@ -178,7 +190,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fail if two tests share an id, because xdist runs only one of them."""
+    """Run the slowest folders first, so that all processes end together.
+
+    Fails if two tests share an id, because xdist runs only one of them.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(_SLOW_TESTS))
     repeated = [node_id for node_id, count in Counter(item.nodeid for item in items).items() if count > 1]
     if repeated:
         raise pytest.UsageError(f"tests share an id: {', '.join(repeated)}")
