@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.api import health_routes, openapi, session_routes
 from service.api.access_log import AccessLog
-from service.api.app_keys import ACCESS_LOG, HEALTH, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
+from service.api.app_keys import ACCESS_LOG, HEALTH, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
 from service.api.middleware import MIDDLEWARE, ApplicationMiddleware, build_middleware
 from service.api.security_headers import add_security_headers
 from service.auth.authenticator import build_authenticator
@@ -71,6 +71,7 @@ def create_app(
     app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
     app[LISTING] = SessionListing(clients.bulk, keys, counts, maintenance.index_removal.queue_missing)
     app[REVOCATION] = BulkRevocation(clients.bulk, keys, events)
+    app[SHARED_SECRET] = event_log.secret
     app[POLICIES] = Policies(clients.main, keys, events, settings)
 
     app.cleanup_ctx.append(_closing(clients.aclose))  # last: cleanup runs in reverse order

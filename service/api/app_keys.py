@@ -11,12 +11,14 @@ from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation
 from service.sessions.store import SessionStore
 from service.settings import Settings
+from service.shared_secret import SharedSecret
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", SessionStore)
 LISTING = web.AppKey("listing", SessionListing)
 REVOCATION = web.AppKey("revocation", BulkRevocation)
 POLICIES = web.AppKey("policies", Policies)
+SHARED_SECRET = web.AppKey("shared_secret", SharedSecret)
 HEALTH = web.AppKey("health", Health)
 ACCESS_LOG = web.AppKey("access_log", AccessLog)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar, cast
 
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from service.api.request_bodies import MAX_REPORTED_ERRORS, Uuid
 from service.errors import InvalidRequest
-from service.sessions import cursors
+from service.sessions.cursors import Cursors
 from service.sessions.listing import START, Position, SessionFilter
 from service.sessions.revocation import OwnerFilter, Remainder
 
@@ -34,7 +34,7 @@ def _limit(value: str) -> int:
 
 def _listing_cursor(value: str, info: ValidationInfo) -> Position:
     try:
-        session_filter, position = cursors.decode_position(value)
+        session_filter, position = cast(Cursors, info.context).decode_position(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a page") from None
     if not _has_filters(info, session_filter):
@@ -44,7 +44,7 @@ def _listing_cursor(value: str, info: ValidationInfo) -> Position:
 
 def _revocation_cursor(value: str, info: ValidationInfo) -> Remainder:
     try:
-        owner_filter, remainder = cursors.decode_remainder(value)
+        owner_filter, remainder = cast(Cursors, info.context).decode_remainder(value)
     except ValueError:
         raise ValueError("must be the nextCursor of a revocation") from None
     if not _has_filters(info, owner_filter):
@@ -95,12 +95,18 @@ class RevocationQuery(_Query):
 _Model = TypeVar("_Model", bound=_Query)
 
 
-def read_query(request: web.Request, model: type[_Model], default_user_id: str | None = None) -> _Model:
-    """Return the query as a `model`. Raises InvalidRequest for invalid, unknown, missing and repeated parameters."""
+def read_query(
+    request: web.Request, model: type[_Model], cursors: Cursors, default_user_id: str | None = None
+) -> _Model:
+    """Return the query as a `model`.
+
+    Raises InvalidRequest for invalid, unknown, missing and repeated parameters, and StoreUnavailable for a cursor that
+    cannot be verified yet.
+    """
     errors = _repeated(request) | _missing(request, model)
     defaults = {} if default_user_id is None else {"userId": default_user_id}
     try:
-        query = model.model_validate(defaults | dict(request.query))
+        query = model.model_validate(defaults | dict(request.query), context=cursors)
     except ValidationError as error:
         invalid = {str(details["loc"][0]): _message(details["type"], details["msg"]) for details in error.errors()}
         errors = invalid | errors

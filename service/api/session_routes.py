@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from service.api import responses
-from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, STORE
+from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
 from service.api.query_parameters import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, read_body, read_merge_patch
 from service.api.request_headers import expected_revisions_of, idempotency_key_of
@@ -11,7 +11,7 @@ from service.api.routes import RouteTable
 from service.auth.scopes import ADMIN, LIST, READ, REVOKE, WRITE
 from service.errors import Forbidden, InvalidRequest
 from service.identifiers import parse_uuid
-from service.sessions import cursors
+from service.sessions.cursors import Cursors
 from service.sessions.session import NewSession
 
 SESSIONS = "/api/messaging/sessions"
@@ -51,7 +51,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 @routes.get(SESSIONS, permission=LIST)
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     user_id = _user_id_of(request)
-    query = read_query(request, ListingQuery, user_id)
+    cursors = _cursors_of(request)
+    query = read_query(request, ListingQuery, cursors, user_id)
     _require_own_sessions(request, query.user_id)
     listing = request.app[LISTING]
     if user_id is None:
@@ -63,9 +64,12 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 
 @routes.delete(SESSIONS, permission=REVOKE, is_audited=True)
 async def revoke(request: web.Request) -> web.StreamResponse:
-    query = read_query(request, RevocationQuery)
+    cursors = _cursors_of(request)
+    query = read_query(request, RevocationQuery, cursors)
     _require_own_sessions(request, query.user_id)
-    revoked = await request.app[REVOCATION].revoke(query.owner_filter, query.cursor)
+    revocation = request.app[REVOCATION]
+    revoke_sessions = revocation.revoke if _user_id_of(request) is None else revocation.revoke_for_user
+    revoked = await revoke_sessions(query.owner_filter, query.cursor)
     next_cursor = cursors.encode_remainder(query.owner_filter, revoked.remainder) if revoked.remainder else None
     return responses.revoked_response(revoked, next_cursor)
 
@@ -132,6 +136,10 @@ def _user_id_of(request: web.Request) -> str | None:
     """Return the user whose sessions the caller has access to, or None for access to all sessions."""
     caller = request.get(CALLER)
     return None if caller is None else caller.user_id
+
+
+def _cursors_of(request: web.Request) -> Cursors:
+    return Cursors(request.app[SHARED_SECRET], _user_id_of(request))
 
 
 def _require_own_sessions(request: web.Request, user_id: str | None) -> None:

@@ -29,11 +29,6 @@ class SessionFilter(NamedTuple):
     user_id: str | None = None
     near_expiration: bool | None = None
 
-    @property
-    def index_count(self) -> int:
-        """How many indexes a listing scans: one owner index, or an index per shard."""
-        return len(SHARDS) if self.agent_id is None and self.user_id is None else 1
-
     def matches(self, session: Session) -> bool:
         return (
             self.agent_id in (None, session.agent_id)

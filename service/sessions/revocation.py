@@ -3,8 +3,9 @@
 A creation adds its id to the owner indexes before it creates the session. So an id without a session belongs to an
 ended session or to one under creation. A marker in place of its tombstone makes create.lua refuse the creation.
 
-With a user and an agent, the call scans the shorter index and skips ids that the other one lacks. An id under creation
-that is in one index only is added to the other after the call began, and such sessions may survive.
+With a user and an agent, the call scans one index and skips ids that the other one lacks. For a user's token it scans
+the user's index, so that cursors contain no ids of other users; otherwise it scans the shorter one. An id under
+creation that is in one index only is added to the other after the call began, and such sessions may survive.
 """
 
 from collections import defaultdict
@@ -25,6 +26,9 @@ MAX_REVOKED = 1000
 MAX_EXAMINED = 50_000
 """The most index entries that one call examines."""
 
+_USER_INDEX = 0
+"""The number of the user's index, if the filter has a user."""
+
 _NO_MARKER = 0
 _PAGE = 1000
 _BATCH = 100
@@ -35,10 +39,6 @@ class OwnerFilter(NamedTuple):
 
     agent_id: str | None
     user_id: str | None
-
-    @property
-    def index_count(self) -> int:
-        return 2 - self.count(None)
 
 
 class Remainder(NamedTuple):
@@ -69,17 +69,26 @@ class BulkRevocation:
 
     async def revoke(self, filter_: OwnerFilter, remainder: Remainder | None = None) -> Revoked:
         """End sessions that are indexed now, or what a call left. Sessions that are added later are not affected."""
-        revoked = await self._revoke(filter_, remainder or await self._everything(filter_))
+        return await self._revoke_and_report(filter_, remainder or await self._shorter_index(filter_))
+
+    async def revoke_for_user(self, filter_: OwnerFilter, remainder: Remainder | None = None) -> Revoked:
+        """End sessions like `revoke`, but scan only the index of the filter's user."""
+        return await self._revoke_and_report(filter_, remainder or await self._everything(filter_, _USER_INDEX))
+
+    async def _revoke_and_report(self, filter_: OwnerFilter, remainder: Remainder | None) -> Revoked:
+        revoked = await self._revoke(filter_, remainder)
         self._events.revoked(*filter_, revoked.number, more=revoked.remainder is not None)
         return revoked
 
-    async def _everything(self, filter_: OwnerFilter) -> Remainder | None:
-        """The shorter index, up to its present last entry."""
+    async def _shorter_index(self, filter_: OwnerFilter) -> Remainder | None:
         owner_indexes = self._keys.owner_indexes(*filter_)
         sizes: list[int] = await self._client.query(*[("ZCARD", owner_index) for owner_index in owner_indexes])
-        shorter = sizes.index(min(sizes))
-        last = await read_last(self._client, owner_indexes[shorter])
-        return None if last is None else Remainder(shorter, BEGINNING, last)
+        return await self._everything(filter_, sizes.index(min(sizes)))
+
+    async def _everything(self, filter_: OwnerFilter, index_number: int) -> Remainder | None:
+        """An index, up to its present last entry."""
+        last = await read_last(self._client, self._keys.owner_indexes(*filter_)[index_number])
+        return None if last is None else Remainder(index_number, BEGINNING, last)
 
     async def _revoke(self, filter_: OwnerFilter, remainder: Remainder | None) -> Revoked:
         number, may_examine = 0, MAX_EXAMINED

@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from service.maintenance.sweeper import Sweeper
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
-from service.sessions import cursors
 from service.sessions.counts import SessionCounts
+from service.sessions.cursors import Cursors
 from service.sessions.index_scan import Entry
 from service.sessions.listing import Position, SessionFilter, SessionListing
 from service.sessions.revocation import BulkRevocation, OwnerFilter, Remainder
@@ -19,7 +19,7 @@ from service.settings import Settings
 from service.settings.sessions import IdFormat
 from tests.aging import age
 from tests.attempt import attempt
-from tests.conftest import AGENT, USER, create_session, new_session_events, new_session_store
+from tests.conftest import AGENT, SECRET, USER, create_session, new_session_events, new_session_store
 from tests.redis_contents import KEYS, fields_of, keys_in, scores_of
 
 MINUTE_MS = 60_000
@@ -100,6 +100,8 @@ def test_a_cursor_has_room_for_the_longest_ids() -> None:
     entry = Entry("1705312800000.1234", "f" * 64)
     listing = SessionFilter(AGENT, USER, near_expiration=True), Position(0, *entry)
     revocation = OwnerFilter(AGENT, USER), Remainder(1, entry, entry)
+
+    cursors = Cursors(SECRET, USER)
 
     assert cursors.decode_position(cursors.encode_position(*listing)) == listing
     assert cursors.decode_remainder(cursors.encode_remainder(*revocation)) == revocation

@@ -9,7 +9,8 @@ from aiohttp import ClientResponse
 from redis.asyncio import Redis
 from yarl import URL
 
-from service.sessions import cursors
+from service.api.app_keys import SHARED_SECRET
+from service.sessions.cursors import Cursors
 from service.sessions.listing import Position, SessionFilter
 from tests.aging import age
 from tests.bad_input.helpers import invalid_fields
@@ -36,8 +37,16 @@ def ids(*pages: dict[str, Any]) -> list[str]:
     return [session["sessionId"] for page in pages for session in page["sessions"]]
 
 
-def encode(parts: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
+def forge(parts: object) -> str:
+    """Encode a cursor without the shared secret."""
+    payload = base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
+    return "0" * 32 + payload
+
+
+async def cursors_of(client: HttpClient) -> Cursors:
+    """The cursors that the service accepts from callers that are not users."""
+    await client.get(SESSIONS)  # loads the shared secret
+    return Cursors(client.app[SHARED_SECRET], None)
 
 
 async def test_an_empty_store_has_an_empty_page(client: HttpClient) -> None:
@@ -169,50 +178,25 @@ async def test_at_most_twenty_invalid_parameters_are_reported(client: HttpClient
     assert len(await invalid_fields(await get_with(client, query))) == 20
 
 
+@pytest.mark.parametrize("parts", [[], None, [None, None, None, 0, "1", "id"], [None, None, None, 256, "1", "id"]])
+async def test_a_forged_cursor_is_rejected(client: HttpClient, parts: object) -> None:
+    assert await invalid_fields(await get_with(client, f"cursor={forge(parts)}")) == NOT_A_CURSOR
+
+
 @pytest.mark.parametrize(
-    "parts",
-    [
-        [],
-        {},
-        None,
-        1,
-        "text",
-        [None, None, None, 0, "1"],
-        [None, None, None, 0, "1", "id", 1],
-        [None, None, None, 256, "1", "id"],
-        [None, None, None, -1, "1", "id"],
-        [None, None, None, "0", "1", "id"],
-        [None, None, None, 0.0, "1", "id"],
-        [None, None, None, True, "1", "id"],
-        [None, None, None, 0, 1, "id"],
-        [None, None, None, 0, "nan", "id"],
-        [None, None, None, 0, "(1", "id"],
-        [None, None, None, 0, "-inf", ""],
-        [None, None, None, 0, "1", None],
-        [None, None, None, 10**30, "1", "id"],
-    ],
+    "text", ["", "nonsense", "%00", "%C3%A9", "%ff", "====", "W10=", "W1", "A" * 401, "0" * 32, "0" * 432, "0" * 433]
 )
-async def test_a_cursor_with_other_contents_is_rejected(client: HttpClient, parts: object) -> None:
-    assert await invalid_fields(await get_with(client, f"cursor={encode(parts)}")) == NOT_A_CURSOR
-
-
-@pytest.mark.parametrize("text", ["", "nonsense", "%00", "%C3%A9", "%ff", "====", "W10=", "W1", "A" * 401])
 async def test_a_cursor_in_another_encoding_is_rejected(client: HttpClient, text: str) -> None:
     assert await invalid_fields(await get_with(client, f"cursor={text}")) == NOT_A_CURSOR
 
 
 async def test_a_modified_cursor_is_rejected(client: HttpClient) -> None:
-    cursor = cursors.encode_position(SessionFilter(), Position(7, "1700000000000", "07"))
+    cursor = (await cursors_of(client)).encode_position(SessionFilter(), Position(7, "1700000000000", "07"))
 
     assert await invalid_fields(await get_with(client, f"cursor={cursor[:-1]}")) == NOT_A_CURSOR
     assert await invalid_fields(await get_with(client, f"cursor={cursor}A")) == NOT_A_CURSOR
+    assert await invalid_fields(await get_with(client, f"cursor={'0' * 32}{cursor[32:]}")) == NOT_A_CURSOR
     assert (await get_with(client, f"cursor={cursor}")).status == 200
-
-
-async def test_a_cursor_of_a_user_has_only_one_index(client: HttpClient) -> None:
-    cursor = cursors.encode_position(SessionFilter(user_id=USER), Position(1, "1700000000000", "07"))
-
-    assert await invalid_fields(await get_with(client, f"cursor={cursor}&userId={USER}")) == NOT_A_CURSOR
 
 
 @pytest.mark.parametrize(
@@ -228,6 +212,6 @@ async def test_a_cursor_with_other_filters_is_rejected(client: HttpClient, query
 
 
 async def test_an_invalid_filter_is_reported_without_its_cursor(client: HttpClient) -> None:
-    cursor = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+    cursor = (await cursors_of(client)).encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
 
     assert (await invalid_fields(await get_with(client, f"cursor={cursor}&userId=1"))).keys() == {"userId"}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from service.sessions import cursors
 from service.sessions import revocation as revocation_module
 from service.sessions.index_scan import Entry
 from service.sessions.listing import Position, SessionFilter
@@ -20,7 +19,7 @@ from tests.sessions.revocation import (
     OTHER_USER,
     USER_FILTER,
 )
-from tests.sessions.test_listing_over_http import encode
+from tests.sessions.test_listing_over_http import cursors_of, forge
 from tests.test_walkthrough import SESSIONS, open_session
 
 
@@ -93,8 +92,10 @@ async def test_a_cursor_with_other_filters_is_rejected(client: HttpClient, query
 
 
 async def test_cursors_of_listings_and_revocations_are_not_interchangeable(client: HttpClient) -> None:
-    listing_cursor = cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
-    revocation_cursor = cursors.encode_remainder(USER_FILTER, REMAINDER)
+    listing_cursor = (await cursors_of(client)).encode_position(
+        SessionFilter(user_id=USER), Position(0, "1700000000000", "07")
+    )
+    revocation_cursor = (await cursors_of(client)).encode_remainder(USER_FILTER, REMAINDER)
 
     revoking = await client.delete(SESSIONS, params={"userId": USER, "cursor": listing_cursor})
     listing = await client.get(SESSIONS, params={"userId": USER, "cursor": revocation_cursor})
@@ -103,34 +104,19 @@ async def test_cursors_of_listings_and_revocations_are_not_interchangeable(clien
     assert await invalid_fields(listing) == {"cursor": "must be the nextCursor of a page"}
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [],
-        None,
-        [None, USER, 0, "1", "id", "2"],
-        [None, USER, 1, "1", "id", "2", "id"],
-        [None, USER, -1, "1", "id", "2", "id"],
-        [None, USER, True, "1", "id", "2", "id"],
-        [None, USER, False, "1", "id", "2", "id"],
-        [None, USER, "0", "1", "id", "2", "id"],
-        [None, USER, 0, "nan", "id", "2", "id"],
-        [None, USER, 0, "1", "id", "(2", "id"],
-        [None, USER, 0, "1", None, "2", "id"],
-        [None, USER, 0, 1, "id", 2, "id"],
-    ],
-)
-async def test_a_cursor_with_other_contents_is_rejected(client: HttpClient, parts: object) -> None:
-    rejected = await client.delete(SESSIONS, params={"userId": USER, "cursor": encode(parts)})
+async def test_a_forged_cursor_is_rejected(client: HttpClient) -> None:
+    cursor = forge([None, USER, 0, "1", "id", "2", "id"])
+
+    rejected = await client.delete(SESSIONS, params={"userId": USER, "cursor": cursor})
 
     assert await invalid_fields(rejected) == {"cursor": "must be the nextCursor of a revocation"}
 
 
 async def test_a_cursor_contains_the_filter_and_the_remainder(client: HttpClient) -> None:
+    cursors = await cursors_of(client)
     cursor = cursors.encode_remainder(BOTH_FILTER, REMAINDER)
 
     assert cursors.decode_remainder(cursor) == (BOTH_FILTER, REMAINDER)
-    assert len(cursor) <= 400
     assert await revoke(client, agentId=AGENT, userId=USER, cursor=cursor) == {
         "revoked": 0,
         "more": False,
@@ -151,10 +137,6 @@ NEITHER = dict.fromkeys(("agentId", "userId"), "at least one of agentId and user
         ({"userId": USER, "agentID": AGENT}, {"agentID": "is not a parameter of this request"}),
         ({"userId": USER, "limit": "1"}, {"limit": "is not a parameter of this request"}),
         ({"cursor": "A"}, {**NEITHER, "cursor": "must be the nextCursor of a revocation"}),
-        (
-            {"userId": "1", "cursor": cursors.encode_remainder(BOTH_FILTER, REMAINDER)},
-            {"userId": "must be a UUID in the 36-character form"},
-        ),
         ({"userId": USER, "nearExpiration": "true"}, {"nearExpiration": "is not a parameter of this request"}),
         ([("userId", USER), ("userId", OTHER_USER)], {"userId": "must not be repeated"}),
         ({"userId": USER, "agentId": "*"}, {"agentId": "must be a UUID in the 36-character form"}),
@@ -169,3 +151,11 @@ async def test_an_invalid_request_ends_no_session(
 
     assert await invalid_fields(rejected) == fields
     assert (await client.get(f"{SESSIONS}/{session_id}")).status == 200
+
+
+async def test_an_invalid_filter_is_reported_without_its_cursor(client: HttpClient) -> None:
+    cursor = (await cursors_of(client)).encode_remainder(BOTH_FILTER, REMAINDER)
+
+    rejected = await client.delete(SESSIONS, params={"userId": "1", "cursor": cursor})
+
+    assert await invalid_fields(rejected) == {"userId": "must be a UUID in the 36-character form"}

@@ -1,15 +1,23 @@
 """Responses to a user's token neither reveal the sessions of other users nor end them."""
 
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import pytest
+from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service.errors import StoreUnavailable
 from service.sessions import listing as listing_module
+from service.sessions import revocation as revocation_module
+from service.sessions.cursors import Cursors
+from service.sessions.listing import Position, SessionFilter
 from service.settings import Settings
+from service.shared_secret import SharedSecret
 from tests.aging import age
-from tests.auth.conftest import authenticated_settings, token_headers
-from tests.conftest import AGENT, USER, HttpClient
+from tests.auth.conftest import authenticated_settings, key_headers, token_headers
+from tests.bad_input.helpers import invalid_fields
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.test_walkthrough import MINUTE_MS, SESSIONS
 
 OTHER_USER = "11111111-2222-4333-8444-555555555555"
@@ -78,3 +86,87 @@ async def test_the_total_of_a_user_counts_entries_behind_the_examined_ones(
     page = await list_as(client, USER, agentId=AGENT)
 
     assert (page["sessions"], page["total"]) == ([], 1)
+
+
+# Cursors
+
+
+async def test_a_cursor_of_a_users_revocation_contains_no_id_of_others(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation_module, "MAX_REVOKED", 1)
+    own = [await create(client, USER) for _ in range(2)]
+    for _ in range(3):
+        await create(client, USER, OTHER_AGENT)
+    foreign = await create(client, OTHER_USER)  # the index of the agent is the shorter one, and ends with this id
+
+    response = await client.delete(SESSIONS, params={"userId": USER, "agentId": AGENT}, headers=token_headers(USER))
+    cursor = (await response.json())["nextCursor"]
+
+    assert foreign not in decoded(cursor)
+    assert own[0] in decoded(cursor)
+
+
+def decoded(cursor: str) -> str:
+    payload = cursor[32:]
+    return urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+
+
+async def test_a_user_ends_their_sessions_with_an_agent_by_cursor(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation_module, "MAX_REVOKED", 2)
+    for _ in range(3):
+        await create(client, USER)
+    kept = [await create(client, USER, OTHER_AGENT), await create(client, OTHER_USER)]
+    query = {"userId": USER, "agentId": AGENT}
+
+    first = await (await client.delete(SESSIONS, params=query, headers=token_headers(USER))).json()
+    query["cursor"] = first["nextCursor"]
+    second = await (await client.delete(SESSIONS, params=query, headers=token_headers(USER))).json()
+
+    assert (first["revoked"], second) == (2, {"revoked": 1, "more": False, "nextCursor": None})
+    statuses = [(await client.get(f"{SESSIONS}/{id_}", headers=key_headers("read"))).status for id_ in kept]
+    assert statuses == [200, 200]
+
+
+async def first_cursor(client: HttpClient, headers: dict[str, str]) -> str:
+    """Return the cursor of a list of the user's sessions that has two pages."""
+    response = await client.get(SESSIONS, params={"userId": USER, "limit": "1"}, headers=headers)
+    return str((await response.json())["nextCursor"])
+
+
+async def test_a_cursor_of_a_user_and_one_of_a_service_are_not_interchangeable(client: HttpClient) -> None:
+    for _ in range(2):
+        await create(client, USER)
+    headers = [token_headers(USER), key_headers("admin")]
+    cursors = [await first_cursor(client, each) for each in headers]
+
+    responses = [
+        await client.get(SESSIONS, params={"userId": USER, "cursor": cursor}, headers=each)
+        for each in headers
+        for cursor in cursors
+    ]
+
+    assert [response.status for response in responses] == [200, 400, 400, 200]
+    assert await invalid_fields(responses[1]) == {"cursor": "must be the nextCursor of a page"}
+
+
+async def test_a_cursor_works_on_another_replica(
+    client: HttpClient, settings: Settings, redis: Redis, aiohttp_client: AiohttpClient
+) -> None:
+    session_ids = [await create(client, USER) for _ in range(2)]
+    replica: HttpClient = await aiohttp_client(ServiceServer(settings, redis))
+
+    page = await list_as(replica, USER, userId=USER, cursor=await first_cursor(client, token_headers(USER)))
+
+    assert [session["sessionId"] for session in page["sessions"]] == session_ids[1:]
+
+
+def test_a_cursor_requires_the_shared_secret() -> None:
+    cursors = Cursors(SharedSecret(), USER)
+
+    with pytest.raises(StoreUnavailable):
+        cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
+    with pytest.raises(StoreUnavailable):
+        cursors.decode_position("0" * 40)
