@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000; starts an embedded Valkey unless REDIS_URL is set
 	@exec $(BIN)/python -m service
 
+# Compiled modules shorten the start of the tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/installed     ## run all tests except the long ones, on several processes
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+from service.end_reasons import CAUSES_OF_EXPIRY
 from service.timestamps import iso
 
 RETRY_AFTER_SECONDS = 1
@@ -13,8 +14,6 @@ ISSUER_RETRY_AFTER_SECONDS = 10
 
 _RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _CLOSE = {"Connection": "close"}
-
-_END_REASONS = {"inactivity": " because of inactivity", "max_duration": " at its maximum duration"}
 
 
 class StartupError(Exception):
@@ -167,7 +166,7 @@ class SessionExpired(ServiceError):
 
     def __init__(self, session_id: str, expires_at_ms: int, reason: str) -> None:
         expires_at = iso(expires_at_ms)
-        cause = _END_REASONS.get(reason, "")  # a replica of a newer version may write other reasons
+        cause = CAUSES_OF_EXPIRY.get(reason, "")  # a replica of a newer version may write other reasons
         super().__init__(
             f"The session expired at {expires_at}{cause}.", sessionId=session_id, expiresAt=expires_at, reason=reason
         )

@@ -5,7 +5,7 @@ from aiohttp import web
 from service.api.access_log import AccessLog
 from service.auth.scopes import Caller
 from service.maintenance.health import Health
-from service.rate_limit.limit import RateLimitStatus
+from service.rate_limit.buckets import RateLimitStatus
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
 from service.sessions.revocation import BulkRevocation

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from service.api.app_keys import ACCESS_LOG, HEALTH
-from service.api.responses import json_response
+from service.api.response_bodies import json_response
 from service.api.routes import RouteTable
 from service.api.session_routes import SESSIONS
 from service.auth.scopes import ADMIN, COUNT, PUBLIC

@@ -12,7 +12,7 @@ from service.api.app_keys import CALLER, RATE_LIMIT_STATUS
 from service.api.client_address import ClientAddresses
 from service.api.cors import cors
 from service.api.request_headers import credential_of
-from service.api.responses import error_response
+from service.api.response_bodies import error_response
 from service.api.routes import Handler, Route, path_template_of
 from service.api.server.connection import require_http_1
 from service.auth.authenticator import Authenticator
@@ -30,7 +30,7 @@ from service.errors import (
 )
 from service.maintenance.schema_version import SchemaVersion
 from service.observability.audit import CURRENT_ACTOR, Actor, AuditLog
-from service.rate_limit.limit import RateLimitStatus
+from service.rate_limit.buckets import RateLimitStatus
 from service.rate_limit.limiter import RateLimiter
 from service.settings import MAX_BODY_BYTES, Settings
 

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from service.api import responses
+from service.api import response_bodies
 from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
 from service.api.query_parameters import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, read_body, read_merge_patch
@@ -24,19 +24,19 @@ routes = RouteTable(serve_sessions=True)
 @routes.get(SESSION, permission=READ)
 async def get(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].get(_session_id_of(request), _user_id_of(request))
-    return responses.session_response(session)
+    return response_bodies.session_response(session)
 
 
 @routes.post(SESSION + "/heartbeat", permission=WRITE)
 async def heartbeat(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].heartbeat(_session_id_of(request), _user_id_of(request))
-    return responses.session_response(session)
+    return response_bodies.session_response(session)
 
 
 @routes.post(SESSION + "/renew", permission=WRITE)
 async def renew(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].renew(_session_id_of(request), _user_id_of(request))
-    return responses.session_response(session)
+    return response_bodies.session_response(session)
 
 
 @routes.post(SESSIONS, permission=WRITE, is_audited=True)
@@ -45,7 +45,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     _require_own_sessions(request, body.user_id)
     new_session = NewSession(body.agent_id, body.user_id, body.timeout_config.changes(), body.metadata)
     created = await request.app[STORE].create(new_session, idempotency_key_of(request))
-    return responses.created_response(created, f"{SESSIONS}/{created.session.id}")
+    return response_bodies.created_response(created, f"{SESSIONS}/{created.session.id}")
 
 
 @routes.get(SESSIONS, permission=LIST)
@@ -59,7 +59,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
         page = await listing.page(query.session_filter, query.limit, query.cursor)
     else:
         page = await listing.page_for_user(user_id, query.session_filter, query.limit, query.cursor)
-    return responses.page_response(page, cursors.encode_position(page.filter, page.next) if page.next else None)
+    return response_bodies.page_response(page, cursors.encode_position(page.filter, page.next) if page.next else None)
 
 
 @routes.delete(SESSIONS, permission=REVOKE, is_audited=True)
@@ -71,7 +71,7 @@ async def revoke(request: web.Request) -> web.StreamResponse:
     revoke_sessions = revocation.revoke if _user_id_of(request) is None else revocation.revoke_for_user
     revoked = await revoke_sessions(query.owner_filter, query.cursor)
     next_cursor = cursors.encode_remainder(query.owner_filter, revoked.remainder) if revoked.remainder else None
-    return responses.revoked_response(revoked, next_cursor)
+    return response_bodies.revoked_response(revoked, next_cursor)
 
 
 @routes.patch(SESSION + "/timeout", permission=WRITE)
@@ -80,7 +80,7 @@ async def update_timeout(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].update_timeout(
         _session_id_of(request), body.changes(), expected_revisions_of(request), _user_id_of(request)
     )
-    return responses.session_response(session)
+    return response_bodies.session_response(session)
 
 
 @routes.patch(SESSION + "/metadata", permission=WRITE)
@@ -89,14 +89,14 @@ async def update_metadata(request: web.Request) -> web.StreamResponse:
     session = await request.app[STORE].update_metadata(
         _session_id_of(request), patch, expected_revisions_of(request), _user_id_of(request)
     )
-    return responses.session_response(session)
+    return response_bodies.session_response(session)
 
 
 @routes.delete(SESSION, permission=WRITE, is_audited=True)
 async def delete(request: web.Request) -> web.StreamResponse:
     session_id = _session_id_of(request)
     await request.app[STORE].delete(session_id, _user_id_of(request))
-    return responses.deleted_response(session_id)
+    return response_bodies.deleted_response(session_id)
 
 
 @routes.put(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
@@ -104,21 +104,21 @@ async def put_policy(request: web.Request) -> web.StreamResponse:
     agent_id = _agent_id_of(request)
     body = await read_body(request, TimeoutBody, request.app[SETTINGS])
     policy = await request.app[POLICIES].put(agent_id, body.changes())
-    return responses.policy_response(agent_id, policy)
+    return response_bodies.policy_response(agent_id, policy)
 
 
 @routes.get(AGENT_TIMEOUT, permission=ADMIN)
 async def get_policy(request: web.Request) -> web.StreamResponse:
     agent_id = _agent_id_of(request)
     policy = await request.app[POLICIES].get(agent_id)
-    return responses.policy_response(agent_id, policy)
+    return response_bodies.policy_response(agent_id, policy)
 
 
 @routes.delete(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def delete_policy(request: web.Request) -> web.StreamResponse:
     agent_id = _agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)
-    return responses.policy_deleted_response(agent_id)
+    return response_bodies.policy_deleted_response(agent_id)
 
 
 def _session_id_of(request: web.Request) -> str:

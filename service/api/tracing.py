@@ -1,10 +1,16 @@
-"""OpenTelemetry spans of requests. Spans contain a keyed hash of the session id, and no path."""
+"""OpenTelemetry spans of requests. Spans contain a keyed hash of the session id, and no path.
+
+The `OTEL_` variables configure the exporter and the sampler.
+"""
 
 import asyncio
 
 from aiohttp import web
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.propagate import extract
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from service.api.routes import PROBE_PATHS, Handler, path_template_of
@@ -63,3 +69,11 @@ def _set_attributes(span: Span, request: web.Request, status: int, secret: Share
     if status >= 500:
         span.set_status(StatusCode.ERROR)
         span.set_attribute("error.type", str(status))
+
+
+def otlp_provider() -> TracerProvider:
+    """Return a provider that sends spans over OTLP/HTTP, in batches, from a background thread."""
+    resource = Resource({SERVICE_NAME: "session-service"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

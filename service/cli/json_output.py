@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from service.api.responses import policy_document, session_json
+from service.api.response_bodies import policy_document, session_json
 from service.cli.inspection import (
     TIMESTAMP_FIELDS,
     IndexEntry,

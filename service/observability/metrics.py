@@ -19,8 +19,9 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.end_reasons import END_REASONS
+
 RENEWAL_TRIGGERS = ("activity", "manual")
-END_REASONS = ("inactivity", "max_duration", "deleted", "revoked", "evicted", "lost", "unknown")
 CAP_OWNERS = ("user", "agent")
 RATE_LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
 STORE_ERRORS = ("timeout", "connection", "refused", "demoted", "other")

@@ -145,8 +145,7 @@ def _create_app(settings: Settings, metrics: Metrics, event_log: EventLog, stack
 
 def _tracing(secret: SharedSecret) -> "Tracing":
     try:
-        from service.api.tracing import Tracing
-        from service.observability.tracing import otlp_provider
+        from service.api.tracing import Tracing, otlp_provider
     except ImportError:
         raise StartupError(
             "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"

@@ -10,8 +10,7 @@ from prometheus_client import Counter
 from service.auth.scopes import Caller
 from service.errors import RateLimited, StartupError
 from service.observability.metrics import Metrics
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Allowance, Limit, RateLimitStatus, allowance
+from service.rate_limit.buckets import Allowance, Buckets, Limit, RateLimitStatus, allowance
 from service.redis_client.client import RedisClient
 from service.sessions.keys import BucketKeys, Keys
 from service.settings import Settings

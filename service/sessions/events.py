@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 
+from service.end_reasons import END_REASONS
 from service.observability.audit import Actor, AuditLog
 from service.observability.event_log import EventLog, WriteEvent
 from service.observability.log import REQUEST_ID
-from service.observability.metrics import END_REASONS, RENEWAL_TRIGGERS, Metrics
+from service.observability.metrics import RENEWAL_TRIGGERS, Metrics
 from service.settings.observability import LogLevel
 
 _POLICY_ACTIONS = {"put": "policy.put", "deleted": "policy.delete"}

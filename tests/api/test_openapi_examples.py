@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from service.api.openapi import document
-from service.api.responses import error_response
+from service.api.response_bodies import error_response
 from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.responses import error_response
+from service.api.response_bodies import error_response
 from service.api.security_headers import SECURITY_HEADERS
 from service.auth.authenticator import require_authentication
 from service.errors import ServiceError, StartupError

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.end_reasons import END_REASONS
 from service.observability.audit import ActorKind
-from service.observability.metrics import CAP_OWNERS, END_REASONS, LOGS, RATE_LIMITS, RENEWAL_TRIGGERS, STORE_ERRORS
+from service.observability.metrics import CAP_OWNERS, LOGS, RATE_LIMITS, RENEWAL_TRIGGERS, STORE_ERRORS
 from tests.conftest import AGENT, USER, HttpClient
 from tests.docs import markdown
 from tests.test_walkthrough import SESSIONS

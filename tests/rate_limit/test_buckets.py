@@ -8,8 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import RateLimited
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit, RateLimitStatus
+from service.rate_limit.buckets import Buckets, Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import ClientFactory
 from service.sessions.keys import BucketKeys, Keys

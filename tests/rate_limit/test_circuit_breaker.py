@@ -8,8 +8,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.rate_limit import circuit_breaker
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit, RateLimitStatus
+from service.rate_limit.buckets import Buckets, Limit, RateLimitStatus
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command

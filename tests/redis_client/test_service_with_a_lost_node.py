@@ -9,8 +9,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit, RateLimitStatus
+from service.rate_limit.buckets import Buckets, Limit, RateLimitStatus
 from service.sessions.keys import SHARDS
 from service.settings import Settings
 from service.settings.rate_limits import Rate

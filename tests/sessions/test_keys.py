@@ -7,8 +7,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 from redis.asyncio import Redis
 
-from service.rate_limit.buckets import Buckets
-from service.rate_limit.limit import Limit, RateLimitStatus
+from service.rate_limit.buckets import Buckets, Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.sessions import keys
 from service.sessions.idempotency import IdempotencyKey

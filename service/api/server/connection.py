@@ -14,7 +14,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access_log import AccessLog
-from service.api.responses import error_response
+from service.api.response_bodies import error_response
 from service.errors import (
     HeaderFieldsTooLarge,
     InternalError,

@@ -10,7 +10,7 @@ from aiohttp.web_protocol import RequestHandler
 from service.api.access_log import AccessLog
 from service.api.app_keys import ACCESS_LOG, SETTINGS
 from service.api.middleware import MIDDLEWARE
-from service.api.responses import error_response
+from service.api.response_bodies import error_response
 from service.api.routes import Handler
 from service.api.server.connection import ClientConnection
 from service.errors import TooManyConnections
