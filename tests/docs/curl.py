@@ -14,6 +14,8 @@ _TIMEOUT_SECONDS = 20
 parser = ArgumentParser()
 parser.add_argument("url")
 parser.add_argument("-s", action="store_true", help="hide the progress bar")
+parser.add_argument("-S", action="store_true", help="print an error in spite of -s")
+parser.add_argument("-f", action="store_true", help="print no body of an error, and fail")
 parser.add_argument("-i", action="store_true", help="print the response headers too")
 parser.add_argument("-w", dest="after", default="", help="print this after the body")
 parser.add_argument("-X", dest="method")
@@ -30,7 +32,10 @@ response = connection.getresponse()
 
 if options.i:
     sys.stdout.write("".join(f"{name}: {value}\n" for name, value in response.getheaders()) + "\n")
-sys.stdout.write(response.read().decode())
+is_failure = options.f and response.status >= 400
+sys.stdout.write("" if is_failure else response.read().decode())
 sys.stdout.write(options.after.replace("%{http_code}", str(response.status)).replace("\\n", "\n"))
 with open(os.environ["REQUEST_LOG"], "a") as log:
     log.write(f"{method} {response.status}\n")
+if is_failure:
+    sys.exit(f"curl: (22) The requested URL returned error: {response.status}")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import StartReplica
 from tests.docs import markdown
+from tests.outages.incidents import without_replicas
 from tests.redis_server import RedisServer
 from tests.replica import Replica
 
@@ -40,7 +41,7 @@ Call = Callable[..., list[Session]]
 
 
 @pytest.fixture(params=["python", "typescript"])
-def write_example(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], list[str]]:
+def write_example(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., list[str]]:
     """Return a function that writes the example for a replica and returns the command to run it."""
     command, file, driver = {
         "python": (sys.executable, "example.py", PYTHON_DRIVER),
@@ -49,17 +50,18 @@ def write_example(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[s
     if command is None:
         pytest.fail("needs Node.js 20 or newer: apt-get install nodejs, or brew install node", pytrace=False)
     [example] = markdown.blocks(README, request.param)
+    functions, _, _ = example.rstrip().rpartition("\n")  # the last line calls them
 
-    def write(url: str) -> list[str]:
-        code = example.replace("http://127.0.0.1:3000", url)
-        (tmp_path / file).write_text((without_types(code) if file.endswith(".mjs") else code) + driver)
+    def write(url: str, *, with_driver: bool = True) -> list[str]:
+        code = (functions + driver if with_driver else example).replace("http://127.0.0.1:3000", url)
+        (tmp_path / file).write_text(without_types(code) if file.endswith(".mjs") else code)
         return [command, str(tmp_path / file)]
 
     return write
 
 
 @pytest.fixture
-def call_example(write_example: Callable[[str], list[str]]) -> Call:
+def call_example(write_example: Callable[..., list[str]]) -> Call:
     def call(replica: Replica, function: str, session: Session | None = None, times: int = 1) -> list[Session]:
         command = [*write_example(replica.url), function, json.dumps(session), str(times)]
         completed = subprocess.run(command, capture_output=True, text=True, timeout=40, check=True)
@@ -67,6 +69,21 @@ def call_example(write_example: Callable[[str], list[str]]) -> Call:
         return sessions
 
     return call
+
+
+@pytest.fixture
+def short_replica(redis_server: RedisServer, start_replica: StartReplica) -> Replica:
+    """A replica whose sessions expire after 60 ms."""
+    short = {"SESSION_MIN_TIMEOUT_MINUTES": "0.001", "SESSION_DEFAULT_TIMEOUT_MINUTES": "0.001"}
+    return start_replica(REDIS_URL=redis_server.url, **short)
+
+
+def test_an_example_counts_one_turn_in_a_new_session(replica: Replica, write_example: Callable[..., list[str]]) -> None:
+    command = write_example(replica.url, with_driver=False)
+
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=40, check=True)
+
+    assert re.search(r"['\"]?turns['\"]?: 1\b", completed.stdout)
 
 
 def test_a_heartbeat_keeps_an_active_session(replica: Replica, call_example: Call) -> None:
@@ -77,17 +94,56 @@ def test_a_heartbeat_keeps_an_active_session(replica: Replica, call_example: Cal
     assert (renewed["sessionId"], renewed["renewalCount"]) == (session["sessionId"], 1)
 
 
-def test_a_heartbeat_after_expiry_opens_a_new_session(
-    redis_server: RedisServer, start_replica: StartReplica, call_example: Call
-) -> None:
-    short = {"SESSION_MIN_TIMEOUT_MINUTES": "0.001", "SESSION_DEFAULT_TIMEOUT_MINUTES": "0.001"}
-    replica = start_replica(REDIS_URL=redis_server.url, **short)
-    [session] = call_example(replica, "openSession")
+def test_a_heartbeat_after_expiry_opens_a_new_session(short_replica: Replica, call_example: Call) -> None:
+    [session] = call_example(short_replica, "openSession")
 
-    [opened] = call_example(replica, "heartbeat", session)
+    [opened] = call_example(short_replica, "heartbeat", session)
 
     assert opened["sessionId"] != session["sessionId"]
+    assert short_replica.wait_for_line('"status":410')
+
+
+def test_a_turn_after_expiry_is_counted_in_a_new_session(
+    replica: Replica, short_replica: Replica, call_example: Call
+) -> None:
+    [expired] = call_example(short_replica, "openSession")
+
+    [counted] = call_example(replica, "countTurn", expired)
+
+    assert counted["sessionId"] != expired["sessionId"]
+    assert counted["metadata"] == {"turns": 1}
     assert replica.wait_for_line('"status":410')
+
+
+def test_a_turn_after_a_deletion_is_counted_in_a_new_session(replica: Replica, call_example: Call) -> None:
+    [deleted] = call_example(replica, "openSession")
+    replica.call("DELETE", f"/api/messaging/sessions/{deleted['sessionId']}")
+
+    [counted] = call_example(replica, "countTurn", deleted)
+
+    assert counted["sessionId"] != deleted["sessionId"]
+    assert counted["metadata"] == {"turns": 1}
+
+
+def test_a_failed_change_is_not_repeated(redis_server: RedisServer, replica: Replica, call_example: Call) -> None:
+    [session] = call_example(replica, "openSession")
+
+    with without_replicas(redis_server), pytest.raises(subprocess.CalledProcessError):
+        call_example(replica, "countTurn", session)
+
+    replica.wait_for_line('"status":503')
+    assert replica.output.count('"status":503') == 1
+
+
+def test_a_rejected_creation_raises_an_error(
+    redis_server: RedisServer, start_replica: StartReplica, call_example: Call
+) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_REQUIRE_KNOWN_AGENT="true")
+
+    with pytest.raises(subprocess.CalledProcessError):
+        call_example(replica, "openSession")
+
+    assert replica.wait_for_line('"status":404')
 
 
 def test_concurrent_changes_are_all_counted(replica: Replica, call_example: Call) -> None:
@@ -123,4 +179,4 @@ def _resume_after_an_error(redis_server: RedisServer, replica: Replica) -> None:
 def without_types(code: str) -> str:
     """Return the TypeScript code as JavaScript, because Node.js 20 does not accept type annotations."""
     without_declarations = re.sub(r"^type .*\n", "", code, flags=re.MULTILINE)
-    return re.sub(r": (Session|string|Promise<\w+>)(?=[,)]| \{)", "", without_declarations)
+    return re.sub(r"\??: (Session|string|object|number\[\]|Promise<\w+>)(?=[,)]| \{)", "", without_declarations)

@@ -10,7 +10,7 @@ from tests.redis_server import RedisServer
 
 README = markdown.document("README.md")
 QUICK_START, ONE_SCREEN = markdown.blocks(README, "sh")
-MAKE_RUN, MAKE_TEST = console.commands(markdown.blocks(markdown.section(README, "Quick start"), "console")[0])
+[MAKE_RUN] = console.commands(markdown.blocks(markdown.section(README, "Quick start"), "console")[0])
 
 
 @pytest.fixture
