@@ -27,6 +27,7 @@ Redis server's clock.
 | `sessions:caller:{<caller>}:guesses` | string | the same for failed lookups | until then |
 
 - **Tombstones** make 410 possible after the hash has expired. The sweeper removes all fields except expiresAt and reason.
+  It adds `ownerHash`, a hash of the key and the user id, so that a request with the user's token still returns 410.
   If the hash disappears early, the session is lost, and `lostAt` records when it was counted.
 - **Markers** are hashes in place of a tombstone that hold only `revokedAt` and expire after ten minutes. They refuse the
   creation of a session whose id was revoked, or was given up under a cap, before the session existed.

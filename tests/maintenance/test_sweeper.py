@@ -85,7 +85,9 @@ async def test_the_tombstone_of_a_swept_session_stays(
 
     await sweeper.sweep()
 
-    assert await tombstone_of(real_redis, expired_session) == {name: before[name] for name in ("expiresAt", "reason")}
+    after = await tombstone_of(real_redis, expired_session)
+    assert len(after.pop("ownerHash")) == 16
+    assert after == {name: before[name] for name in ("expiresAt", "reason")}
     assert await real_redis.pexpiretime(KEYS.tombstone(expired_session.id)) == expires_at_ms
     assert await attempt(store.get, expired_session.id) == "expired"
 
@@ -153,7 +155,7 @@ async def test_a_session_counted_as_lost_is_not_counted_again(
     await sweeper.sweep()
 
     assert counted(metrics.ended) == {}
-    assert sorted(await tombstone_of(real_redis, expired_session)) == ["expiresAt", "reason"]
+    assert sorted(await tombstone_of(real_redis, expired_session)) == ["expiresAt", "ownerHash", "reason"]
     assert await scores_of(real_redis, expired_session) == NOT_INDEXED
 
 

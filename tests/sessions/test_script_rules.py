@@ -1,5 +1,6 @@
 """The rules of the Lua scripts at exact times of the server's clock."""
 
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -178,11 +179,33 @@ async def test_a_script_reports_an_expired_session_of_another_user_as_missing(sc
 
 @each_script_for_a_user
 @pytest.mark.usefixtures("session_of_2100")
-async def test_a_script_finds_no_owner_in_a_swept_tombstone(script: Script, redis: Redis) -> None:
+async def test_a_script_recognizes_the_owner_of_a_swept_session(script: Script, redis: Redis) -> None:
     await run_at(redis, EXPIRES_AT_MS, SWEEP)
+
+    assert (await run_at(redis, EXPIRES_AT_MS, script, owner_id=USER))[0] == b"expired"
+    assert await run_at(redis, EXPIRES_AT_MS, script, owner_id="another") == [b"missing"]
+    assert (await run_at(redis, EXPIRES_AT_MS, script, owner_id=""))[0] == b"expired"
+
+
+@each_script_for_a_user
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_script_finds_no_owner_in_a_tombstone_that_an_earlier_release_swept(
+    script: Script, redis: Redis
+) -> None:
+    await run_at(redis, EXPIRES_AT_MS, SWEEP)
+    await redis.hdel(Keys("").tombstone(AN_ID), "ownerHash")
 
     assert await run_at(redis, EXPIRES_AT_MS, script, owner_id=USER) == [b"missing"]
     assert (await run_at(redis, EXPIRES_AT_MS, script, owner_id=""))[0] == b"expired"
+
+
+@pytest.mark.usefixtures("session_of_2100")
+async def test_a_swept_tombstone_does_not_contain_the_user(redis: Redis) -> None:
+    await run_at(redis, EXPIRES_AT_MS, SWEEP)
+
+    tombstone = await redis.hgetall(Keys("").tombstone(AN_ID))
+    assert tombstone.keys() == {b"expiresAt", b"reason", b"ownerHash"}
+    assert tombstone[b"ownerHash"] == sha1(f"{Keys('').tombstone(AN_ID)} {USER}".encode()).hexdigest()[:16].encode()
 
 
 @pytest.mark.usefixtures("session_of_2100")

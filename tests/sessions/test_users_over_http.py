@@ -8,6 +8,8 @@ from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
+from service.maintenance.sweeper import Sweeper
+from service.observability.metrics import Metrics
 from service.sessions import listing as listing_module
 from service.sessions import revocation as revocation_module
 from service.sessions.cursors import Cursors
@@ -17,7 +19,9 @@ from service.shared_secret import SharedSecret
 from tests.aging import age
 from tests.auth.conftest import authenticated_settings, key_headers, token_headers
 from tests.bad_input.helpers import invalid_fields
-from tests.conftest import AGENT, USER, HttpClient, ServiceServer
+from tests.conftest import AGENT, USER, HttpClient, ServiceServer, new_session_events, redis_client_for
+from tests.redis_contents import KEYS
+from tests.sessions.revocation import out_of_memory
 from tests.test_walkthrough import MINUTE_MS, SESSIONS
 
 OTHER_USER = "11111111-2222-4333-8444-555555555555"
@@ -170,3 +174,52 @@ def test_a_cursor_requires_the_shared_secret() -> None:
         cursors.encode_position(SessionFilter(user_id=USER), Position(0, "1700000000000", "07"))
     with pytest.raises(StoreUnavailable):
         cursors.decode_position("0" * 40)
+
+
+# Expired sessions
+
+
+async def sweep(redis: Redis) -> None:
+    metrics = Metrics()
+    events = new_session_events(metrics)
+    await Sweeper(redis_client_for(redis), KEYS, events, metrics, retention_ms=60 * MINUTE_MS).sweep()
+
+
+ROUTES = [
+    ("GET", ""),
+    ("DELETE", ""),
+    ("POST", "/heartbeat"),
+    ("POST", "/renew"),
+    ("PATCH", "/timeout"),
+    ("PATCH", "/metadata"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_a_swept_session_is_410_for_its_user_and_404_for_others(
+    client: HttpClient, redis: Redis, method: str, path: str
+) -> None:
+    session_id = await create(client, USER)
+    await age(redis, session_id, 31 * MINUTE_MS)
+    await sweep(redis)
+
+    statuses = [
+        (await client.request(method, f"{SESSIONS}/{session_id}{path}", json={}, headers=headers)).status
+        for headers in (token_headers(USER), token_headers(OTHER_USER), key_headers("write"))
+    ]
+
+    assert statuses == [410, 404, 410]
+
+
+async def test_a_session_that_is_swept_while_redis_is_out_of_memory_is_410_for_its_user(
+    client: HttpClient, redis: Redis
+) -> None:
+    session_id = await create(client, USER)
+    await age(redis, session_id, 31 * MINUTE_MS)
+    async with out_of_memory(redis):
+        await sweep(redis)
+
+    response = await client.get(f"{SESSIONS}/{session_id}", headers=token_headers(USER))
+
+    assert await redis.hkeys(KEYS.tombstone(session_id)) == [b"expiresAt", b"reason", b"ownerHash"]
+    assert response.status == 410

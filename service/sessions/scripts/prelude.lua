@@ -24,11 +24,18 @@ end
 
 local function is_at_maximum(session) return tonumber(session[expiresAt]) >= latest_possible_expiry(session) end
 
+-- Identify the owner of a swept session without storing the user id. The key, which contains the session id, is a salt.
+local function hash_owner(keys, user_id) return redis.sha1hex(keys.tombstone .. ' ' .. user_id):sub(1, 16) end
+
 -- Read a session if it is live. Otherwise return nil and the script's reply:
 -- {"expired", expires_at_ms, reason} | {"missing"} | {"lost"} (the hash disappeared before the session's expiry).
 -- With an owner_id, sessions and tombstones of other users are missing.
 local function read_live_session(keys, now_ms, owner_id)
-    local function has_other_owner(user_id) return (owner_id or '') ~= '' and user_id ~= owner_id end
+    local function has_other_owner(user_id, owner_hash)
+        if (owner_id or '') == '' then return false end
+        if user_id or not owner_hash then return user_id ~= owner_id end
+        return owner_hash ~= hash_owner(keys, owner_id)
+    end
 
     local session = redis.call('HMGET', keys.session,
         'agentId', 'userId', 'createdAt', 'lastActivity', 'renewedAt', 'expiresAt', 'timeoutMinutes', 'autoRenew',
@@ -37,8 +44,9 @@ local function read_live_session(keys, now_ms, owner_id)
         if has_other_owner(session[userId]) then return nil, {'missing'} end
         return session
     end
-    local expires_at, reason, user_id = unpack(redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'userId'))
-    if not expires_at or has_other_owner(user_id) then return nil, {'missing'} end
+    local expires_at, reason, user_id, owner_hash = unpack(
+        redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'userId', 'ownerHash'))
+    if not expires_at or has_other_owner(user_id, owner_hash) then return nil, {'missing'} end
     if tonumber(expires_at) > now_ms + CLOCK_TOLERANCE_MS then return nil, {'lost'} end
     return nil, {'expired', expires_at, reason}
 end

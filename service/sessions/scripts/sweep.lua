@@ -21,8 +21,10 @@ if session then
     return {'live'}
 end
 
-local expires_at, reason, lost_at = unpack(redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'lostAt'))
-redis.call('DEL', keys.session)
+local expires_at, reason, lost_at, user_id = unpack(
+    redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'lostAt', 'userId'))
+redis.call('DEL', keys.session)   -- before HSET, which Redis rejects as the first write of a script if memory is short
+if user_id then redis.call('HSET', keys.tombstone, 'ownerHash', hash_owner(keys, user_id)) end
 redis.call('HDEL', keys.tombstone, 'agentId', 'userId', 'lostAt')
 if redis.call('PTTL', keys.tombstone) == -1 then
     redis.call('PEXPIREAT', keys.tombstone, whole((expires_at or score) + args.retention_ms))
