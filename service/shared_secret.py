@@ -31,11 +31,11 @@ class SharedSecret:
         self._id_hash = blake2b(digest_size=6, key=self._value, person=_ID_PURPOSE)
 
     def hash_id(self, id_: str) -> str:
-        """Return 12 hex digits that identify an id in logs and traces."""
+        """Return 12 hex digits that identify an id in logs and traces. Ids are case-insensitive."""
         if self._id_hash is None:
             return HIDDEN
         keyed = self._id_hash.copy()  # half the cost of a new one
-        keyed.update(id_.encode())
+        keyed.update(id_.lower().encode())
         return keyed.hexdigest()
 
     def digest(self, text: str, *, purpose: bytes) -> str:

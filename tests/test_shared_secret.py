@@ -23,6 +23,10 @@ def test_an_id_has_the_same_hash_in_every_process() -> None:
     assert [loaded(DIGITS).hash_id(AN_ID), loaded(DIGITS).hash_id(AN_ID)] == [expected, expected]
 
 
+def test_the_hash_does_not_depend_on_the_case_of_an_id() -> None:
+    assert loaded(DIGITS).hash_id(AN_ID.upper()) == loaded(DIGITS).hash_id(AN_ID)
+
+
 def test_an_id_has_another_hash_with_another_secret() -> None:
     assert loaded(DIGITS).hash_id(AN_ID) != loaded(OTHER_DIGITS).hash_id(AN_ID)
 

@@ -122,7 +122,7 @@ async def delete_policy(request: web.Request) -> web.StreamResponse:
 
 
 def _session_id_of(request: web.Request) -> str:
-    return request.match_info["session_id"]
+    return request.match_info["session_id"].lower()
 
 
 def _agent_id_of(request: web.Request) -> str:

@@ -76,7 +76,7 @@ def parse(words: Sequence[str]) -> ParsedCommand:
                 options.parser.error("an ID, --user or --agent is required")
             return Revoke(options.id, OwnerFilter(options.agent, options.user), options.yes)
         case "hash":
-            return HashIds(tuple(id_.lower() for id_ in options.ids))
+            return HashIds(tuple(options.ids))
         case "key":
             return CreateKey(options.name, options.scopes)
         case _:
@@ -157,7 +157,7 @@ def _add_revoke(parser: ArgumentParser) -> None:
 
 
 def _add_hash(parser: ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID", help="the id of a session, a user or an agent")
+    parser.add_argument("ids", nargs="+", metavar="ID", type=str.lower, help="the id of a session, a user or an agent")
 
 
 def _add_key(parser: ArgumentParser) -> None:
@@ -172,7 +172,7 @@ def _add_key(parser: ArgumentParser) -> None:
 
 
 def _add_id_and_owner(parser: ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="ID", help="id of one session")
+    parser.add_argument("id", nargs="?", metavar="ID", type=str.lower, help="id of one session")
     parser.add_argument("--user", type=_uuid, metavar="UUID", help="the sessions of this user")
     parser.add_argument("--agent", type=_uuid, metavar="UUID", help="the sessions of this agent")
     parser.set_defaults(parser=parser)

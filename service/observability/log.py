@@ -113,7 +113,7 @@ class _Formatter(logging.Formatter):
         return members
 
     def _without_session_ids(self, text: str) -> str:
-        return _SESSION_ID.sub(lambda match: self._secret.hash_id(match[0].lower()), text)
+        return _SESSION_ID.sub(lambda match: self._secret.hash_id(match[0]), text)
 
 
 class JsonFormatter(_Formatter):

@@ -67,15 +67,17 @@ async def test_a_session_id_of_any_shape_is_unknown(
     assert (await response.json())["code"] == "SESSION_NOT_FOUND"
 
 
-async def test_session_ids_are_case_sensitive(service: HttpClient, shared_redis: Redis) -> None:
+@pytest.mark.parametrize(("method", "path"), SESSION_ROUTES)
+async def test_session_ids_are_case_insensitive(
+    service: HttpClient, shared_redis: Redis, method: str, path: str
+) -> None:
     session_id = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
     keys = Keys("")
     await shared_redis.rename(keys.session(await open_session(service)), keys.session(session_id))
 
-    lower = await service.get(f"{SESSIONS}/{session_id}")
-    upper = await service.get(f"{SESSIONS}/{session_id.upper()}")
+    response = await call_route(service, method, session_id.upper(), path)
 
-    assert (lower.status, upper.status) == (200, 404)
+    assert response.status == 200
 
 
 async def test_the_error_has_the_decoded_id(service: HttpClient) -> None:

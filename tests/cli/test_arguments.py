@@ -43,6 +43,14 @@ def test_a_uuid_can_be_in_upper_case() -> None:
     assert command.session_filter.user_id == USER
 
 
+@pytest.mark.parametrize("words", ["inspect", "revoke"])
+def test_the_id_of_a_session_can_be_in_upper_case(words: str) -> None:
+    command = arguments.parse([words, UNKNOWN.upper()])
+
+    assert isinstance(command, arguments.Inspect | arguments.Revoke)
+    assert command.session_id == UNKNOWN
+
+
 def test_the_scopes_of_a_key_can_be_in_any_order() -> None:
     command = arguments.parse(["key", "web", "--scopes", "write,read"])
 
