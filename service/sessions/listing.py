@@ -17,6 +17,9 @@ from service.sessions.session import Session, session_from
 MAX_EXAMINED = 1000
 """The most index entries that a page examines. A page may be short although others follow."""
 
+MAX_PAGE_BYTES = 256 * 1024
+"""The most metadata in a page of several sessions. It bounds the memory that unread responses occupy."""
+
 _READ_BATCH = 100
 _COUNTED_FIELDS = tuple(field for field in scripts.FIELDS if field != b"metadata")
 """The last field, the metadata, may be large."""
@@ -153,19 +156,29 @@ class SessionListing:
         self, scan: IndexScan, filter_: SessionFilter, limit: int, after: Position, counts: CountsByShard
     ) -> tuple[list[Session], Position | None]:
         found: list[Session] = []
-        may_examine, position = MAX_EXAMINED, cast(Position | None, after)
-        while position is not None and may_examine and (room := limit - len(found)):
-            number = may_examine if filter_.near_expiration else min(room, may_examine)
-            entries, position = await self._entries(scan, position, number)
-            may_examine -= len(entries)
+        may_examine, position, free_bytes = MAX_EXAMINED, cast(Position | None, after), MAX_PAGE_BYTES
+        while position is not None and may_examine > 0 and (room := min(limit - len(found), _READ_BATCH)):
+            start = position
+            examined, position = await self._entries(
+                scan, start, may_examine if filter_.near_expiration else min(room, may_examine)
+            )
+            entries = examined
             if filter_.near_expiration:
-                entries = await self._entries_near_expiration(entries, counts)
+                entries = await self._entries_near_expiration(examined, counts)
             if len(entries) > room:
                 entries, position = entries[:room], entries[room - 1]
+                examined = examined[: examined.index(position) + 1]
+            may_examine -= len(examined)
             live = await self._live(entries)
             if scan.owner_index is not None:
                 self._report_stale(scan.owner_index, {entry.id for entry in entries} - {session.id for session in live})
-            found += [session for session in live if filter_.matches(session)]
+            for session in live:
+                if not filter_.matches(session):
+                    continue
+                free_bytes -= len(session.metadata)
+                if free_bytes < 0 and found:
+                    return found, _position_before(session.id, entries, start)
+                found.append(session)
         return found, position
 
     async def _entries(self, scan: IndexScan, after: Position, number: int) -> tuple[list[Position], Position | None]:
@@ -213,3 +226,8 @@ class SessionListing:
             for session_id, (values, now_ms) in zip(session_ids, found, strict=True)
             if None not in values
         ]
+
+
+def _position_before(session_id: str, entries: Sequence[Position], start: Position) -> Position:
+    number = [entry.id for entry in entries].index(session_id)
+    return entries[number - 1] if number else start
