@@ -92,7 +92,7 @@ class RouteNotFound(ServiceError):
 
 
 class SessionNotFound(ServiceError):
-    """The session never existed, was deleted, or expired before the retention period of its tombstone."""
+    """The session never existed, was deleted, or expired so long ago that its retention is over."""
 
     status, code, message = 404, "SESSION_NOT_FOUND", "Session not found"
 

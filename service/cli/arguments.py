@@ -15,7 +15,9 @@ DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
 
 _SETTINGS = "It uses the same environment variables as the service, such as REDIS_URL and SESSION_KEY_PREFIX."
-_DIRECT = f"It connects to Redis directly and does not need a running replica. {_SETTINGS}"
+_DIRECT = (
+    f"It connects to Redis directly. It needs a running service only if that starts the embedded server. {_SETTINGS}"
+)
 
 
 class Serve(NamedTuple):
@@ -107,8 +109,8 @@ _INSPECT = (
 _REVOKE = (
     "Revoke one session by its ID, or all sessions of a user, of an agent, or between the two. This includes sessions "
     "that are being created. All replicas return 404 for them at once. The command prompts for confirmation. "
-    "Exit code: 0 on success; 1 if nothing was revoked or Redis is unavailable; 2 if it cannot prompt and --yes is "
-    "missing."
+    "Exit code: 0 on success, also if the user or agent has no sessions; 1 if the ID is unknown or expired, the "
+    "prompt is not confirmed, or Redis is unavailable; 2 if it cannot prompt and --yes is missing."
 )
 _HASH = (
     "Show the hashes that logs and traces contain instead of the ids of sessions, users and agents. They are keyed "

@@ -24,7 +24,10 @@ State = Literal["live", "expired", "lost", "mark", "unknown"]
 
 _LOST = "The session is lost: its hash disappeared before it expired. It was evicted, deleted, or lost with its server."
 _MARKER = "This is a revocation marker: a bulk revocation ended the session during its creation."
-_UNKNOWN = "The session is unknown: it never existed, was deleted or revoked, or expired before the retention period."
+_UNKNOWN = (
+    "The session is unknown: it never existed, was deleted or revoked, or expired so long ago that its retention is "
+    "over."
+)
 
 
 class StoredHash(NamedTuple):
@@ -210,7 +213,7 @@ class Inspection:
 def _state_of(outcome: Session | SessionExpired | SessionNotFound, tombstone: StoredHash) -> tuple[State, str]:
     match outcome:
         case Session():
-            return "live", f"The session is live and expires in {format_duration(outcome.time_remaining_ms)}."
+            return "live", f"The session is active and expires in {format_duration(outcome.time_remaining_ms)}."
         case SessionExpired():
             return "expired", outcome.detail
         case _ if "revokedAt" in tombstone.fields:

@@ -22,7 +22,7 @@ async def test_every_field_is_shown(operator: Operator, session: Session) -> Non
 
     assert outcome.code == 0
     assert outcome.lines[0] == session.id
-    assert re.fullmatch(r"The session is live and expires in (30m|29m \d+s)\.", outcome.lines[1])
+    assert re.fullmatch(r"The session is active and expires in (30m|29m \d+s)\.", outcome.lines[1])
     assert row(outcome, "agentId") == AGENT
     assert row(outcome, "userId") == USER
     assert row(outcome, "timeoutMinutes") == "30"

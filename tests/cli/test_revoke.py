@@ -78,6 +78,12 @@ async def test_all_sessions_of_an_owner_are_revoked(operator: Operator, store: S
     assert [(await operator.run(f"inspect {session.id}")).code for session in [*sessions, other]] == [1, 1, 1, 0]
 
 
+async def test_an_owner_without_sessions_is_no_error(operator: Operator) -> None:
+    outcome = await operator.run(f"revoke --user {OTHER_USER} --yes")
+
+    assert (outcome.code, outcome.lines[-1]) == (0, "0 sessions revoked.")
+
+
 async def test_sessions_are_revoked_in_batches(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     remainders = [Remainder(0, Entry(str(number), "an id"), Entry("9", "another")) for number in range(2)]
     replies = iter([Revoked(MAX_REVOKED, remainders[0]), Revoked(MAX_REVOKED, remainders[1]), Revoked(7, None)])

@@ -31,10 +31,7 @@ def test_every_call_is_listed_with_its_success_status(replica: Replica) -> None:
 
 
 def test_the_examples_succeed_in_their_order(replica: Replica, tmp_path: Path) -> None:
-    _, session = replica.call("POST", SESSIONS, {"agentId": AGENT, "userId": USER})
-    scripts = [with_id(script, session["sessionId"]) for script in markdown.blocks(PAGE, "sh")]
-
-    transcript = shell.run(scripts, replica.url, tmp_path)
+    transcript = shell.run(markdown.blocks(PAGE, "sh"), replica.url, tmp_path)
 
     assert transcript.requests == [
         "POST 201",
@@ -109,7 +106,3 @@ def test_the_request_limits_are_right(replica: Replica) -> None:
 def successful_status(call: dict[str, Any]) -> str:
     [status] = [str(status) for status in call["responses"] if status.startswith("2")]
     return status
-
-
-def with_id(script: str, session_id: str) -> str:
-    return script.replace(f"ID={SESSION['sessionId']}", f"ID={session_id}")
