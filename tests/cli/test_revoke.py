@@ -1,6 +1,7 @@
 """`revoke` ends one session, or all sessions of a user or an agent, after a confirmation."""
 
 import re
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -79,7 +80,7 @@ async def test_all_sessions_of_an_owner_are_revoked(operator: Operator, store: S
 
 
 async def test_an_owner_without_sessions_is_no_error(operator: Operator) -> None:
-    outcome = await operator.run(f"revoke --user {OTHER_USER} --yes")
+    outcome = await operator.run(f"revoke --user {uuid4()} --yes")
 
     assert (outcome.code, outcome.lines[-1]) == (0, "0 sessions revoked.")
 
