@@ -163,8 +163,10 @@ async def create_session(
     user_id: str = USER,
     config: Mapping[str, float | bool] | None = None,
     metadata: bytes = b"{}",
+    evicts_only_own: bool = False,
 ) -> Session:
-    return (await store.create(NewSession(agent_id, user_id, config or {}, metadata))).session
+    request = NewSession(agent_id, user_id, config or {}, metadata, evicts_only_own)
+    return (await store.create(request)).session
 
 
 StartReplica = Callable[..., Replica]

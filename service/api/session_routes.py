@@ -43,7 +43,13 @@ async def renew(request: web.Request) -> web.StreamResponse:
 async def create(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, CreateSessionBody, request.app[SETTINGS])
     _require_own_sessions(request, body.user_id)
-    new_session = NewSession(body.agent_id, body.user_id, body.timeout_config.changes(), body.metadata)
+    new_session = NewSession(
+        body.agent_id,
+        body.user_id,
+        body.timeout_config.changes(),
+        body.metadata,
+        evicts_only_own=_user_id_of(request) is not None,
+    )
     created = await request.app[STORE].create(new_session, idempotency_key_of(request))
     return response_bodies.created_response(created, f"{SESSIONS}/{created.session.id}")
 

@@ -20,6 +20,7 @@ from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.occupancy import RECHECK_MS, CappedOwner, CountedSession, Occupancy, owners_of
 from service.sessions.owner_index import OwnerIndex
+from service.sessions.session import NewSession
 from service.settings import Settings
 from service.settings.sessions import NO_CAP, Caps
 
@@ -28,6 +29,9 @@ _MAX_UNVERIFIED = 250
 
 _SAMPLE_SIZE, _MIN_CANDIDATES, _MAX_CANDIDATES = 16, 8, 250
 """How many ids of known live sessions to verify before a refusal, or before evictions."""
+
+_MAX_OWN_IDS = 10_000
+"""How many ids of a user to search for sessions of an agent. The first are the oldest."""
 
 BeforeRefusal = Callable[[], Awaitable[None]]
 """Awaited before a refusal or an eviction. Raises AlreadyCreated if another request has created the session."""
@@ -51,6 +55,11 @@ class Full(NamedTuple):
     def excess(self) -> int:
         """How many sessions must end before one can be created."""
         return self.size - self.owner.cap + 1
+
+    @property
+    def needed(self) -> int:
+        """How many sessions of a user must be candidates before some are evicted."""
+        return min(self.excess, _MAX_CANDIDATES)
 
     def changed(self, live: Sequence[CountedSession]) -> list[CountedSession]:
         """Select the sessions about which more is known now."""
@@ -134,14 +143,15 @@ class CapEnforcer:
         self._eviction = Eviction(client, keys, events, owner_index, self._occupancy)
         self._locks = KeyedLock(self._timeout_seconds)
 
-    async def admit(self, session_id: str, agent_id: str, user_id: str, before_refusal: BeforeRefusal) -> None:
+    async def admit(self, session_id: str, request: NewSession, before_refusal: BeforeRefusal) -> None:
         """Add the id of a new session to the owner indexes.
 
         Raises SessionLimitReached, CreationContention, StoreUnavailable and the errors of `before_refusal`.
         """
+        agent_id, user_id = request.agent_id, request.user_id
         is_added = False
         try:
-            for owners in self._groups(owners_of(self._caps, self._keys, agent_id, user_id)):
+            for owners in self._groups(owners_of(self._caps, self._keys, request)):
                 await self._admit(session_id, owners, before_refusal)
                 is_added = True
         except (SessionLimitReached, CreationContention, AlreadyCreated):
@@ -190,17 +200,18 @@ class CapEnforcer:
     async def _make_room(self, full: Full, before_refusal: BeforeRefusal) -> bool:
         """Verify ids, then evict or refuse. Return whether to try again without a pause.
 
-        Raises SessionLimitReached if the cap is reached and its policy is to deny.
+        Raises SessionLimitReached if the cap is reached and too few sessions may be evicted.
         """
         owner = full.owner
         verified = await self._occupancy.verify(owner, {*full.unverified, *full.candidates})
         await self._occupancy.record(owner, full.changed(verified.live))
         if verified.removed or len(full.unverified) == _MAX_UNVERIFIED:
             return True
-        if self._caps.evicts:
+        evictable = [session for session in verified.live if owner.may_evict(session)]
+        if self._caps.evicts and (owner.evictable_user_id is None or len(evictable) >= full.needed):
             await before_refusal()
-            await self._eviction.evict(owner, verified.live, full.excess, full.last_bound_ms)
-            return bool(verified.live)
+            await self._eviction.evict(owner, evictable, full.excess, full.last_bound_ms)
+            return bool(evictable)
         if not verified.are_some_in_creation:
             await before_refusal()
             self._events.creation_denied(owner.kind)
@@ -232,6 +243,24 @@ class CapEnforcer:
                     return Full(owners[number], size, ids, texts, [], inf)
                 bounds_ms = [float(bound) for bound in texts[1::2]]
                 last_bound_ms = bounds_ms[-1] if len(bounds_ms) == candidates else inf
-                return Full(owners[number], size, ids, texts[::2], bounds_ms, last_bound_ms)
+                full = Full(owners[number], size, ids, texts[::2], bounds_ms, last_bound_ms)
+                return await self._with_candidates_of_user(full, candidates)
             case _:
                 raise UnexpectedReply(repr(reply))
+
+    async def _with_candidates_of_user(self, full: Full, number: int) -> Full:
+        """Replace the candidates if only sessions of one user may be evicted."""
+        user_id = full.owner.evictable_user_id
+        if user_id is None:
+            return full
+        (ids,) = await self._client.query(("ZRANGE", self._keys.user(user_id), 0, _MAX_OWN_IDS - 1))
+        activity = self._keys.capped_index(full.owner.owner_index).activity
+        (bounds,) = await self._client.query(("ZMSCORE", activity, *ids)) if ids else [()]
+        own = sorted((float(bound), id_.decode()) for id_, bound in zip(ids, bounds, strict=True) if bound is not None)
+        own = own if len(own) >= full.excess else []
+        selected = own[: max(number, full.needed)]
+        return full._replace(
+            candidates=[session_id for _, session_id in selected],
+            bounds_ms=[bound_ms for bound_ms, _ in selected],
+            last_bound_ms=inf if len(selected) == len(own) else selected[-1][0],
+        )

@@ -135,7 +135,7 @@ class SessionCreation:
         if record is not None:
             session_id = record.shard + session_id[2:]
         if self._cap_enforcer is not None:
-            await self._cap_enforcer.admit(session_id, request.agent_id, request.user_id, raise_if_created)
+            await self._cap_enforcer.admit(session_id, request, raise_if_created)
         return Draft(session_id, request, record)
 
     async def _send(self, draft: Draft, assumed: AssumedPolicy) -> tuple[Policy, Sequence[Reply]]:

@@ -83,5 +83,5 @@ def _canonical(request: NewSession) -> str:
 
     Metadata is a separate JSON text: inside a list it would exceed the nesting that orjson supports.
     """
-    parts = (*request[:-1], orjson.loads(request.metadata))
+    parts = (request.agent_id, request.user_id, request.timeout, orjson.loads(request.metadata))
     return "\n".join([orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode() for part in parts])

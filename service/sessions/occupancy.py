@@ -14,6 +14,7 @@ from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 from service.sessions.owner_index import remove_from_owner_indexes
+from service.sessions.session import NewSession
 from service.settings.sessions import Caps
 from service.timestamps import ms_from_time_reply
 
@@ -35,13 +36,20 @@ class CappedOwner(NamedTuple):
     id: str
     cap: int
     owner_index: str
+    evictable_user_id: str | None = None
+    """The only user whose sessions may be evicted. None: all users."""
+
+    def may_evict(self, session: "CountedSession") -> bool:
+        return self.evictable_user_id in (None, session.user_id)
 
 
-def owners_of(caps: Caps, keys: Keys, agent_id: str, user_id: str) -> list[CappedOwner]:
+def owners_of(caps: Caps, keys: Keys, request: NewSession) -> list[CappedOwner]:
     """The owners of a session. The user comes first, so that a user at their cap takes no place of the agent's."""
+    agent_id, user_id = request.agent_id, request.user_id
+    evictable_user_id = user_id if request.evicts_only_own else None
     return [
         CappedOwner("user", user_id, caps.per_user, keys.user(user_id)),
-        CappedOwner("agent", agent_id, caps.per_agent, keys.agent(agent_id)),
+        CappedOwner("agent", agent_id, caps.per_agent, keys.agent(agent_id), evictable_user_id),
     ]
 
 
@@ -49,6 +57,7 @@ class CountedSession(NamedTuple):
     """A live session of an owner with a cap. Its times are as stored."""
 
     id: str
+    user_id: str
     last_activity: bytes
     expires_at: bytes
 
@@ -112,7 +121,7 @@ class Occupancy:
             elif owner.id.encode() not in (agent_id, user_id):
                 foreign.append(session_id)
             else:
-                live.append(CountedSession(session_id, last_activity or b"0", expires_at))
+                live.append(CountedSession(session_id, (user_id or b"").decode(), last_activity or b"0", expires_at))
         return live, not_live, foreign
 
     async def _check_status(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:

@@ -30,6 +30,8 @@ class NewSession(NamedTuple):
     user_id: str
     timeout: Mapping[str, float | bool]
     metadata: bytes
+    evicts_only_own: bool = False
+    """Whether a cap of the agent may evict only sessions of this user."""
 
 
 class SessionFields(NamedTuple):
