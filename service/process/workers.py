@@ -93,6 +93,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
             "workers": self._count,
             "worker_class": GunicornWorker,
             "worker_tmp_dir": str(self.metrics),
+            "umask": _umask(),
             "timeout": TIMEOUT_SECONDS,
             "graceful_timeout": math.ceil(drain_seconds + SHUTDOWN_SECONDS),
             "control_socket_disable": True,
@@ -106,6 +107,9 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        GunicornArbiter(self).run()
 
     def load(self) -> None:
         """Load nothing: each worker creates its application in its own event loop."""
@@ -143,6 +147,18 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
     def _before_end(self, arbiter: Arbiter) -> None:
         shutil.rmtree(self.metrics, ignore_errors=True)
         sys.exit(1 if arbiter.WORKERS else self._exit_code)
+
+
+class GunicornArbiter(Arbiter):  # type: ignore[misc]
+    """The parent process. It keeps the other workers if it cannot start one."""
+
+    def spawn_worker(self) -> None:
+        try:
+            super().spawn_worker()
+        except (OSError, RuntimeError) as error:
+            if os.getpid() != self.pid:  # in the worker: the code of the parent must not run
+                os._exit(1)
+            _log.error("a worker cannot be started and is tried again: %s", error)
 
 
 class GunicornWorker(Worker):  # type: ignore[misc]
@@ -189,6 +205,12 @@ class GunicornLogger(Logger):  # type: ignore[misc]
         self.error_log = logging.getLogger("gunicorn")
 
     info = Logger.debug
+
+
+def _umask() -> int:
+    """Return the umask of this process. It can only be read by setting it."""
+    os.umask(umask := os.umask(0o077))
+    return umask
 
 
 def _metrics_folder() -> Path:
