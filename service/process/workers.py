@@ -5,6 +5,7 @@ import logging
 import math
 import mmap
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -132,6 +133,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 
     def _after_fork(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
         worker.init_signals()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGABRT ends a hung worker, whose memory contains secrets
         for listener in arbiter.LISTENERS:
             if listener not in worker.sockets:
                 listener.close()

@@ -31,3 +31,10 @@ def test_a_worker_that_cannot_be_forked_is_started_later(pair: Replica) -> None:
 
     assert "Too many open files" in line
     assert pair.stop() == 0
+
+
+def test_workers_write_no_core_dump(pair: Replica) -> None:
+    with connection_to_each_worker(pair):
+        limits = {resource.prlimit(worker, resource.RLIMIT_CORE) for worker in workers_of(pair)}
+
+    assert limits == {(0, 0)}
