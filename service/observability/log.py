@@ -3,10 +3,11 @@
 import atexit
 import json
 import logging
+import os
 import re
+import select
 from collections.abc import Mapping
 from contextvars import ContextVar
-from select import PIPE_BUF
 from typing import Any, TextIO
 
 import orjson
@@ -21,6 +22,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE)
 """Matches session ids of every format, together with adjacent hex digits."""
+
+_log = logging.getLogger(__name__)
 
 _RESET, _BOLD, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[35m"
 _LOGGER_STYLE = "\x1b[1;34m"
@@ -42,15 +45,18 @@ def configure_logging(
     Session ids in messages and tracebacks are hashed with `secret`. With a `worker` number, several processes share the
     stream: each line includes the number and is written in one piece.
     """
-    writer = LogWriter(stream, None if worker is None else PIPE_BUF)
+    writer = LogWriter(stream, None if worker is None else select.PIPE_BUF)
     atexit.register(writer.close)
     _configure(_Handler(writer), format_, level, stream, secret, worker)
     return writer
 
 
 def configure_logging_without_thread(format_: LogFormat, level: LogLevel, stream: TextIO) -> None:
-    """Configure the root logger of a process that starts no thread, because it is forked later."""
-    _configure(logging.StreamHandler(stream), format_, level, stream, SharedSecret(), None)
+    """Configure the root logger of a process that starts no thread, because it is forked later.
+
+    A line that the reader of `stream` does not take at once is dropped.
+    """
+    _configure(_NonBlockingHandler(stream), format_, level, stream, SharedSecret(), None)
 
 
 def _configure(
@@ -83,6 +89,38 @@ class _Handler(logging.Handler):
             self._writer.at(record.levelno)(self.format(record))
         except Exception:  # for example a message that does not match its arguments
             self.handleError(record)
+
+
+class _NonBlockingHandler(logging.Handler):
+    """Drops lines while the stream is full, and reports their number later."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._file = stream.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLOUT)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        except Exception:
+            self.handleError(record)
+            return
+        if not self._has_written(line):
+            self._dropped += 1
+        elif self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            _log.warning("%d lines of the log were dropped: the reader was too slow or the disk full", dropped)
+
+    def _has_written(self, line: bytes) -> bool:
+        """Write parts that fit into a pipe that is ready."""
+        try:
+            while line and self._poll.poll(0):
+                line = line[os.write(self._file, line[: select.PIPE_BUF]) :]
+        except OSError:
+            pass
+        return not line
 
 
 class _Formatter(logging.Formatter):

@@ -3,11 +3,21 @@
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from select import PIPE_BUF
 
-from tests.process.worker_processes import children_of, connection_to_each_worker, workers_of
-from tests.replica import Replica
+from tests.process.service_calls import WAIT_SECONDS
+from tests.process.worker_processes import (
+    TWO_WORKERS,
+    children_of,
+    connection_to_each_worker,
+    wait_for_restart,
+    workers_of,
+)
+from tests.redis_server import RedisServer
+from tests.replica import COMMAND, Replica
 
 
 @contextmanager
@@ -38,3 +48,38 @@ def test_workers_write_no_core_dump(pair: Replica) -> None:
         limits = {resource.prlimit(worker, resource.RLIMIT_CORE) for worker in workers_of(pair)}
 
     assert limits == {(0, 0)}
+
+
+@contextmanager
+def service_without_log_reader(redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a service with two workers, whose standard error is a full pipe that no process reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while os.write(writer, bytes(PIPE_BUF)):
+            pass
+    os.set_blocking(writer, True)
+    environment = {"PATH": os.environ["PATH"], "PORT": "0", "REDIS_URL": redis_url, **TWO_WORKERS}
+    with subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, stderr=writer) as process:
+        try:
+            assert process.stdout is not None
+            assert b"listening" in process.stdout.readline()
+            yield process
+        finally:
+            for child in [] if process.poll() is not None else children_of(process.pid):
+                os.kill(child, signal.SIGKILL)
+            process.kill()
+            os.close(reader)
+            os.close(writer)
+
+
+def test_a_reader_that_stops_reading_the_log_blocks_neither_a_restart_nor_the_drain(redis_server: RedisServer) -> None:
+    with service_without_log_reader(redis_server.url) as process:
+        workers = workers_of(process)
+        os.kill(workers[0], signal.SIGKILL)
+        restarted = wait_for_restart(process, workers)
+        process.terminate()
+        code = process.wait(WAIT_SECONDS)
+
+    assert workers[1] in restarted
+    assert code == 0

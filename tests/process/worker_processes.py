@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from tests.process.service_calls import WAIT_SECONDS
@@ -66,7 +67,14 @@ def children_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def workers_of(replica: Replica) -> list[int]:
+class HasPid(Protocol):
+    """A process."""
+
+    @property
+    def pid(self) -> int: ...
+
+
+def workers_of(replica: HasPid) -> list[int]:
     """Return the process ids of both workers, without an embedded server, once both have started."""
     deadline = time.monotonic() + WAIT_SECONDS
     while len(workers := children_of(replica.pid)) < 2:
@@ -81,7 +89,7 @@ def wait_for_status(connection: Connection, path: str, status: int) -> None:
         assert time.monotonic() < deadline
 
 
-def wait_for_restart(replica: Replica, workers: list[int]) -> list[int]:
+def wait_for_restart(replica: HasPid, workers: list[int]) -> list[int]:
     """Return the process ids of both workers once one of them is new."""
     deadline = time.monotonic() + WAIT_SECONDS
     while (current := workers_of(replica)) == workers:
