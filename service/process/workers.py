@@ -178,8 +178,15 @@ class GunicornWorker(Worker):  # type: ignore[misc]
             signal.signal(number, signal.SIG_DFL)
 
     def run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
+        except StartupError as error:
+            _log.error("worker %d cannot start: %s", self.number, error)
+            sys.exit(1)
+        except Exception:
+            _log.exception("worker %d failed", self.number)
+            sys.exit(1)
         self.is_serving[0] = 0
 
     async def _serve(self) -> None:

@@ -1,13 +1,16 @@
 """Tests that faults of the system, of a worker or of a reader do not end the other workers."""
 
+import json
 import os
 import resource
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from select import PIPE_BUF
 
+from tests.conftest import StartReplica
 from tests.process.service_calls import WAIT_SECONDS
 from tests.process.worker_processes import (
     TWO_WORKERS,
@@ -83,3 +86,25 @@ def test_a_reader_that_stops_reading_the_log_blocks_neither_a_restart_nor_the_dr
 
     assert workers[1] in restarted
     assert code == 0
+
+
+def test_a_worker_that_cannot_start_logs_one_line(
+    redis_server: RedisServer, start_replica: StartReplica, tmp_path: Path
+) -> None:
+    audit_log = tmp_path / "audit.log"
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_AUDIT_LOG=str(audit_log), **TWO_WORKERS)
+    with connection_to_each_worker(replica):
+        killed = workers_of(replica)[0]
+
+    audit_log.unlink()
+    audit_log.mkdir()
+    os.kill(killed, signal.SIGKILL)
+    line = replica.wait_for_line("worker 1 cannot start")
+    replica.stop()
+    lines = replica.output.partition("\n{")[2].splitlines()
+
+    assert (
+        json.loads(line)["event"]
+        == f"worker 1 cannot start: SESSION_AUDIT_LOG={audit_log} cannot be opened: Is a directory"
+    )
+    assert [text for text in lines[1:] if not text.startswith("{")] == []
