@@ -35,6 +35,18 @@ async def open_listeners(settings: Settings, workers: int) -> list[socket.socket
         raise cannot_listen(settings, error) from None
 
 
+def without_queue(listener: socket.socket) -> socket.socket:
+    """Return a socket on the address of `listener` that receives no connection until its `listen` is called.
+
+    `listener` is closed, which resets the connections that wait in its queue. Returns it unchanged if workers share it.
+    """
+    if not _HAS_OWN_SOCKETS:
+        return listener
+    bound = _bound(listener.family, listener.getsockname())
+    listener.close()
+    return bound
+
+
 def cannot_listen(settings: Settings, error: OSError) -> StartupError:
     return StartupError(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}")
 
@@ -53,6 +65,12 @@ def _listen(family: int, address: Any, workers: int) -> list[socket.socket]:
 
 
 def _listener(family: int, address: Any) -> socket.socket:
+    listener = _bound(family, address)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _bound(family: int, address: Any) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +79,6 @@ def _listener(family: int, address: Any) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

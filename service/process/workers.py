@@ -25,7 +25,7 @@ from service.observability.event_log import open_event_log
 from service.observability.log import configure_logging_without_thread
 from service.observability.metrics import Metrics, remove_worker_metrics, share_metrics, shared_metrics_parent
 from service.process.embedded_server import data_dir_of, embedded_server
-from service.process.listeners import open_listeners, url_of
+from service.process.listeners import open_listeners, url_of, without_queue
 from service.process.runtime import DIE_WITH_PARENT
 from service.process.serve import check_startup, print_banner, serve_on, stop_event, warn_of_unknown_variables
 from service.settings import Settings
@@ -84,6 +84,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         self._count = count
         self._listeners = listeners
         self._started_at: dict[int, float] = {}
+        self._failed: set[int] = set()
         self._exit_code = 0
         super().__init__()
 
@@ -126,6 +127,10 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         used = {other.number for other in arbiter.WORKERS.values()}
         worker.number = next(number for number in range(1, self._count + 1) if number not in used)
         worker.sockets = arbiter.LISTENERS[worker.number - 1 :: self._count]
+        if worker.number in self._failed:  # until it accepts connections, the other workers get them
+            for listener in worker.sockets:
+                listener.sock = without_queue(listener.sock)
+            self._failed.remove(worker.number)
         next_start = self._started_at.get(worker.number, -math.inf) + RESTART_INTERVAL_SECONDS
         time.sleep(max(0, next_start - time.monotonic()))
         self._started_at[worker.number] = time.monotonic()
@@ -140,6 +145,8 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 
     def _after_exit(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
         remove_worker_metrics(self.metrics, worker.number, worker.pid)
+        if worker.has_failed[0]:
+            self._failed.add(worker.number)
         if arbiter.LISTENERS:
             _log.error("worker %d (pid %d) exited and is restarted", worker.number, worker.pid)
         elif worker.is_serving[0]:
@@ -171,7 +178,7 @@ class GunicornWorker(Worker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.is_serving = mmap.mmap(-1, 1)  # shared with the process of gunicorn
+        self.is_serving, self.has_failed = mmap.mmap(-1, 1), mmap.mmap(-1, 1)  # shared with the process of gunicorn
 
     def init_signals(self) -> None:
         for number in self.SIGNALS:
@@ -181,13 +188,11 @@ class GunicornWorker(Worker):  # type: ignore[misc]
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve())
-        except StartupError as error:
-            _log.error("worker %d cannot start: %s", self.number, error)
+            self.is_serving[0] = 0
+        except Exception as error:
+            self.has_failed[0] = 1
+            _log.error("worker %d failed: %s", self.number, error, exc_info=not isinstance(error, StartupError))
             sys.exit(1)
-        except Exception:
-            _log.exception("worker %d failed", self.number)
-            sys.exit(1)
-        self.is_serving[0] = 0
 
     async def _serve(self) -> None:
         settings, stopped = self.app.settings, stop_event()

@@ -1,6 +1,5 @@
 """Tests that faults of the system, of a worker or of a reader do not end the other workers."""
 
-import json
 import os
 import resource
 import signal
@@ -10,12 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from select import PIPE_BUF
 
+import pytest
+
 from tests.conftest import StartReplica
 from tests.process.service_calls import WAIT_SECONDS
 from tests.process.worker_processes import (
     TWO_WORKERS,
+    call,
     children_of,
     connection_to_each_worker,
+    open_connections,
     wait_for_restart,
     workers_of,
 )
@@ -88,23 +91,41 @@ def test_a_reader_that_stops_reading_the_log_blocks_neither_a_restart_nor_the_dr
     assert code == 0
 
 
-def test_a_worker_that_cannot_start_logs_one_line(
-    redis_server: RedisServer, start_replica: StartReplica, tmp_path: Path
-) -> None:
-    audit_log = tmp_path / "audit.log"
+@pytest.fixture
+def audit_log(tmp_path: Path) -> Path:
+    return tmp_path / "audit.log"
+
+
+@pytest.fixture
+def broken(redis_server: RedisServer, start_replica: StartReplica, audit_log: Path) -> Replica:
+    """Start a service whose worker 1 cannot restart until `audit_log` is no directory."""
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_AUDIT_LOG=str(audit_log), **TWO_WORKERS)
     with connection_to_each_worker(replica):
         killed = workers_of(replica)[0]
-
     audit_log.unlink()
     audit_log.mkdir()
     os.kill(killed, signal.SIGKILL)
-    line = replica.wait_for_line("worker 1 cannot start")
-    replica.stop()
-    lines = replica.output.partition("\n{")[2].splitlines()
+    replica.wait_for_line("worker 1 failed")
+    return replica
 
-    assert (
-        json.loads(line)["event"]
-        == f"worker 1 cannot start: SESSION_AUDIT_LOG={audit_log} cannot be opened: Is a directory"
-    )
-    assert [text for text in lines[1:] if not text.startswith("{")] == []
+
+def test_a_worker_that_cannot_start_logs_one_line(broken: Replica, audit_log: Path) -> None:
+    broken.stop()
+    lines = broken.output.partition("\n{")[2].splitlines()
+
+    error = f"SESSION_AUDIT_LOG={audit_log} cannot be opened: Is a directory"
+    assert f'"worker 1 failed: {error}"' in broken.output
+    assert [line for line in lines[1:] if not line.startswith("{")] == []
+
+
+def test_a_worker_that_cannot_start_receives_no_connections(broken: Replica, audit_log: Path) -> None:
+    wait_for_restart(broken, workers_of(broken))
+    with open_connections(broken, 32) as connections:
+        statuses = {call(connection, "GET", "/livez")[0] for connection in connections}
+
+    audit_log.rmdir()
+    with connection_to_each_worker(broken) as (first, second):
+        repaired = [call(connection, "GET", "/livez")[0] for connection in (first, second)]
+
+    assert statuses == {200}
+    assert repaired == [200, 200]
