@@ -40,6 +40,8 @@ RESTART_INTERVAL_SECONDS = 1
 SHUTDOWN_SECONDS = 15
 """The time that a worker has after its last request, for example to export traces."""
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 _log = logging.getLogger(__name__)
 
 
@@ -138,6 +140,7 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 
     def _after_fork(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
         worker.init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGABRT ends a hung worker, whose memory contains secrets
         for listener in arbiter.LISTENERS:
             if listener not in worker.sockets:
@@ -162,12 +165,16 @@ class GunicornArbiter(Arbiter):  # type: ignore[misc]
     """The parent process. It keeps the other workers if it cannot start one."""
 
     def spawn_worker(self) -> None:
+        """Start a worker. Signals wait meanwhile, because the worker would lose them before it sets its handlers."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             super().spawn_worker()
         except (OSError, RuntimeError) as error:
             if os.getpid() != self.pid:  # in the worker: the code of the parent must not run
                 os._exit(1)
             _log.error("a worker cannot be started and is tried again: %s", error)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 class GunicornWorker(Worker):  # type: ignore[misc]

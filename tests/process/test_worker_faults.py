@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,3 +130,27 @@ def test_a_worker_that_cannot_start_receives_no_connections(broken: Replica, aud
 
     assert statuses == {200}
     assert repaired == [200, 200]
+
+
+SIGNAL_DURING_FORK = """
+import os, signal, time
+from gunicorn import util
+from service.__main__ import main
+
+def start_slowly(_, parent=os.getpid()):
+    if os.getpid() != parent:
+        os.kill(parent, signal.SIGTERM)
+        time.sleep(2)
+
+util._setproctitle = start_slowly
+main()
+"""
+
+
+def test_a_worker_that_is_being_forked_does_not_lose_sigterm(
+    redis_server: RedisServer, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", SIGNAL_DURING_FORK])
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_TIMEOUT_SECONDS="0", **TWO_WORKERS)
+
+    assert replica.wait() == 0
