@@ -34,6 +34,9 @@ HEARTBEAT_SECONDS = 1
 TIMEOUT_SECONDS = 15
 """gunicorn kills a worker that sends no heartbeat for this long."""
 
+STANDSTILL_SECONDS = 5
+"""A longer time between two checks of the heartbeats means that the machine stood still, and the workers with it."""
+
 RESTART_INTERVAL_SECONDS = 1
 """The minimum time between two starts of the same worker, so that a crash loop does not use a whole core."""
 
@@ -164,6 +167,8 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
 class GunicornArbiter(Arbiter):  # type: ignore[misc]
     """The parent process. It keeps the other workers if it cannot start one."""
 
+    _last_check = -math.inf
+
     def spawn_worker(self) -> None:
         """Start a worker. Signals wait meanwhile, because the worker would lose them before it sets its handlers."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
@@ -175,6 +180,14 @@ class GunicornArbiter(Arbiter):  # type: ignore[misc]
             _log.error("a worker cannot be started and is tried again: %s", error)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+    def murder_workers(self) -> None:
+        """Kill the workers without heartbeats. After a standstill, each worker has the whole timeout again."""
+        last_check, self._last_check = self._last_check, time.monotonic()
+        if self._last_check - last_check > STANDSTILL_SECONDS:
+            for worker in self.WORKERS.values():
+                worker.notify()
+        super().murder_workers()
 
 
 class GunicornWorker(Worker):  # type: ignore[misc]

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -154,3 +155,32 @@ def test_a_worker_that_is_being_forked_does_not_lose_sigterm(
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_TIMEOUT_SECONDS="0", **TWO_WORKERS)
 
     assert replica.wait() == 0
+
+
+SHORT_TIMEOUT = """
+from service.process import workers
+from service.__main__ import main
+
+workers.TIMEOUT_SECONDS = workers.STANDSTILL_SECONDS = 3
+main()
+"""
+
+
+def test_workers_survive_a_standstill_of_the_machine(
+    redis_server: RedisServer, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", SHORT_TIMEOUT])
+    replica = start_replica(REDIS_URL=redis_server.url, **TWO_WORKERS)
+    with connection_to_each_worker(replica) as connections:
+        processes = [replica.pid, *workers_of(replica)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(4)
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+            time.sleep(0.3)  # the parent checks the heartbeats first
+        statuses = [call(connection, "GET", "/livez")[0] for connection in connections]
+
+    assert statuses == [200, 200]
+    assert replica.stop() == 0
+    assert "WORKER TIMEOUT" not in replica.output
