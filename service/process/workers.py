@@ -50,10 +50,10 @@ _log = logging.getLogger(__name__)
 
 def serve_with_workers(settings: Settings, count: int) -> int:
     """Serve with `count` processes until SIGTERM or Ctrl-C, then drain. Returns the exit code. Raises StartupError."""
+    configure_logging_without_thread(settings.session_log_format, settings.session_log_level, sys.stderr)
     if settings.redis_url is None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve_with_embedded_server(settings, count))
-    configure_logging_without_thread(settings.session_log_format, settings.session_log_level, sys.stderr)
     warn_of_unknown_variables()
     with asyncio.Runner() as runner:  # not uvloop: processes forked after its use crash when they exit
         runner.run(check_startup(settings))

@@ -1,5 +1,6 @@
 """Tests that faults of the system, of a worker or of a reader do not end the other workers."""
 
+import json
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from select import PIPE_BUF
 import pytest
 
 from tests.conftest import StartReplica
-from tests.process.service_calls import WAIT_SECONDS
+from tests.process.service_calls import WAIT_SECONDS, embedded_server_process
 from tests.process.worker_processes import (
     TWO_WORKERS,
     call,
@@ -184,3 +185,12 @@ def test_workers_survive_a_standstill_of_the_machine(
     assert statuses == [200, 200]
     assert replica.stop() == 0
     assert "WORKER TIMEOUT" not in replica.output
+
+
+def test_the_parent_of_the_embedded_server_logs_as_configured(start_replica: StartReplica, data_dir: Path) -> None:
+    replica = start_replica(SESSION_DATA_DIR=str(data_dir), **TWO_WORKERS)
+
+    os.kill(embedded_server_process(data_dir), signal.SIGKILL)
+    line = replica.wait_for_line("the embedded server exited with")
+
+    assert json.loads(line)["level"] == "error"
