@@ -305,8 +305,16 @@ async def client(redis: Redis, settings: Settings, aiohttp_client: AiohttpClient
 
 
 @pytest.fixture
-async def redis_client_factory(redis_url: str, real_redis: Redis) -> AsyncIterator[ClientFactory]:
-    factory = client_factory(redis_url, 2, StoreMonitor(Metrics()), SCRIPTS)
+def store_timeout_seconds() -> float:
+    """Return a timeout that no call exceeds on a busy machine. Tests of outages override it."""
+    return 10
+
+
+@pytest.fixture
+async def redis_client_factory(
+    redis_url: str, real_redis: Redis, store_timeout_seconds: float
+) -> AsyncIterator[ClientFactory]:
+    factory = client_factory(redis_url, store_timeout_seconds, StoreMonitor(Metrics()), SCRIPTS)
     yield factory
     await factory.aclose()
 

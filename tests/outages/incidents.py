@@ -23,8 +23,8 @@ VERBS = {
     "read": ("GET", ""),
     "heartbeat": ("POST", "/heartbeat"),
     "renew": ("POST", "/renew"),
-    "configure": ("PATCH", "/timeout"),
-    "annotate": ("PATCH", "/metadata"),
+    "update timeout": ("PATCH", "/timeout"),
+    "update metadata": ("PATCH", "/metadata"),
     "delete": ("DELETE", ""),
 }
 CHANGES = {name: verb for name, verb in VERBS.items() if name != "read"}
@@ -33,7 +33,7 @@ POLICY = f"/api/messaging/agents/{AGENT}/timeout"
 
 def short_timeout(**settings: Any) -> Settings:
     """Settings that detect an outage after a third of a second."""
-    return Settings(session_store_timeout_seconds=STORE_TIMEOUT_SECONDS, **settings)
+    return Settings(**{"session_store_timeout_seconds": STORE_TIMEOUT_SECONDS, **settings})
 
 
 def server_over(redis: RedisServer, **settings: Any) -> ServiceServer:

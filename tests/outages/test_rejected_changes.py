@@ -30,7 +30,7 @@ from tests.test_walkthrough import open_session
 
 
 @READ_ONLY
-@pytest.mark.parametrize("verb", ["heartbeat", "renew", "configure", "annotate"])
+@pytest.mark.parametrize("verb", ["heartbeat", "renew", "update timeout", "update metadata"])
 async def test_rejected_changes_return_503_and_change_nothing(
     service: HttpClient, own_redis: RedisServer, read_only: Incident, verb: str
 ) -> None:

@@ -3,12 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
 from service.redis_client.monitor import StoreMonitor
 from service.sessions.scripts import SCRIPTS
+
+
+@pytest.fixture
+def store_timeout_seconds() -> float:
+    return 2
 
 
 @asynccontextmanager
