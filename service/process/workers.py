@@ -54,6 +54,7 @@ def serve_with_workers(settings: Settings, count: int) -> int:
     if settings.redis_url is None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve_with_embedded_server(settings, count))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until gunicorn has set its handlers
     warn_of_unknown_variables()
     with asyncio.Runner() as runner:  # not uvloop: processes forked after its use crash when they exit
         runner.run(check_startup(settings))
@@ -77,7 +78,10 @@ async def _serve_with_embedded_server(settings: Settings, count: int) -> int:
         if not exited.done():
             process.terminate()
         signalled.cancel()
-        return await exited
+        code = await exited
+    if stopped.is_set() and code == -signal.SIGTERM:  # it was stopped before it could set its handlers
+        return 0
+    return code if code >= 0 else 128 - code
 
 
 class GunicornApplication(BaseApplication):  # type: ignore[misc]
@@ -122,10 +126,6 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]
         """Load nothing: each worker creates its application in its own event loop."""
 
     def _when_ready(self, arbiter: Arbiter) -> None:
-        for number in arbiter.SIGNALS:  # no reload, no upgrade, no change in the number of workers
-            signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: arbiter.signal(signal.SIGTERM, None))
         print_banner(url_of(arbiter.LISTENERS[0].getsockname()), self.settings, self._count)
 
     def _before_fork(self, arbiter: Arbiter, worker: "GunicornWorker") -> None:
@@ -168,6 +168,14 @@ class GunicornArbiter(Arbiter):  # type: ignore[misc]
     """The parent process. It keeps the other workers if it cannot start one."""
 
     _last_check = -math.inf
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        for number in self.SIGNALS:  # no reload, no upgrade, no change in the number of workers
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.signal(signal.SIGTERM, None))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def spawn_worker(self) -> None:
         """Start a worker. Signals wait meanwhile, because the worker would lose them before it sets its handlers."""

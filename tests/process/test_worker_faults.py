@@ -194,3 +194,48 @@ def test_the_parent_of_the_embedded_server_logs_as_configured(start_replica: Sta
     line = replica.wait_for_line("the embedded server exited with")
 
     assert json.loads(line)["level"] == "error"
+
+
+SIGNAL_DURING_START = """
+import os, signal
+from service.process import workers
+from service.__main__ import main
+
+async def check_startup(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+async def start_child(*arguments, start=workers.asyncio.create_subprocess_exec, **options):
+    child = await start(*arguments, **options)
+    if "--workers" in arguments:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return child
+
+workers.check_startup = check_startup
+workers.asyncio.create_subprocess_exec = start_child
+main()
+"""
+
+
+@pytest.mark.parametrize("is_embedded", [False, True])
+def test_sigterm_during_the_start_exits_with_0(
+    is_embedded: bool,
+    redis_server: RedisServer,
+    start_replica: StartReplica,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.replica.COMMAND", [sys.executable, "-c", SIGNAL_DURING_START])
+    server = {"SESSION_DATA_DIR": str(data_dir)} if is_embedded else {"REDIS_URL": redis_server.url}
+
+    assert start_replica(**server, **TWO_WORKERS).wait() == 0
+
+
+def test_a_killed_child_of_the_parent_of_the_embedded_server_ends_it_with_137(
+    start_replica: StartReplica, data_dir: Path
+) -> None:
+    replica = start_replica(SESSION_DATA_DIR=str(data_dir), **TWO_WORKERS)
+    (child,) = set(children_of(replica.pid)) - {embedded_server_process(data_dir)}
+
+    os.kill(child, signal.SIGKILL)
+
+    assert replica.wait() == 128 + signal.SIGKILL
