@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,8 @@ async def serve(settings: Settings, event_log: EventLog) -> None:
         runner = await _start_runner(settings, Metrics(), event_log, stack)
         address = await _listen(runner, settings)
         print_banner(address, settings)
-        await _serve_until(stopped, runner, settings)
+        await _serve_until(stopped, runner)
+        await asyncio.sleep(settings.session_drain_pause_seconds)
     _log.info("stopped")
 
 
@@ -55,13 +56,19 @@ async def serve_on(
     metrics: Metrics,
     event_log: EventLog,
     stopped: asyncio.Event,
+    is_orphaned: Callable[[], bool],
 ) -> None:
-    """Serve on open sockets until `stopped` is set, then finish the requests in flight. Raises StartupError."""
+    """Serve on open sockets until `stopped` is set, then finish the requests in flight. Raises StartupError.
+
+    An orphaned process skips the drain pause, so that the service can be started again on its port.
+    """
     async with AsyncExitStack() as stack:
         runner = await _start_runner(settings, metrics, event_log, stack)
         for listener in listeners:
             await web.SockSite(runner, listener).start()
-        await _serve_until(stopped, runner, settings)
+        await _serve_until(stopped, runner)
+        if not is_orphaned():
+            await asyncio.sleep(settings.session_drain_pause_seconds)
     _log.info("stopped")
 
 
@@ -106,12 +113,11 @@ def _redis_url(settings: Settings) -> str:
     return url_of_server_in(data_dir_of(settings))
 
 
-async def _serve_until(stopped: asyncio.Event, runner: Runner, settings: Settings) -> None:
-    """Return after the drain pause. The cleanup of the runner finishes the requests in flight."""
+async def _serve_until(stopped: asyncio.Event, runner: Runner) -> None:
+    """Return when the drain pause starts. The cleanup of the runner finishes the requests in flight."""
     await stopped.wait()
     runner.app[HEALTH].is_draining = True
     _log.info("stopping: requests in flight are finished first")
-    await asyncio.sleep(settings.session_drain_pause_seconds)
 
 
 async def _start_runner(settings: Settings, metrics: Metrics, event_log: EventLog, stack: AsyncExitStack) -> Runner:

@@ -229,13 +229,17 @@ class GunicornWorker(Worker):  # type: ignore[misc]
         event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level, self.number)
         share_metrics(self.app.metrics, self.number)
         listeners = [listener.sock for listener in self.sockets]
-        await serve_on(listeners, settings, Metrics(self.app.metrics), event_log, stopped)
+        await serve_on(listeners, settings, Metrics(self.app.metrics), event_log, stopped, self._is_orphaned)
         heartbeats.cancel()
+
+    def _is_orphaned(self) -> bool:
+        """Return whether gunicorn was killed."""
+        return bool(os.getppid() != self.ppid)
 
     async def _send_heartbeats(self, stopped: asyncio.Event) -> None:
         while True:
             self.notify()
-            if os.getppid() != self.ppid:  # gunicorn was killed
+            if self._is_orphaned():
                 stopped.set()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

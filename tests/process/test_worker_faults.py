@@ -15,7 +15,7 @@ from select import PIPE_BUF
 import pytest
 
 from tests.conftest import StartReplica
-from tests.process.service_calls import WAIT_SECONDS, embedded_server_process
+from tests.process.service_calls import WAIT_SECONDS, embedded_server_process, exited
 from tests.process.worker_processes import (
     TWO_WORKERS,
     call,
@@ -239,3 +239,14 @@ def test_a_killed_child_of_the_parent_of_the_embedded_server_ends_it_with_137(
     os.kill(child, signal.SIGKILL)
 
     assert replica.wait() == 128 + signal.SIGKILL
+
+
+def test_workers_whose_parent_is_killed_skip_the_drain_pause(
+    redis_server: RedisServer, start_replica: StartReplica
+) -> None:
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_PAUSE_SECONDS="60", **TWO_WORKERS)
+    with connection_to_each_worker(replica):
+        first, second = workers_of(replica)
+
+    with exited(first), exited(second):
+        replica.signal(signal.SIGKILL)
