@@ -25,7 +25,7 @@ Info = Mapping[str, Any]
 
 
 class StartupChecks:
-    """Checks that run periodically until they succeed. `redis` should not be the client that serves requests."""
+    """Checks that run at the start and then periodically. `redis` should not be the client that serves requests."""
 
     def __init__(self, redis: RedisClient, keys: Keys, events: SessionEvents) -> None:
         self._redis = redis
@@ -37,7 +37,10 @@ class StartupChecks:
         self._were_large_hashes_found = False
 
     async def run(self) -> None:
-        """Run every check that has not succeeded yet. Raises StoreUnavailable after the other checks have run."""
+        """Run the checks that have not succeeded yet, and always check that the schema version still exists.
+
+        Raises StoreUnavailable after the other checks have run.
+        """
         failures = PartialFailure()
         if not self._were_servers_checked:
             with failures:
