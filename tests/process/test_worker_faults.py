@@ -230,7 +230,7 @@ def test_sigterm_during_the_start_exits_with_0(
     assert start_replica(**server, **TWO_WORKERS).wait() == 0
 
 
-def test_a_killed_child_of_the_parent_of_the_embedded_server_ends_it_with_137(
+def test_the_exit_code_is_137_if_gunicorn_is_killed_beside_the_embedded_server(
     start_replica: StartReplica, data_dir: Path
 ) -> None:
     replica = start_replica(SESSION_DATA_DIR=str(data_dir), **TWO_WORKERS)
@@ -241,9 +241,7 @@ def test_a_killed_child_of_the_parent_of_the_embedded_server_ends_it_with_137(
     assert replica.wait() == 128 + signal.SIGKILL
 
 
-def test_workers_whose_parent_is_killed_skip_the_drain_pause(
-    redis_server: RedisServer, start_replica: StartReplica
-) -> None:
+def test_orphaned_workers_skip_the_drain_pause(redis_server: RedisServer, start_replica: StartReplica) -> None:
     replica = start_replica(REDIS_URL=redis_server.url, SESSION_DRAIN_PAUSE_SECONDS="60", **TWO_WORKERS)
     with connection_to_each_worker(replica):
         first, second = workers_of(replica)
