@@ -57,23 +57,6 @@ class RateLimitStatus:
         }
 
 
-class Allowance(NamedTuple):
-    """The limits of one kind of subject. None: no limit."""
-
-    requests: Limit | None
-    failed_lookups: Limit | None
-
-    def __bool__(self) -> bool:
-        return self != (None, None)
-
-
-def allowance(subject: str, requests: Rate | None, failed_lookups: Rate | None) -> Allowance:
-    return Allowance(
-        requests and Limit(subject, requests),
-        failed_lookups and Limit(f"{subject}-guesses", failed_lookups),
-    )
-
-
 class Buckets:
     """Takes requests from buckets. If Redis is unavailable, requests are not limited."""
 

@@ -4,21 +4,40 @@ import hashlib
 import re
 from functools import lru_cache
 from ipaddress import IPv6Network, ip_address
+from typing import NamedTuple
 
 from prometheus_client import Counter
 
 from service.auth.scopes import Caller
 from service.errors import RateLimited, StartupError
 from service.observability.metrics import Metrics
-from service.rate_limit.buckets import Allowance, Buckets, Limit, RateLimitStatus, allowance
+from service.rate_limit.buckets import Buckets, Limit, RateLimitStatus
 from service.redis_client.client import RedisClient
 from service.sessions.keys import BucketKeys, Keys
 from service.settings import Settings
+from service.settings.rate_limits import Rate
 
 _SAFE_NAME = re.compile(r"[\w.@|:/+=-]{1,64}", re.ASCII)
 _CACHE_SIZE = 4096
 _IPV6_PREFIX_BITS = 64
 """One client can use every address of such a network, so the network is counted as a whole."""
+
+
+class Allowance(NamedTuple):
+    """The limits of one kind of subject. None: no limit."""
+
+    requests: Limit | None
+    failed_lookups: Limit | None
+
+    def __bool__(self) -> bool:
+        return self != (None, None)
+
+
+def allowance(subject: str, requests: Rate | None, failed_lookups: Rate | None) -> Allowance:
+    return Allowance(
+        requests and Limit(subject, requests),
+        failed_lookups and Limit(f"{subject}-guesses", failed_lookups),
+    )
 
 
 class RateLimiter:

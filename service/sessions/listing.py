@@ -172,9 +172,7 @@ class SessionListing:
             live = await self._live(entries)
             if scan.owner_index is not None:
                 self._report_stale(scan.owner_index, {entry.id for entry in entries} - {session.id for session in live})
-            for session in live:
-                if not filter_.matches(session):
-                    continue
+            for session in filter(filter_.matches, live):
                 free_bytes -= len(session.metadata)
                 if free_bytes < 0 and found:
                     return found, _position_before(session.id, entries, start)
