@@ -6,7 +6,7 @@ from typing import NamedTuple
 from service.errors import AgentNotFound, IdempotencyKeyReused, SessionRevoked, StoreUnavailable
 from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import CommandRejected, ScriptCacheMiss, ScriptError, UnderReplicated
-from service.redis_client.scripts import Command
+from service.redis_client.scripts import Argument, Command
 from service.sessions import scripts
 from service.sessions.cap_enforcer import CapEnforcer
 from service.sessions.events import SessionEvents
@@ -20,7 +20,7 @@ from service.sessions.idempotency import (
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.owner_index import OwnerIndex
-from service.sessions.policies import AssumedPolicy, Policies, Policy, policy_from
+from service.sessions.policies import AssumedPolicy, Policies, Policy, merge_timeouts, policy_from
 from service.sessions.session import (
     MISSING,
     NewSession,
@@ -152,14 +152,13 @@ class SessionCreation:
 
     def _create_command(self, draft: Draft, assumed: AssumedPolicy) -> Command:
         session_id, request, record = draft
-        arguments = {
+        arguments: dict[str, Argument] = {
             "id": session_id,
             "agent_id": request.agent_id,
             "user_id": request.user_id,
             "metadata": request.metadata,
             "retention_ms": self._retention_ms,
-            **assumed.timeout,
-            **as_stored(request.timeout),
+            **as_stored(merge_timeouts(assumed.timeout, request.timeout)),
         }
         if record is None:
             return scripts.CREATE.command(self._keys.of(session_id), **arguments)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.errors import AgentNotFound, AgentPolicyNotFound
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import UnderReplicated, UnexpectedReply
-from service.redis_client.scripts import Argument, Command
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys, PolicyKeys
@@ -40,11 +40,15 @@ class Policy(NamedTuple):
 NO_POLICY = Policy(None, None, None, None, None)
 
 
+Timeouts = Mapping[str, float | bool]
+"""Members of TimeoutConfig."""
+
+
 class AssumedPolicy(NamedTuple):
-    """An agent's policy, possibly outdated, and the timeouts that result from it and the settings, as stored."""
+    """An agent's policy, possibly outdated, and all members of TimeoutConfig that result from it and the settings."""
 
     policy: Policy
-    timeout: dict[str, Argument]
+    timeout: Timeouts
 
 
 class Policies:
@@ -63,10 +67,10 @@ class Policies:
             "max_duration_minutes": settings.max_duration_bounds,
             "warning_threshold_minutes": settings.warning_threshold_bounds,
         }
-        self._without_policy = AssumedPolicy(NO_POLICY, {**as_stored(settings.default_timeout._asdict())})
+        self._without_policy = AssumedPolicy(NO_POLICY, settings.default_timeout._asdict())
         self._cache: OrderedDict[str, AssumedPolicy] = OrderedDict()
 
-    async def put(self, agent_id: str, members: Mapping[str, float | bool]) -> Policy:
+    async def put(self, agent_id: str, members: Timeouts) -> Policy:
         """Replace the agent's policy by these members of TimeoutConfig."""
         arguments = dict.fromkeys(TimeoutConfig._fields, "") | as_stored(members)
         command = scripts.PUT_POLICY.command(PolicyKeys(self._keys.policy(agent_id)), **arguments)
@@ -128,19 +132,29 @@ class Policies:
     def _assumed_from(self, policy: Policy) -> AssumedPolicy:
         if policy == NO_POLICY:
             return self._without_policy
-        return AssumedPolicy(policy, {**self._without_policy.timeout, **self._within_bounds(policy)})
+        return AssumedPolicy(policy, merge_timeouts(self._without_policy.timeout, self._within_bounds(policy)))
 
-    def _within_bounds(self, policy: Policy) -> dict[str, Argument]:
+    def _within_bounds(self, policy: Policy) -> Timeouts:
         """The members that the policy sets. A replica with wider bounds may have written them."""
         members = policy.timeout
-        minutes = {
+        timeouts: dict[str, float | bool] = {
             name: bounds.clamp(minutes_from(members[name])) for name, bounds in self._bounds.items() if name in members
         }
-        return {**members, **as_stored(minutes)}
+        if policy.auto_renew is not None:
+            timeouts["auto_renew"] = policy.auto_renew == b"true"
+        return timeouts
 
     async def _read(self, agent_id: str) -> Policy:
         values, _ = await self._client.read_hash(self._keys.policy(agent_id), _FIELDS)
         return policy_from(values)
+
+
+def merge_timeouts(base: Timeouts, changes: Timeouts) -> Timeouts:
+    """Apply the changes. A new timeout raises a maximum duration that is shorter, unless the changes set that too."""
+    merged = {**base, **changes}
+    if "timeout_minutes" in changes and "max_duration_minutes" not in changes:
+        merged["max_duration_minutes"] = max(merged["max_duration_minutes"], merged["timeout_minutes"])
+    return merged
 
 
 def policy_from(values: Sequence[bytes | None]) -> Policy:

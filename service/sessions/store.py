@@ -107,7 +107,10 @@ class SessionStore:
         revisions: Revisions | None = None,
         owner_id: str | None = None,
     ) -> Session:
-        """Merge members of TimeoutConfig into the session's. Raises InvalidTimeoutConfig if it would expire at once."""
+        """Merge members of TimeoutConfig into the session's, as `merge_timeouts` does.
+
+        Raises InvalidTimeoutConfig if the session would expire at once.
+        """
         unchanged: dict[str, Argument] = dict.fromkeys(TimeoutConfig._fields, "")
         session = await self._run(
             scripts.UPDATE_TIMEOUT,
@@ -118,7 +121,7 @@ class SessionStore:
             **unchanged | as_stored(changes),
         )
         self._events.changed(session_id, "timeout")
-        if "max_duration_minutes" in changes:
+        if "max_duration_minutes" in changes or "timeout_minutes" in changes:
             await self._owner_index.extend_lifetime(session)
         await self._owner_index.lower_known_expiry(session)
         return session

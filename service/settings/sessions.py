@@ -71,10 +71,13 @@ class SessionSettings(BaseSettings):
 
     @cached_property
     def default_timeout(self) -> TimeoutConfig:
+        max_duration_minutes = self.session_max_duration_minutes
+        if "session_max_duration_minutes" not in self.model_fields_set:
+            max_duration_minutes = max(max_duration_minutes, self.session_default_timeout_minutes)
         return TimeoutConfig(
             _as_int_if_whole(self.session_default_timeout_minutes),
             self.session_auto_renew,
-            _as_int_if_whole(self.session_max_duration_minutes),
+            _as_int_if_whole(max_duration_minutes),
             _as_int_if_whole(self.session_warning_threshold_minutes),
         )
 
@@ -132,7 +135,17 @@ class SessionSettings(BaseSettings):
         self._validate_default("session_default_timeout_minutes", self.timeout_bounds)
         self._validate_default("session_max_duration_minutes", self.max_duration_bounds)
         self._validate_default("session_warning_threshold_minutes", self.warning_threshold_bounds)
+        if self.model_fields_set >= {"session_default_timeout_minutes", "session_max_duration_minutes"}:
+            self._validate_max_duration()
         return self
+
+    def _validate_max_duration(self) -> None:
+        timeout, max_duration = self.session_default_timeout_minutes, self.session_max_duration_minutes
+        if max_duration < timeout:
+            raise ValueError(
+                "SESSION_MAX_DURATION_MINUTES must not be less than "
+                f"SESSION_DEFAULT_TIMEOUT_MINUTES, which is {timeout:g} (got {max_duration:g})"
+            )
 
     def _validate_default(self, name: str, bounds: Bounds) -> None:
         minutes = getattr(self, name)

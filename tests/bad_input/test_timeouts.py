@@ -103,6 +103,14 @@ async def test_the_maximum_duration_may_be_below_the_default_timeout(service: Ht
     assert session["timeRemaining"] <= 10 * MINUTE_MS
 
 
+async def test_a_timeout_above_the_default_maximum_duration_raises_it(service: HttpClient) -> None:
+    session_id = await open_session(service, timeoutConfig={"timeoutMinutes": 1440})
+
+    session = await get_session(service, session_id)
+    assert session["timeoutConfig"]["maxDurationMinutes"] == 1440
+    assert session["timeRemaining"] > 1430 * MINUTE_MS
+
+
 async def test_unknown_members_of_a_timeout_configuration_are_invalid(service: HttpClient) -> None:
     fields = await timeout_errors(service, timeoutminutes=30)
 

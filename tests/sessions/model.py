@@ -112,9 +112,11 @@ def update_timeout(session: ModelSession, now_ms: int, changes: Mapping[str, flo
     failure = failure_at(session, now_ms)
     if failure:
         return failure, session
-    changed = replace(
-        session, timeout=TimeoutConfig(**{**session.timeout._asdict(), **changes}), revision=session.revision + 1
-    )
+    timeout = TimeoutConfig(**{**session.timeout._asdict(), **changes})
+    if "timeout_minutes" in changes and "max_duration_minutes" not in changes:
+        raised = max(timeout.max_duration_minutes, timeout.timeout_minutes)
+        timeout = timeout._replace(max_duration_minutes=raised)
+    changed = replace(session, timeout=timeout, revision=session.revision + 1)
     if changed.expires_at_ms <= now_ms:
         facts = {"sessionId": session.id, "expiresAt": iso(changed.expires_at_ms)}
         return Failure(InvalidTimeoutConfig, facts), session

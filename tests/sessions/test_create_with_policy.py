@@ -272,6 +272,38 @@ async def test_no_session_stays_if_the_required_policy_was_deleted(
     assert await keys_in(real_redis) == []
 
 
+@pytest.mark.parametrize(
+    ("policy", "request_timeout", "expected"),
+    [
+        ({}, {"timeout_minutes": 1440}, DEFAULT._replace(timeout_minutes=1440, max_duration_minutes=1440)),
+        ({"timeout_minutes": 1440}, {}, DEFAULT._replace(timeout_minutes=1440, max_duration_minutes=1440)),
+        (
+            {"max_duration_minutes": 60},
+            {"timeout_minutes": 90},
+            DEFAULT._replace(timeout_minutes=90, max_duration_minutes=90),
+        ),
+        (
+            {"timeout_minutes": 1440},
+            {"max_duration_minutes": 60},
+            DEFAULT._replace(timeout_minutes=1440, max_duration_minutes=60),
+        ),
+        ({"max_duration_minutes": 10}, {}, DEFAULT._replace(max_duration_minutes=10)),
+    ],
+)
+async def test_a_timeout_raises_a_shorter_maximum_duration_of_a_less_specific_source(
+    store: SessionStore,
+    policies: Policies,
+    policy: dict[str, float | bool],
+    request_timeout: dict[str, float | bool],
+    expected: TimeoutConfig,
+) -> None:
+    await policies.put(AGENT, policy)
+
+    session = await create_session(store, config=request_timeout)
+
+    assert session.timeout == expected
+
+
 WIDE_BOUNDS = Settings(session_min_timeout_minutes=1, session_max_timeout_minutes=14_400)
 BEYOND_DEFAULT_BOUNDS: dict[str, float | bool] = {
     "timeout_minutes": 14_400,

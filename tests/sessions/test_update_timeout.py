@@ -31,7 +31,9 @@ async def customized(store: SessionStore) -> Session:
     [
         ({"timeout_minutes": 90}, TimeoutConfig(90, False, 120, 10)),
         ({"auto_renew": True}, TimeoutConfig(60, True, 120, 10)),
+        ({"timeout_minutes": 180}, TimeoutConfig(180, False, 180, 10)),
         ({"max_duration_minutes": 240}, TimeoutConfig(60, False, 240, 10)),
+        ({"max_duration_minutes": 30}, TimeoutConfig(60, False, 30, 10)),
         ({"warning_threshold_minutes": 20}, TimeoutConfig(60, False, 120, 20)),
         ({"timeout_minutes": 7.5, "warning_threshold_minutes": 0.5}, TimeoutConfig(7.5, False, 120, 0.5)),
         ({}, TimeoutConfig(60, False, 120, 10)),

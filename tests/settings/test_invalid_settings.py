@@ -126,3 +126,12 @@ def test_all_invalid_settings_are_in_one_error(load: Load) -> None:
         load(PORT="x", SESSION_ERROR_FORMAT="xml")
 
     assert {line.partition(" ")[0] for line in str(error.value).split("\n")} == {"PORT", "SESSION_ERROR_FORMAT"}
+
+
+def test_the_default_maximum_duration_must_not_be_below_the_default_timeout(load: Load) -> None:
+    with pytest.raises(StartupError) as raised:
+        load(SESSION_DEFAULT_TIMEOUT_MINUTES="60", SESSION_MAX_DURATION_MINUTES="59")
+
+    assert str(raised.value) == (
+        "SESSION_MAX_DURATION_MINUTES must not be less than SESSION_DEFAULT_TIMEOUT_MINUTES, which is 60 (got 59)"
+    )

@@ -51,6 +51,12 @@ def test_the_default_data_directory_is_in_the_state_directory_of_the_user(load: 
     assert settings.session_data_dir == Path("/var/state/session-service")
 
 
+def test_the_default_timeout_raises_the_default_maximum_duration(load: Load) -> None:
+    settings = load(SESSION_DEFAULT_TIMEOUT_MINUTES="1000")
+
+    assert settings.default_timeout == TimeoutConfig(1000, True, 1000, 5)
+
+
 def test_variables_set_the_settings_of_the_same_names(load: Load) -> None:
     settings = load(
         HOST="0.0.0.0",

@@ -32,6 +32,10 @@ merge(timeoutMinutes, args.timeout_minutes)
 merge(autoRenew, args.auto_renew)
 merge(maxDurationMinutes, args.max_duration_minutes)
 merge(warningThresholdMinutes, args.warning_threshold_minutes)
+if args.timeout_minutes ~= '' and args.max_duration_minutes == ''
+    and tonumber(session[maxDurationMinutes]) < tonumber(args.timeout_minutes) then
+    session[maxDurationMinutes] = args.timeout_minutes
+end
 
 local expires_at_ms = compute_expiry(session)
 if expires_at_ms <= now_ms then return {'in_the_past', whole(expires_at_ms)} end
