@@ -93,6 +93,12 @@ def test_a_request_has_a_version_and_a_match() -> None:
     assert request._match_info is not None
 
 
+def test_the_head_of_a_request_has_these_attributes() -> None:
+    message = make_mocked_request("GET", "/")._message._replace(upgrade=True, should_close=True)
+
+    assert (message.upgrade, message.should_close, message.chunked) == (True, True, False)
+
+
 def test_a_parse_error_has_a_status_an_exception_and_a_message() -> None:
     assert [field.name for field in attr.fields(_ErrInfo)] == ["status", "exc", "message"]
     assert EMPTY_PAYLOAD.is_eof()

@@ -5,6 +5,7 @@ No request sets a timer: a connection records when something starts, and the ser
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -85,7 +86,10 @@ class ClientConnection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._is_unreadable:
             return
+        is_idle = self._is_idle
         _data_received(self, data)
+        if is_idle and self._messages:
+            self._keep_alive_after_upgrade(data)
         if len(data) > LARGE_CHUNK_BYTES:
             self._discard_unreadable_data()
         if self._current_request is not None:
@@ -122,6 +126,21 @@ class ClientConnection(RequestHandler):
         self._policy.access_log.log_unreadable(response)
         response.force_close()
         return response
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the next byte begins a request."""
+        is_waiting = self._waiter is not None or self._request_count == 0
+        return is_waiting and not self._messages and self._head_request_number != self._request_count
+
+    def _keep_alive_after_upgrade(self, data: bytes) -> None:
+        """Ignore an offer to upgrade (see close_after_upgrade) if `data` is one request and nothing else."""
+        message, payload = self._messages[-1]
+        if not getattr(message, "upgrade", False) or len(self._messages) > 1:
+            return
+        body_bytes = int(message.headers.get("Content-Length", "0"))
+        if payload.is_eof() and not message.chunked and data.find(b"\r\n\r\n") + 4 + body_bytes == len(data):
+            self._messages[-1] = message._replace(upgrade=False), payload
 
     def _discard_unreadable_data(self) -> None:
         """Stop reading after a parse error. Else aiohttp parses on, and keeps the data in a cycle for each error."""
@@ -179,6 +198,25 @@ class ClientConnection(RequestHandler):
         self._request_count += 1
         self._messages.append((_ErrInfo(error.status, error, error.detail), EMPTY_PAYLOAD))
         self._waiter.set_result(None)
+
+
+def close_after_upgrade(create_request: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a request factory: after an offer to upgrade to another protocol than WebSocket, the connection closes.
+
+    aiohttp's parser drops the bytes behind the request, up to the end of the segment. A body whose head was dropped
+    would be parsed as a request.
+    """
+
+    def create(message: Any, *arguments: Any) -> Any:
+        if message.upgrade and not _is_websocket(message.headers.get("Upgrade", "")):
+            message = message._replace(should_close=True)
+        return create_request(message, *arguments)
+
+    return create
+
+
+def _is_websocket(protocol: str) -> bool:
+    return protocol.isascii() and protocol.lower() == "websocket"  # as aiohttp's parser compares
 
 
 def require_http_1(request: Any) -> None:

@@ -12,7 +12,7 @@ from service.api.app_keys import ACCESS_LOG, SETTINGS
 from service.api.middleware import MIDDLEWARE
 from service.api.response_bodies import error_response
 from service.api.routes import Handler
-from service.api.server.connection import ClientConnection
+from service.api.server.connection import ClientConnection, close_after_upgrade
 from service.errors import TooManyConnections
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_URL_BYTES
 
@@ -129,6 +129,6 @@ class Runner(web.AppRunner):
             error_format=settings.session_error_format,
             request_timeout_seconds=settings.session_request_timeout_seconds,
             max_connections=settings.session_max_connections,
-            request_factory=server.request_factory,
+            request_factory=close_after_upgrade(server.request_factory),
             **self._kwargs,
         )
