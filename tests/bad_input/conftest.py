@@ -16,7 +16,7 @@ from tests.redis_server import RedisServer
 async def shared_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     """The Redis of `service`. It keeps the sessions of earlier tests."""
     redis_server.command("FLUSHALL")
-    client = redis_py_client(redis_server.admin_url, 2)
+    client = redis_py_client(redis_server.admin_url, 10)
     yield client
     await client.flushall()
     await client.aclose()

@@ -24,6 +24,6 @@ def operator(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Oper
 @pytest.fixture
 async def redis_client(redis_server: RedisServer, real_redis: Redis) -> AsyncIterator[RedisClient]:
     """The client of the store that creates sessions. Commands do not depend on its kind."""
-    redis_client = UnpipelinedClient(redis_py_client(redis_server.admin_url, 2), 2, StoreMonitor(Metrics()))
+    redis_client = UnpipelinedClient(redis_py_client(redis_server.admin_url, 10), 10, StoreMonitor(Metrics()))
     yield redis_client
     await redis_client.aclose()

@@ -158,7 +158,7 @@ def test_concurrent_changes_are_all_counted(replica: Replica, call_example: Call
 def test_a_creation_succeeds_after_redis_was_unavailable(
     redis_server: RedisServer, start_replica: StartReplica, call_example: Call
 ) -> None:
-    replica = start_replica(REDIS_URL=redis_server.url, SESSION_STORE_TIMEOUT_SECONDS="0.1")
+    replica = start_replica(REDIS_URL=redis_server.url, SESSION_STORE_TIMEOUT_SECONDS="2")
     redis_server.pause()
     resumption = threading.Thread(target=_resume_after_an_error, args=(redis_server, replica))
     resumption.start()

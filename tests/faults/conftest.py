@@ -15,13 +15,13 @@ from tests.redis_server import RedisServer
 from tests.replica import Replica
 
 SHORT_STORE_TIMEOUT = {
-    "SESSION_STORE_TIMEOUT_SECONDS": "0.5",
+    "SESSION_STORE_TIMEOUT_SECONDS": "2",
     "SESSION_MIN_TIMEOUT_MINUTES": "0.01",
     "SESSION_SWEEP_INTERVAL_SECONDS": "1",
 }
 """Settings of tests in which the service must notice an outage quickly."""
 
-LONG_STORE_TIMEOUT = {**SHORT_STORE_TIMEOUT, "SESSION_STORE_TIMEOUT_SECONDS": "5"}
+LONG_STORE_TIMEOUT = {**SHORT_STORE_TIMEOUT, "SESSION_STORE_TIMEOUT_SECONDS": "20"}
 """Settings of tests in which no request may fail, even on a busy machine."""
 
 

@@ -11,12 +11,14 @@ class Scale(NamedTuple):
     """Successful requests before, between and after faults."""
     seconds: float
     """The duration of a fault that lasts."""
+    pause_seconds: float
+    """The duration of a fault in which Redis does not respond. It exceeds the store timeout."""
     repetitions: int
     """How often a fault is repeated."""
 
 
-SHORT = Scale(clients=8, requests=50, seconds=0.8, repetitions=1)
-LONG = Scale(clients=16, requests=600, seconds=10, repetitions=3)
+SHORT = Scale(clients=8, requests=50, seconds=0.8, pause_seconds=3, repetitions=1)
+LONG = Scale(clients=16, requests=600, seconds=10, pause_seconds=10, repetitions=3)
 
 _LONG = pytest.param(LONG, id="long", marks=[pytest.mark.long, pytest.mark.timeout(300)])
 

@@ -54,7 +54,7 @@ async def restricted_store(own_redis: RedisServer) -> AsyncIterator[SessionStore
         "ACL", "SETUSER", "restricted", "on", "nopass", "+@all", "~session:*", "~sessions:{*", "~sessions:agent:*"
     )
     url = own_redis.url.replace("unix://", "unix://restricted:any@")
-    factory = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
+    factory = client_factory(url, 10, StoreMonitor(Metrics()), SCRIPTS)
     client = factory.new_client()
     yield new_session_store(client, Settings())
     await client.aclose()

@@ -112,7 +112,7 @@ def test_a_demoted_primary_is_not_used_after_it_resumes(
             load.wait_until_stable()
 
     assert load.violations == []
-    assert load.failure_statuses == {503}
+    assert load.failure_statuses <= {503}
 
 
 def test_an_idle_replica_does_not_use_a_demoted_primary(servers: SentinelServers, replicas: list[Replica]) -> None:

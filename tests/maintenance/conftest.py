@@ -43,8 +43,8 @@ def paused_redis(data_dir: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def client_of_paused_redis(paused_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
-    settings = Settings(session_store_timeout_seconds=0.2)
-    return await aiohttp_client(ServiceServer(settings, redis_py_client(paused_redis.url, 0.2)))
+    settings = Settings(session_store_timeout_seconds=2)
+    return await aiohttp_client(ServiceServer(settings, redis_py_client(paused_redis.url, 2)))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from tests.conftest import HttpClient
 from tests.test_walkthrough import SESSIONS
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 async def report_of(client: HttpClient) -> dict[str, Any]:

@@ -69,7 +69,7 @@ async def test_an_old_loss_does_not_degrade_the_service(
 async def test_an_evicting_redis_degrades_the_service(
     evicting_redis: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 10)))
 
     report = await report_of(client)
 
@@ -80,7 +80,7 @@ async def test_an_evicting_redis_degrades_the_service(
 async def test_the_service_is_healthy_after_redis_stops_evicting(
     evicting_redis: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 10)))
 
     evicting_redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
@@ -90,7 +90,7 @@ async def test_the_service_is_healthy_after_redis_stops_evicting(
 async def test_an_eviction_policy_without_a_memory_limit_is_healthy(
     evicting_redis: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 10)))
 
     evicting_redis.command("CONFIG", "SET", "maxmemory", 0)
 
@@ -101,7 +101,7 @@ async def test_an_unreadable_eviction_policy_is_healthy(
     evicting_redis: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
     evicting_redis.command("ACL", "SETUSER", "default", "-info")
-    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 2)))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(), redis_py_client(evicting_redis.url, 10)))
 
     assert (await report_of(client))["status"] == "healthy"
 
@@ -123,7 +123,7 @@ async def test_all_reasons_are_reported(evicting_redis: RedisServer, sweeper: Sw
     rejections = Incident("", "")
     rejections.record_failure(CommandRejected("OOM command not allowed when used memory > 'maxmemory'."))
 
-    async with redis_py_client(evicting_redis.url, 2) as redis:
+    async with redis_py_client(evicting_redis.url, 10) as redis:
         reasons = await HealthReasons(redis_client_for(redis), sweeper, events, rejections, 5).reasons()
 
     assert [code for code, _ in reasons] == ["SWEEPER_LAGS", "SESSIONS_LOST", "REDIS_REFUSES", "REDIS_EVICTS"]

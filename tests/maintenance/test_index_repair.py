@@ -28,7 +28,7 @@ from tests.test_walkthrough import open_session
 
 MINUTE_MS = 60_000
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 async def reconcile_all_shards(reconciler: Reconciler) -> None:

@@ -41,8 +41,8 @@ def schema_version(redis_client: RedisClient, real_redis: Redis) -> SchemaVersio
 @pytest.fixture
 async def client_of_stopped_redis(stopped_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
     """A service that starts before its Redis."""
-    settings = Settings(session_store_timeout_seconds=0.5)
-    client: HttpClient = await aiohttp_client(ServiceServer(settings, redis_py_client(stopped_redis.url, 0.5)))
+    settings = Settings(session_store_timeout_seconds=10)
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, redis_py_client(stopped_redis.url, 10)))
     return client
 
 

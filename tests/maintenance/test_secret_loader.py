@@ -22,7 +22,7 @@ from tests.test_walkthrough import SESSIONS, open_session
 
 AN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 NO_TTL = -1
-WAIT_SECONDS = 5
+WAIT_SECONDS = 30
 
 
 @pytest.fixture

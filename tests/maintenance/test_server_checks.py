@@ -59,7 +59,7 @@ def faults(info: dict[str, Any], *, save_points: str | None = "", clock_ahead_se
 
 
 async def check(url: str) -> None:
-    factory = client_factory(url, 2, StoreMonitor(Metrics()), SCRIPTS)
+    factory = client_factory(url, 10, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = factory.new_client()
     await startup_checks.check_servers(redis_client, set())
     await redis_client.aclose()

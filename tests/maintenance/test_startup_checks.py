@@ -120,7 +120,7 @@ async def test_small_hashes_are_not_logged(
 async def test_the_server_is_checked_once_as_soon_as_it_responds(
     stopped_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    factory = client_factory(stopped_redis.url, 1, StoreMonitor(Metrics()), SCRIPTS)
+    factory = client_factory(stopped_redis.url, 10, StoreMonitor(Metrics()), SCRIPTS)
     redis_client = factory.new_client()
     checks = StartupChecks(redis_client, Keys(""), new_session_events(Metrics()))
     with pytest.raises(StoreUnavailable):

@@ -225,7 +225,7 @@ def test_changes_without_enough_replicas_are_recorded_because_they_are_applied(
         REDIS_URL=redis_server.url,
         SESSION_AUDIT_LOG=str(audit_file),
         SESSION_WAIT_REPLICAS="1",
-        SESSION_STORE_TIMEOUT_SECONDS="0.5",
+        SESSION_STORE_TIMEOUT_SECONDS="4",
     )
     statuses = [replica.call(method, policy_of(AGENT), {"timeoutMinutes": 60})[0] for method in ("PUT", "DELETE")]
     replica.stop()

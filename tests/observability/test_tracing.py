@@ -139,7 +139,7 @@ async def test_an_outage_is_an_error_in_both_spans(
 ) -> None:
     server = RedisServer(data_dir)
     server.start()
-    client: HttpClient = await aiohttp_client(TracedServer(redis_py_client(server.url, 1), tracing))
+    client: HttpClient = await aiohttp_client(TracedServer(redis_py_client(server.url, 10), tracing))
     await client.post(SESSIONS, json=NEW_SESSION)
     server.kill()
     exporter.clear()

@@ -8,9 +8,7 @@ import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 
 from tests.conftest import HttpClient
-from tests.outages.incidents import (
-    server_over,
-)
+from tests.outages.incidents import server_over
 from tests.redis_server import RedisServer
 
 
@@ -33,8 +31,13 @@ def own_redis(persistent_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-async def service(own_redis: RedisServer, aiohttp_client: AiohttpClient) -> HttpClient:
-    return await aiohttp_client(server_over(own_redis))
+async def service(own_redis: RedisServer, store_timeout_seconds: float, aiohttp_client: AiohttpClient) -> HttpClient:
+    return await aiohttp_client(server_over(own_redis, store_timeout_seconds))
+
+
+@pytest.fixture
+def store_timeout_seconds() -> float:
+    return 30
 
 
 @pytest.fixture

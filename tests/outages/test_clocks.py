@@ -44,7 +44,7 @@ async def test_a_wrong_replica_clock_does_not_change_session_times(service: Http
 async def test_a_wrong_replica_clock_does_not_change_when_sessions_expire(
     own_redis: RedisServer, aiohttp_client: AiohttpClient
 ) -> None:
-    service: HttpClient = await aiohttp_client(server_over(own_redis, session_min_timeout_minutes=0.001))
+    service: HttpClient = await aiohttp_client(server_over(own_redis, 30, session_min_timeout_minutes=0.001))
     lasting = await open_session(service, timeoutConfig={"timeoutMinutes": 5})
     brief = await open_session(service, timeoutConfig={"timeoutMinutes": 0.001})
 
@@ -58,9 +58,7 @@ async def test_a_wrong_replica_clock_does_not_change_when_sessions_expire(
 async def test_a_session_changes_from_200_to_410_once_and_never_back(
     own_redis: RedisServer, aiohttp_client: AiohttpClient, method: str, verb: str
 ) -> None:
-    service: HttpClient = await aiohttp_client(
-        server_over(own_redis, session_min_timeout_minutes=0.001, session_store_timeout_seconds=10)
-    )
+    service: HttpClient = await aiohttp_client(server_over(own_redis, 30, session_min_timeout_minutes=0.001))
     brief = {"timeoutMinutes": 0.0015, "autoRenew": False}
     sessions = [await open_session(service, timeoutConfig=brief) for _ in range(5)]
 

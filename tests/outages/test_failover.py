@@ -54,7 +54,7 @@ async def test_a_session_survives_a_failover_and_the_way_back(
     pair: tuple[RedisServer, RedisServer], aiohttp_client: AiohttpClient
 ) -> None:
     first, second = pair
-    service: HttpClient = await aiohttp_client(server_over(first))
+    service: HttpClient = await aiohttp_client(server_over(first, 30))
     session_id = await open_session(service)
 
     async with polling(service, session_id) as poller:

@@ -111,7 +111,7 @@ async def test_a_session_can_be_deleted_while_redis_is_out_of_memory(
 async def test_the_rate_limiter_allows_reads_while_redis_rejects_changes(
     own_redis: RedisServer, aiohttp_client: AiohttpClient, read_only: Incident
 ) -> None:
-    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="2/hour"))
+    service: HttpClient = await aiohttp_client(server_over(own_redis, 30, session_rate_per_address="2/hour"))
     session_id = await open_session(service)
 
     with read_only(own_redis):
@@ -124,7 +124,7 @@ async def test_the_rate_limiter_allows_reads_while_redis_rejects_changes(
 async def test_an_exhausted_rate_limit_still_applies(
     own_redis: RedisServer, aiohttp_client: AiohttpClient, read_only: Incident
 ) -> None:
-    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
+    service: HttpClient = await aiohttp_client(server_over(own_redis, 30, session_rate_per_address="1/hour"))
     session_id = await open_session(service)
 
     with read_only(own_redis):

@@ -56,9 +56,11 @@ async def test_policy_calls_return_503_with_retry_after(
 
 @UNAVAILABLE
 async def test_creation_returns_503_if_the_agent_cannot_be_checked(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, unavailable: Incident
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unavailable: Incident, store_timeout_seconds: float
 ) -> None:
-    service: HttpClient = await aiohttp_client(server_over(own_redis, session_require_known_agent=True))
+    service: HttpClient = await aiohttp_client(
+        server_over(own_redis, store_timeout_seconds, session_require_known_agent=True)
+    )
     await until_ready(service)
 
     with unavailable(own_redis):
@@ -69,9 +71,11 @@ async def test_creation_returns_503_if_the_agent_cannot_be_checked(
 
 @UNAVAILABLE
 async def test_the_rate_limiter_fails_open_during_an_outage(
-    own_redis: RedisServer, aiohttp_client: AiohttpClient, unavailable: Incident
+    own_redis: RedisServer, aiohttp_client: AiohttpClient, unavailable: Incident, store_timeout_seconds: float
 ) -> None:
-    service: HttpClient = await aiohttp_client(server_over(own_redis, session_rate_per_address="1/hour"))
+    service: HttpClient = await aiohttp_client(
+        server_over(own_redis, store_timeout_seconds, session_rate_per_address="1/hour")
+    )
     session_id = await open_session(service)
 
     with unavailable(own_redis):

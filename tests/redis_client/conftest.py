@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
 from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
 from service.redis_client.client import RedisClient
@@ -13,14 +11,9 @@ from service.redis_client.monitor import StoreMonitor
 from service.sessions.scripts import SCRIPTS
 
 
-@pytest.fixture
-def store_timeout_seconds() -> float:
-    return 2
-
-
 @asynccontextmanager
 async def connected(
-    url: str, timeout_seconds: float = 1, replication: Replication | None = None
+    url: str, timeout_seconds: float = 10, replication: Replication | None = None
 ) -> AsyncIterator[RedisClient]:
     """A client that is closed when the context ends."""
     factory = client_factory(url, timeout_seconds, StoreMonitor(Metrics()), SCRIPTS)

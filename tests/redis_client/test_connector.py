@@ -39,7 +39,7 @@ def server_without_hello(data_dir: Path) -> Iterator[RedisServer]:
 
 
 async def handshake_error(url: str) -> ResponseError:
-    client = redis_py_client(url, 2)
+    client = redis_py_client(url, 10)
     with pytest.raises(ResponseError) as error:
         await Connector(connection_factory(client), SCRIPTS)(lambda _: None, lambda: None)
     await client.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -10,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
 from service.redis_client.batch import FULL
-from service.redis_client.client import RedisClient
+from service.redis_client.client import RedisClient, Reply
 from service.redis_client.errors import CommandRejected, ScriptError
 from service.redis_client.scripts import Command
 from service.sessions.keys import SHARDS, Keys
@@ -26,7 +27,7 @@ KEYS = Keys("")
 HASHES = [KEYS.session(f"{shard}90c3cc") for shard in SHARDS[::8]]
 """Keys on all nodes of a cluster."""
 ZSETS = [KEYS.created(shard) for shard in SHARDS[::8]]
-SHORT_TIMEOUT_SECONDS = 0.15
+SHORT_TIMEOUT_SECONDS = 0.3
 Nodes = list[RedisServer]
 
 PRIMARIES: dict[Kind, int] = {"server": 1, "sentinel": 1, "cluster": 3}
@@ -42,7 +43,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 async def impatient_client(redis_url: str, real_redis: Redis) -> AsyncIterator[RedisClient]:
     """A connected client with a short timeout."""
     async with connected(redis_url, SHORT_TIMEOUT_SECONDS) as client:
-        await client.query(*(("ZCARD", key) for key in ZSETS))
+        await query_when_available(client, *(("ZCARD", key) for key in ZSETS))
         yield client
 
 
@@ -61,6 +62,13 @@ def nodes(request: pytest.FixtureRequest, kind: Kind) -> Nodes:
 def on_every_node(nodes: Nodes, *command: str | int) -> None:
     for node in nodes:
         node.command(*command)
+
+
+async def query_when_available(client: RedisClient, *commands: Command) -> list[Reply]:
+    """Repeat reads that exceed a short timeout, because the machine may be busy."""
+    while True:
+        with suppress(StoreUnavailable):
+            return await client.query(*commands)
 
 
 async def write_hash(client: RedisClient, key: str, value: str | bytes) -> None:
@@ -271,12 +279,12 @@ async def test_a_write_without_a_reply_in_time_is_unavailable(impatient_client: 
         on_every_node(nodes, "CLIENT", "UNPAUSE")
 
     assert error.value.cause.startswith(f"TimeoutError: no reply within {SHORT_TIMEOUT_SECONDS} s")
-    assert took_seconds < 2
-    assert await impatient_client.query(("ZCARD", ZSETS[-1])) == [0]
+    assert took_seconds < 10
+    assert await query_when_available(impatient_client, ("ZCARD", ZSETS[-1])) == [0]
 
 
 async def test_a_read_without_a_reply_in_time_is_unavailable(impatient_client: RedisClient, nodes: Nodes) -> None:
-    on_every_node(nodes, "CLIENT", "PAUSE", round(3000 * SHORT_TIMEOUT_SECONDS), "ALL")
+    on_every_node(nodes, "CLIENT", "PAUSE", round(2000 * SHORT_TIMEOUT_SECONDS), "ALL")
 
     with pytest.raises(StoreUnavailable) as error:
         await impatient_client.read_hash(HASHES[0], (b"x",))
@@ -293,11 +301,11 @@ async def test_calls_continue_after_all_connections_are_lost(redis_client: Redis
 
 
 async def test_a_write_in_flight_on_a_lost_connection_is_unavailable_and_not_repeated(
-    impatient_client: RedisClient, real_redis: Redis, nodes: Nodes
+    redis_client: RedisClient, real_redis: Redis, nodes: Nodes
 ) -> None:
     on_every_node(nodes, "CLIENT", "PAUSE", 10_000, "WRITE")
     try:
-        write = asyncio.ensure_future(impatient_client.execute(("ZADD", ZSETS[0], 1, "a")))
+        write = asyncio.ensure_future(redis_client.execute(("ZADD", ZSETS[0], 1, "a")))
         await real_redis.zcard(ZSETS[0])
         on_every_node(nodes, "CLIENT", "KILL", "USER", "default")
         with pytest.raises(StoreUnavailable):
@@ -305,7 +313,7 @@ async def test_a_write_in_flight_on_a_lost_connection_is_unavailable_and_not_rep
     finally:
         on_every_node(nodes, "CLIENT", "UNPAUSE")
 
-    assert await impatient_client.query(("ZCARD", ZSETS[0])) == [0]
+    assert await redis_client.query(("ZCARD", ZSETS[0])) == [0]
 
 
 # Concurrency

@@ -74,7 +74,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def pipeline(server: FakeServer, metrics: Metrics) -> Pipeline:
-    return Pipeline(server.connect, 1, StoreMonitor(metrics), SCRIPTS)
+    return Pipeline(server.connect, 10, StoreMonitor(metrics), SCRIPTS)
 
 
 async def run_callbacks() -> None:
@@ -286,7 +286,7 @@ async def test_reads_are_sent_again_if_the_role_check_finds_a_replica(pipeline: 
 async def test_the_owner_of_the_pipeline_is_notified_of_a_demoted_server(server: FakeServer) -> None:
     notifications: list[str] = []
     pipeline = Pipeline(
-        server.connect, 1, StoreMonitor(Metrics()), SCRIPTS, on_demoted=lambda: notifications.append("demoted")
+        server.connect, 10, StoreMonitor(Metrics()), SCRIPTS, on_demoted=lambda: notifications.append("demoted")
     )
     read = asyncio.ensure_future(pipeline.read_hash("a", X))
     await run_callbacks()
@@ -310,7 +310,7 @@ def zrem(member: bytes) -> bytes:
 
 @pytest.fixture
 async def replicated(server: FakeServer, metrics: Metrics) -> Pipeline:
-    return Pipeline(server.connect, 1, StoreMonitor(metrics), SCRIPTS, Replication(1, 500))
+    return Pipeline(server.connect, 10, StoreMonitor(metrics), SCRIPTS, Replication(1, 500))
 
 
 async def removed(pipeline: Pipeline, member: str) -> int:

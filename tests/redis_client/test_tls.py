@@ -76,7 +76,7 @@ async def proxy(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[TlsPr
 
 async def session_survives(url: str) -> bool:
     """Whether a session can be created and read."""
-    async with connected(url, 2) as client:
+    async with connected(url) as client:
         store = new_session_store(client, Settings())
         session = await create_session(store)
         return (await store.get(session.id)).id == session.id

@@ -189,8 +189,8 @@ async def test_a_session_of_another_owner_in_the_index_takes_no_place(store: Ses
 
 
 async def test_a_pending_creation_is_awaited_and_counts(redis_client: RedisClient, real_redis: Redis) -> None:
-    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=1)
-    await add_pending_id(real_redis, 800, KEYS.user(USER))
+    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=5)
+    await add_pending_id(real_redis, 4500, KEYS.user(USER))
 
     assert await outcomes_of(new_session_store(redis_client, impatient)) == {"full": 1}
 
@@ -198,7 +198,7 @@ async def test_a_pending_creation_is_awaited_and_counts(redis_client: RedisClien
 async def test_a_creation_fails_with_contention_if_only_pending_ones_could_be_evicted(
     redis_client: RedisClient, real_redis: Redis
 ) -> None:
-    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=0.2)
+    impatient = Settings(session_max_per_user=1, session_store_timeout_seconds=1)
     await add_pending_id(real_redis, 0, KEYS.user(USER))
 
     with pytest.raises(CreationContention) as caught:

@@ -78,7 +78,7 @@ class CappedSessions(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = redis_py_client(url, 2)
+        self._redis = redis_py_client(url, 10)
         self._redis_client = self._run(_pipeline_to(self._redis))
         caps = {"session_max_per_user": PER_USER, "session_max_per_agent": PER_AGENT}
         self._denying = new_session_store(self._redis_client, Settings(**caps))  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
+    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 10, StoreMonitor(Metrics()), SCRIPTS)
 
 
 each_size = pytest.mark.parametrize(

@@ -23,7 +23,7 @@ Response = tuple[int, dict[str, Any]]
 
 DENYING = Settings(session_max_per_user=CAP, session_max_per_agent=CAP + 2, session_store_timeout_seconds=30)
 EVICTING = DENYING.model_copy(update={"session_cap_policy": "evict"})
-IMPATIENT = DENYING.model_copy(update={"session_store_timeout_seconds": 0.5})
+IMPATIENT = DENYING.model_copy(update={"session_store_timeout_seconds": 3})
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class SessionsInRedis(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = redis_py_client(url, 2)
+        self._redis = redis_py_client(url, 10)
         self._keys = Keys("")
         self._redis_client = self._run(_pipeline_to(self._redis))
         self._store = new_session_store(
@@ -342,7 +342,7 @@ def new_id_in_one_shard(*_: str) -> str:
 
 
 async def _pipeline_to(redis: Redis) -> Pipeline:
-    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 2, StoreMonitor(Metrics()), SCRIPTS)
+    return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 10, StoreMonitor(Metrics()), SCRIPTS)
 
 
 async def result_of(call: Awaitable[Session | None]) -> Result:
