@@ -49,7 +49,7 @@ async def test_the_connection_closes_after_two_upgrades(service: HttpClient) -> 
     assert b"\r\nConnection: close\r\n" in received
 
 
-async def test_the_connection_closes_after_an_upgrade_whose_body_arrives_later(service: HttpClient) -> None:
+async def test_the_connection_closes_after_an_upgrade_if_its_body_arrives_later(service: HttpClient) -> None:
     async with connection_to(service) as (reader, writer):
         writer.write(upgrade_to(b"h2c", POST_HEAD))
         writer.write(BODY_LIKE_A_REQUEST + POST_HEAD)

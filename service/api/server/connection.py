@@ -136,7 +136,7 @@ class ClientConnection(RequestHandler):
     def _keep_alive_after_upgrade(self, data: bytes) -> None:
         """Ignore an offer to upgrade (see close_after_upgrade) if `data` is one request and nothing else."""
         message, payload = self._messages[-1]
-        if not getattr(message, "upgrade", False) or len(self._messages) > 1:
+        if isinstance(message, _ErrInfo) or not message.upgrade or len(self._messages) > 1:
             return
         body_bytes = int(message.headers.get("Content-Length", "0"))
         if payload.is_eof() and not message.chunked and data.find(b"\r\n\r\n") + 4 + body_bytes == len(data):
