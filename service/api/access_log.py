@@ -84,8 +84,9 @@ class AccessLog:
     def _new_recorder(self, kind: _Kind) -> "_Recorder":
         method, resource, status, code = kind
         route = resource if isinstance(resource, str) else resource.canonical
-        is_successful_probe = route in PROBE_PATHS and status < HTTPStatus.BAD_REQUEST
-        level: LogLevel = "warning" if status >= CLIENT_CLOSED_REQUEST else "debug" if is_successful_probe else "info"
+        level: LogLevel = "warning" if status >= CLIENT_CLOSED_REQUEST else "info"
+        if route in PROBE_PATHS and (status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.SERVICE_UNAVAILABLE):
+            level = "debug"  # Health logs when the service becomes ready and when it is no longer ready
         code_field = {"code": code} if code else {}
         write = self.log.bind(level, "request", method=method, route=route, status=status, **code_field)
         recorder = _Recorder(self.metrics.request_seconds.labels(method, route, str(status)), write)

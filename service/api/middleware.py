@@ -13,7 +13,7 @@ from service.api.client_address import ClientAddresses
 from service.api.cors import cors
 from service.api.request_headers import credential_of
 from service.api.response_bodies import error_response
-from service.api.routes import Handler, Route, path_template_of
+from service.api.routes import Handler, Route, path_template_of, redirect_for
 from service.api.server.connection import require_http_1
 from service.auth.authenticator import Authenticator
 from service.errors import (
@@ -109,6 +109,8 @@ def handle_errors(error_format: str) -> ApplicationMiddleware:
                 return await handler(request)
             except ServiceError as error:
                 return respond(request, error)
+            except web.HTTPNotFound as error:
+                return await redirect_or_error(request, error)
             except web.HTTPException as error:
                 return respond(request, _service_error(request, error))
             except ClientConnectionResetError:
@@ -120,6 +122,13 @@ def handle_errors(error_format: str) -> ApplicationMiddleware:
                 return respond(request, InternalError())
 
         return handle
+
+    async def redirect_or_error(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+        try:
+            redirect = await redirect_for(request)
+        except web.HTTPMethodNotAllowed as not_allowed:
+            redirect, error = None, not_allowed
+        return redirect or respond(request, _service_error(request, error))
 
     def respond(request: web.Request, error: ServiceError) -> web.StreamResponse:
         response = error_response(error, error_format)

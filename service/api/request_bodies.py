@@ -120,11 +120,16 @@ async def read_body(request: web.Request, model: type[_Model], settings: Setting
 
 
 async def read_merge_patch(request: web.Request) -> MergePatch:
-    """Return the body as a JSON Merge Patch of an object. Raises the errors of `read_body`."""
+    """Return the body as a JSON Merge Patch of an object. Raises the errors of `read_body`.
+
+    As plain JSON, an object with the single member `metadata` is an error: clients often wrap the patch by mistake.
+    """
     _require_content_type(request, _JSON, _MERGE_PATCH)
     patch = _parse_json(await _read(request))
     if not isinstance(patch, dict):
         raise InvalidRequest({"body": "must be an object"})
+    if request.content_type == _JSON and patch.keys() == {"metadata"} and isinstance(patch["metadata"], dict):
+        raise InvalidRequest({"metadata": f"must not wrap the members; for a member of this name, send {_MERGE_PATCH}"})
     return patch
 
 

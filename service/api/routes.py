@@ -1,4 +1,4 @@
-"""The route type, and the table in which modules declare their routes."""
+"""The route type, the table in which modules declare their routes, and redirects to routes."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -66,3 +66,27 @@ def path_template_of(request: web.Request) -> str | None:
     """Return the path template of the matched route, or None without a match."""
     resource = request.match_info.route.resource
     return resource.canonical if resource else None
+
+
+async def redirect_for(request: web.Request) -> web.StreamResponse | None:
+    """Redirect `/` to the documentation, and a path with a trailing slash to the route without it.
+
+    Locations are relative, for proxies that remove a prefix. Raises HTTPMethodNotAllowed as the route without it does.
+    """
+    path = request.rel_url.raw_path
+    if path == "/":
+        return _redirect(302, "docs")
+    if not path.endswith("/"):
+        return None
+    url = request.rel_url.with_path(path[:-1], encoded=True)
+    match = await request.app.router.resolve(request.clone(rel_url=url))
+    if isinstance(match.http_exception, web.HTTPMethodNotAllowed):
+        raise match.http_exception
+    if match.http_exception is not None:
+        return None
+    query = request.rel_url.raw_query_string
+    return _redirect(308, f"../{url.raw_name}?{query}" if query else f"../{url.raw_name}")
+
+
+def _redirect(status: int, location: str) -> web.Response:
+    return web.Response(status=status, headers={"Location": location, "Cache-Control": "no-store"})

@@ -1,6 +1,7 @@
 """Report whether the service is ready, whether it is degraded and why, and how many sessions are active."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ _REJECTED_WITHIN_SECONDS = 60
 _CACHE_SECONDS = 1
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Counts(NamedTuple):
@@ -133,6 +135,7 @@ class Health:
         self._started = time.monotonic()
         self._counts = _Cached(self._count)
         self._reasons = _Cached(health_reasons.reasons)
+        self._logged_problem: str | None = None
         self.is_draining = False
 
     @property
@@ -143,6 +146,21 @@ class Health:
         """Return why the service cannot serve requests, or None if it can. Writes nothing to Redis."""
         if self.is_draining:
             return "The service is stopping."
+        problem = await self._readiness_problem()
+        self._log_readiness(problem)
+        return problem
+
+    def _log_readiness(self, problem: str | None) -> None:
+        """Log changes only, because probes are frequent."""
+        if problem == self._logged_problem:
+            return
+        if problem is None:
+            _log.info("ready again")
+        else:
+            _log.warning("not ready: %s", problem)
+        self._logged_problem = problem
+
+    async def _readiness_problem(self) -> str | None:
         error, servers = await asyncio.gather(self._schema_version_error(), self._redis.broadcast(("PING",)))
         if self._schema_version.problem is not None or error is None:
             return self._schema_version.problem

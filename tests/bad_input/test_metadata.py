@@ -122,3 +122,25 @@ async def test_patched_metadata_has_the_same_limits(service: HttpClient, patch: 
     fields = await invalid_fields(await patch_metadata(service, json.dumps(patch).encode()))
 
     assert fields == {"metadata": error}
+
+
+async def test_a_patch_must_not_wrap_the_members_in_a_single_object(service: HttpClient) -> None:
+    response = await patch_metadata(service, b'{"metadata": {"topic": "weather"}}')
+
+    assert await invalid_fields(response) == {
+        "metadata": "must not wrap the members; for a member of this name, send application/merge-patch+json"
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"metadata": {"topic": "weather"}}', "application/merge-patch+json"),
+        (b'{"metadata": {"topic": "weather"}, "channel": null}', "application/json"),
+        (b'{"metadata": "weather"}', "application/json"),
+    ],
+)
+async def test_a_member_may_be_named_metadata(service: HttpClient, body: bytes, content_type: str) -> None:
+    response = await patch_metadata(service, body, content_type)
+
+    assert "metadata" in (await response.json())["metadata"]

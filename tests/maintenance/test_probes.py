@@ -49,6 +49,22 @@ async def test_the_service_is_not_ready_while_redis_does_not_respond(client_of_p
     assert (await response.json())["status"] == "not ready"
 
 
+async def test_only_changes_of_the_readiness_are_logged(
+    client: HttpClient, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await wait_for_schema_version(redis)
+    caplog.set_level("INFO")
+    for version in (1, 2, 2, 2, 1, 1):
+        await redis.set("sessions:layout", version)
+        await client.get("/readyz")
+
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [line for line in lines if "ready" in line[1] or line[1] == "request"] == [
+        ("WARNING", "not ready: The data in Redis has schema version 2; this release supports 1."),
+        ("INFO", "ready again"),
+    ]
+
+
 async def test_the_service_is_not_ready_while_it_stops(client: HttpClient) -> None:
     assert client.app is not None
     client.app[HEALTH].is_draining = True
