@@ -303,6 +303,7 @@ async def test_calls_continue_after_all_connections_are_lost(redis_client: Redis
 async def test_a_write_in_flight_on_a_lost_connection_is_unavailable_and_not_repeated(
     redis_client: RedisClient, real_redis: Redis, nodes: Nodes
 ) -> None:
+    await redis_client.query(*(("ZCARD", key) for key in ZSETS))
     on_every_node(nodes, "CLIENT", "PAUSE", 10_000, "WRITE")
     try:
         write = asyncio.ensure_future(redis_client.execute(("ZADD", ZSETS[0], 1, "a")))
