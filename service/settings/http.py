@@ -1,7 +1,7 @@
 """Settings of HTTP connections, the limits of requests, and lists of IP networks."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
@@ -13,7 +13,10 @@ MAX_FIELDS = 100
 MAX_HEAD_BYTES = 64 * 1024
 """Limit of all headers together, while they are incomplete."""
 
-_ORIGIN = re.compile(r"https?://[a-z0-9.\-_\[\]:]+(?<!:)")
+_WEB_ORIGIN = re.compile(r"(https?)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
+_APP_ORIGIN = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_]+(?::\d{1,5})?")
+"""The origin of a mobile app or a browser extension, such as capacitor://localhost."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 Network = IPv4Network | IPv6Network
@@ -29,7 +32,8 @@ class HttpSettings(BaseSettings):
 
     @property
     def cors_origins(self) -> frozenset[str]:
-        return _split(self.session_cors_origins)
+        """The origins as browsers write them."""
+        return frozenset(map(_normalize_origin, _split(self.session_cors_origins)))
 
     @field_validator("session_cors_origins")
     @classmethod
@@ -37,14 +41,36 @@ class HttpSettings(BaseSettings):
         entries = _split(origins)
         if "*" in entries and len(entries) > 1:
             raise ValueError("must be either * or a list of origins")
-        for entry in entries - {"*"}:
-            if not _ORIGIN.fullmatch(entry):
-                raise ValueError("must list origins such as https://app.example or http://localhost:5173")
+        for entry in entries:
+            _normalize_origin(entry)
         return origins
 
 
 def _split(origins: str) -> frozenset[str]:
     return frozenset(origins.replace(",", " ").split())
+
+
+def _normalize_origin(origin: str) -> str:
+    """Remove a default port. Raises ValueError if no browser sends the origin."""
+    if origin == "*" or _APP_ORIGIN.fullmatch(origin):
+        return origin
+    match = _WEB_ORIGIN.fullmatch(origin)
+    if match is None or not _is_host(match[2]) or not 0 < int(match[3] or 1) < 65_536:
+        raise ValueError("must list origins such as https://app.example or http://localhost:5173")
+    scheme, host, port = match.groups()
+    is_default = port is None or int(port) == _DEFAULT_PORTS[scheme]
+    return f"{scheme}://{host}" if is_default else f"{scheme}://{host}:{int(port)}"
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is a name, or an IP address in the form that browsers send."""
+    bare = host.strip("[]")
+    if bare == host and not host.rpartition(".")[2].isdecimal():
+        return True
+    try:
+        return str(ip_address(bare)) == bare
+    except ValueError:
+        return False
 
 
 def parse_networks(text: str) -> list[Network]:
@@ -53,7 +79,11 @@ def parse_networks(text: str) -> list[Network]:
 
 
 def _parse_network(word: str) -> Network:
+    """Convert networks of IPv4 addresses in IPv6 addresses, because client addresses are converted too."""
     try:
-        return ip_network(word)
+        network = ip_network(word)
     except ValueError as error:
         raise ValueError(f"{word!r} must be an IP address or a network ({error})") from None
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network

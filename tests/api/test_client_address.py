@@ -132,3 +132,11 @@ async def test_clients_of_a_unix_socket_are_served_and_limited(redis: Redis, dat
     await server.close()
 
     assert statuses == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [("::ffff:127.0.0.0/104", "127.0.0.0/8"), ("::ffff:10.0.0.1", "10.0.0.1"), ("::ffff:0:0/96", "0.0.0.0/0")],
+)
+def test_networks_of_ipv4_addresses_in_ipv6_addresses_are_ipv4_networks(text: str, network: str) -> None:
+    assert parse_networks(text) == [ip_network(network)]

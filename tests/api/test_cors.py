@@ -39,6 +39,26 @@ def with_settings(settings: Settings) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("settings", [settings], ids=["custom"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "origin"),
+    [
+        ("https://app.example:443", "https://app.example"),
+        ("http://app.example:80", "http://app.example"),
+        ("https://app.example:080", "https://app.example:80"),
+        ("http://127.0.0.1:5173", "http://127.0.0.1:5173"),
+        ("http://[::1]:5173", "http://[::1]:5173"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("chrome-extension://abcdefghijklmnopabcdefghijklmnop", "chrome-extension://abcdefghijklmnopabcdefghijklmnop"),
+        (
+            "safari-web-extension://7B0C9A5E-1C1B-4C6E-8F6A-0C6C6B8F2F10",
+            "safari-web-extension://7B0C9A5E-1C1B-4C6E-8F6A-0C6C6B8F2F10",
+        ),
+    ],
+)
+def test_origins_are_those_that_browsers_send(setting: str, origin: str) -> None:
+    assert Settings(session_cors_origins=setting).cors_origins == {origin}
+
+
 async def preflight(client: HttpClient, path: str, origin: str = ORIGIN) -> ClientResponse:
     headers = {
         "Origin": origin,
