@@ -69,5 +69,7 @@ class LostSessions:
                     await self.count(session_ids)
         except (ScriptError, UnexpectedReply) as error:
             _log.error("a lost session cannot be counted: %s", error)
+        except Exception:
+            _log.exception("lost sessions cannot be counted; the reconciler counts them later")
         finally:
             self._counting = None

@@ -83,6 +83,7 @@ async def check_servers(redis: RedisClient, checked: set[str]) -> None:
     servers = await redis.broadcast(("TIME",), ("INFO",), ("CONFIG", "GET", "save"))
     if not servers:
         raise StoreUnavailable("no server of the session store was found")
+    checked &= servers.keys()
     for server in servers.keys() - checked:
         time_reply, info, save = servers[server]
         with failures:

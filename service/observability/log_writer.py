@@ -3,6 +3,7 @@
 import logging
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
@@ -11,6 +12,7 @@ from typing import Protocol
 _MAX_DELAY_SECONDS = 0.05
 _MAX_QUEUED_LINES = 20_000
 _CLOSE_TIMEOUT_SECONDS = 2
+_PAUSE_AFTER_ERROR_SECONDS = 1
 _NEWLINE = ord("\n")
 
 _log = logging.getLogger(__name__)
@@ -82,7 +84,11 @@ class LogWriter:
             self._urgent.wait(_MAX_DELAY_SECONDS)
             self._due.clear()  # before the lines are taken: a line from now on sets it again
             self._urgent.clear()
-            self._write_queue()
+            try:
+                self._write_queue()
+            except Exception:
+                _log.exception("writing %s failed and continues", self._name)
+                time.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     def _write_queue(self) -> None:
         self.before_write()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
 from service.redis_client.client import Reply
@@ -25,11 +25,11 @@ _CLUSTER_SLOTS: Command = ("CLUSTER", "SLOTS")
 _MIN_REFRESH_SECONDS = 0.1
 """The minimum time between two queries for the slot map."""
 
-_NODES_PER_TIMEOUT = 3
-"""How many unresponsive nodes a query for the slot map can try within the timeout."""
+_MAX_NODES_PER_TIMEOUT = 3
+"""How many unresponsive nodes a query for the slot map can try within the timeout, if there are so many."""
 
 Query = Callable[[Host, Command], Awaitable[Reply]]
-"""Sends one command to a node, over a separate connection. Raises OSError and RedisError."""
+"""Sends one command to a node, over a separate connection. It may raise anything."""
 
 
 class RoutedCommand(NamedTuple):
@@ -178,15 +178,17 @@ class Topology:
     async def _query_slots(self) -> dict[int, Host]:
         """The slot map of the first node that has one. Raises StoreUnavailable if none has."""
         known = [host for host in self.known if host not in self._hosts]
+        hosts = [*random.sample(known, len(known)), *random.sample(self._hosts, len(self._hosts))]
+        timeout_seconds = self._timeout_seconds / min(len(hosts), _MAX_NODES_PER_TIMEOUT)
         replies: dict[Host, object] = {}
-        for host in [*random.sample(known, len(known)), *random.sample(self._hosts, len(self._hosts))]:
+        for host in hosts:
             try:
-                async with asyncio.timeout(self._timeout_seconds / _NODES_PER_TIMEOUT):
+                async with asyncio.timeout(timeout_seconds):
                     reply = await self._query(host, _CLUSTER_SLOTS)
-            except (RedisError, OSError, TimeoutError) as error:
+                if isinstance(reply, list) and reply:
+                    return {slot: primary for slots in reply for slot, primary in _slots_in(slots, host).items()}
+            except Exception as error:  # the reply may be anything
                 reply = error
-            if isinstance(reply, list) and reply:
-                return {slot: primary for slots in reply for slot, primary in _slots_in(slots, host).items()}
             replies[host] = reply
         raise StoreUnavailable(
             "; ".join(f"{name}:{port}: {_failure_of(reply)}" for (name, port), reply in replies.items())

@@ -4,6 +4,7 @@ import logging
 import time
 from contextvars import Context
 from copy import copy
+from weakref import WeakValueDictionary
 
 from prometheus_client import Counter
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -66,18 +67,20 @@ class StoreMonitor:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._nodes: dict[str, StoreMonitor] = {}
+        self._nodes: WeakValueDictionary[str, StoreMonitor] = WeakValueDictionary()
+        """Monitors of nodes by address, as long as a client uses them: addresses change."""
         errors = metrics.store_errors
         self.outage = Incident("Redis does not respond", "Redis responds again", errors)
         self.rejections = Incident("Redis rejects commands", "Redis accepts commands again", errors, QUIET_SECONDS)
 
     def for_node(self, address: str) -> "StoreMonitor":
         """A monitor with separate outages: one node of a cluster may be down while the others respond."""
-        if address not in self._nodes:
+        monitor = self._nodes.get(address)
+        if monitor is None:
             node = f"Redis node {address}"
             outage = Incident(f"{node} does not respond", f"{node} responds again", self._metrics.store_errors)
-            self._nodes[address] = self._with_outage(outage)
-        return self._nodes[address]
+            monitor = self._nodes[address] = self._with_outage(outage)
+        return monitor
 
     def for_writes(self) -> "StoreMonitor":
         """A monitor with separate outages: writes that wait for replicas may time out while reads succeed."""

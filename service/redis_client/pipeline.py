@@ -5,6 +5,7 @@ redis-py, whose own pipeline costs more than all other work of a request (`make 
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cache
@@ -31,6 +32,8 @@ from service.redis_client.scripts import Command, ScriptCatalog
 MAX_WAITING = 10_000
 _DEADLINE_CHECKS_PER_TIMEOUT = 8
 _ROLE_CHECK_SECONDS = 2
+
+_log = logging.getLogger(__name__)
 
 _Retry = Callable[[Send, Sequence[Command], list[Reply], ScriptCatalog], Awaitable[list[Reply]]]
 Connect = Callable[[Callable[[Connection], None], Callable[[], None]], Awaitable[Connection]]
@@ -278,8 +281,17 @@ class Pipeline:
         self._deadline_check = self._loop.call_later(seconds, self._check_deadlines)
 
     def _check_deadlines(self) -> None:
+        """Check now and again later, also after an unexpected error."""
+        try:
+            self._fail_overdue(self._loop.time())
+        except Exception:
+            _log.exception("deadlines of requests to Redis cannot be checked and will be checked again")
+        self._deadline_check = None
+        if self._requests_waiting or any(connection.is_busy for connection in self._connections):
+            self._schedule_deadline_check()
+
+    def _fail_overdue(self, now: float) -> None:
         """Fail overdue requests. Drop connections on which a batch has been in flight for the whole timeout."""
-        now = self._loop.time()
         while self._queue and self._queue[0].deadline <= now:
             self._abandon(self._queue.popleft(), self._timeout_error())
         for connection in tuple(self._connections):
@@ -287,9 +299,6 @@ class Pipeline:
                 self._abandon(batch, self._timeout_error())
             if connection.is_stuck(now - self._timeout_seconds):
                 connection.abort(self._timeout_error())
-        self._deadline_check = None
-        if self._requests_waiting or any(connection.is_busy for connection in self._connections):
-            self._schedule_deadline_check()
 
 
 @cache

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from redis.asyncio import Redis
@@ -16,6 +15,9 @@ _CHANNELS = ("+promoted-slave", "+switch-master")
 
 _POLL_SECONDS = 1
 """Sentinels are polled as well: a message reaches only the clients that are connected when it is published."""
+
+_MAX_PAUSE_SECONDS = 16
+"""The longest pause after unexpected replies of a Sentinel."""
 
 _CANCEL_SECONDS = 0.05
 """redis-py may swallow a cancellation: the task is cancelled again after this time."""
@@ -71,11 +73,18 @@ class Sentinels:
             self._subscriptions = [asyncio.create_task(self._follow(client)) for client in self._clients]
 
     async def _follow(self, client: Redis) -> None:
+        pause_seconds: float = _POLL_SECONDS
         while not self._is_closed:
-            with suppress(RedisError, OSError, TimeoutError):
+            try:
                 self._accept_if_newer(await self._query(client))
+                pause_seconds = _POLL_SECONDS
                 await self._follow_while_connected(client)
-            await asyncio.sleep(_POLL_SECONDS)
+            except (RedisError, OSError, TimeoutError):
+                pass
+            except Exception as error:  # a Sentinel may reply anything, for example nil to an unknown master
+                _log.warning("a Sentinel is queried again after an error: %s: %s", type(error).__name__, error)
+                pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     async def _follow_while_connected(self, client: Redis) -> None:
         async with client.pubsub() as channels:

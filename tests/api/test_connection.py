@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp.http_exceptions import HttpProcessingError
 
+from service.api.server.connection import ClientConnection
 from service.settings import Settings
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, MAX_URL_BYTES
 from tests.api.raw_http import LAST_LIVEZ, LIVEZ, connection_to, exchange, first_error, read_response
@@ -302,3 +303,26 @@ async def test_a_large_unreadable_request_leaves_no_errors_in_memory(client: Htt
 
     assert first_error(response)[:2] == (400, "BAD_REQUEST")
     assert [kept for kept in gc.get_objects() if isinstance(kept, HttpProcessingError)] == []
+
+
+# Faults
+
+
+@with_settings(**SHORT_TIMEOUT)
+async def test_timeouts_are_enforced_after_an_error_in_a_check(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_timeouts = ClientConnection.check_timeouts
+
+    def fail_once(*_: object) -> None:
+        monkeypatch.setattr(ClientConnection, "check_timeouts", check_timeouts)
+        raise TypeError("an unexpected state")
+
+    async with connection_to(client) as (reader, _):
+        monkeypatch.setattr(ClientConnection, "check_timeouts", fail_once)
+        closed = await reader.read()
+    received = await exchange(client, b"GET /livez")
+
+    assert closed == b""
+    assert first_error(received)[:2] == (408, "REQUEST_TIMEOUT")
+    assert "a connection is closed, because its timeouts cannot be checked" in caplog.messages

@@ -1,6 +1,7 @@
 """A lost session is counted in the background, once over all replicas, when a request finds it."""
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
@@ -134,3 +135,18 @@ async def test_a_request_for_a_lost_session_counts_it(
     async with asyncio.timeout(WAIT_SECONDS):
         while 'sessions_ended_total{reason="lost"} 1.0' not in await (await client.get("/metrics")).text():
             continue
+
+
+async def test_counting_continues_after_an_error(
+    redis_client: RedisClient, lost_session: Session, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = new_session_events(metrics)
+    lost_sessions = LostSessions(redis_client, KEYS, events)
+    lost_sessions.queue(AN_ID)
+    with patch.object(redis_client, "execute", side_effect=TypeError("an unexpected reply")):
+        await lost_sessions.aclose()
+    lost_sessions.queue(lost_session.id)
+    await lost_sessions.aclose()
+
+    assert counted(metrics.ended) == {"lost": 1}
+    assert "lost sessions cannot be counted; the reconciler counts them later" in caplog.messages

@@ -192,3 +192,18 @@ def test_batches_for_a_shared_file_contain_whole_lines() -> None:
         b"much too long\n",
         b"six\n",
     ]
+
+
+def test_writing_continues_after_an_unexpected_error(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.observability.log_writer._PAUSE_AFTER_ERROR_SECONDS", 0)
+    pipe.writer.before_write = Mock(side_effect=[TypeError("an unexpected state"), None, None])
+
+    pipe.writer.write("first")
+    while not caplog.messages:
+        continue
+    pipe.writer.write("second")
+
+    assert pipe.read_all() == b"first\nsecond\n"
+    assert caplog.messages == ["writing the log failed and continues"]

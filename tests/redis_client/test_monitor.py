@@ -70,9 +70,11 @@ def test_an_incident_distinguishes_missing_replicas_from_other_rejections() -> N
 def test_an_outage_of_one_node_is_separate_from_the_outages_of_others(log: pytest.LogCaptureFixture) -> None:
     monitor = StoreMonitor(Metrics())
 
-    monitor.for_node("127.0.0.1:7001").outage.record_failure(TimeoutError("after 2 s"))
-    monitor.for_node("127.0.0.1:7002").observe_round_trip(0.001, 1)
-    monitor.for_node("127.0.0.1:7001").observe_round_trip(0.001, 1)
+    node, other = monitor.for_node("127.0.0.1:7001"), monitor.for_node("127.0.0.1:7002")
+
+    node.outage.record_failure(TimeoutError("after 2 s"))
+    other.observe_round_trip(0.001, 1)
+    node.observe_round_trip(0.001, 1)
 
     assert [record.getMessage() for record in log.records] == [
         "Redis node 127.0.0.1:7001 does not respond: TimeoutError: after 2 s",
@@ -98,3 +100,20 @@ def test_failures_are_counted_by_kind(error: Exception, kind: str) -> None:
     StoreMonitor(metrics).outage.record_failure(error)
 
     assert counted(metrics.store_errors) == {kind: 1}
+
+
+def test_the_monitor_of_a_node_is_shared_while_it_is_used() -> None:
+    monitor = StoreMonitor(Metrics())
+
+    node = monitor.for_node("node:7001")
+
+    assert monitor.for_node("node:7001") is node
+
+
+def test_the_monitor_of_a_former_node_is_freed() -> None:
+    monitor = StoreMonitor(Metrics())
+
+    for port in range(1000):
+        monitor.for_node(f"node:{port}")
+
+    assert len(monitor._nodes) == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client.samples import Sample
@@ -361,3 +361,21 @@ async def test_a_server_that_rejects_the_write_or_the_wait_as_a_replica_is_left(
     server.transports[1].reply(b":1\r\n:1\r\n")
 
     assert await next_write == 1
+
+
+async def test_deadlines_are_enforced_after_an_error_in_a_check(
+    server: FakeServer, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    overdue = Connection.overdue
+
+    def fail_once(connection: Connection, now: float) -> list[Any]:
+        monkeypatch.setattr(Connection, "overdue", overdue)
+        raise TypeError("an unexpected state")
+
+    monkeypatch.setattr(Connection, "overdue", fail_once)
+    pipeline = Pipeline(server.connect, 0.1, StoreMonitor(metrics), SCRIPTS)
+
+    with pytest.raises(StoreUnavailable):
+        await pipeline.read_hash("a", X)
+
+    assert "deadlines of requests to Redis cannot be checked and will be checked again" in caplog.messages

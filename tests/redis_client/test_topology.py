@@ -107,3 +107,25 @@ async def test_the_last_slot_map_is_kept_if_no_node_returns_another_one(
     (logged,) = caplog.messages
     assert logged.startswith("no cluster node returns the slot map: ")
     assert message in logged
+
+
+async def test_the_only_host_has_the_whole_timeout(cluster: FakeCluster) -> None:
+    async def respond_late(host: Host, command: Command) -> Reply:
+        await asyncio.sleep(0.9)
+        return await cluster.query(host, command)
+
+    topology = Topology(respond_late, [SEED], timeout_seconds=2)
+
+    assert await topology.hosts() == [NODE]
+
+
+@pytest.mark.parametrize("reply", [[None], [[0, 99]], [[0, 99, [b"\xff", 7001]]], [[0, b"x", [b"node", 7001]]]])
+async def test_after_an_unexpected_reply_another_host_is_queried(
+    topology: Topology, cluster: FakeCluster, reply: Reply
+) -> None:
+    await topology.hosts()
+    cluster.replies[NODE] = reply
+
+    await topology.refresh()
+
+    assert cluster.queried == [SEED, NODE, SEED]

@@ -89,14 +89,18 @@ class Server(web.Server):
         super().pre_shutdown()
 
     def _check_connections(self) -> None:
+        self._next_check = self._loop.call_later(self._check_interval_seconds, self._check_connections)
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
             assert isinstance(connection, ClientConnection)
-            connection.check_timeouts(transport, now)
+            try:
+                connection.check_timeouts(transport, now)
+            except Exception:
+                _log.exception("a connection is closed, because its timeouts cannot be checked")
+                transport.abort()
         if self._is_full and len(self._connections) <= self._max_connections * _ROOM_RATIO:
             self._is_full = False
             _log.info("accepting connections again")
-        self._next_check = self._loop.call_later(self._check_interval_seconds, self._check_connections)
 
     def _close_rejected(self, transport: asyncio.Transport) -> None:
         transport.abort()
