@@ -3,6 +3,7 @@
 A preflight request has no key, so it needs no authentication. The service uses no cookies and allows no credentials.
 """
 
+import re
 from collections.abc import Callable, Collection
 
 from aiohttp import web
@@ -18,32 +19,46 @@ _REQUEST_HEADERS = (
 )
 _EXPOSED_HEADERS = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 _MAX_AGE_SECONDS = "600"
+_ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+_ORIGIN_LINE = re.compile(rb"\norigin:[ \t]*([!-~]*)[ \t]*\r?\n", re.IGNORECASE)
 
 
 def cors(origins: Collection[str]) -> Callable[[Handler], Handler]:
     """Return middleware that lets pages of these origins call the service. Its handler must raise no exceptions."""
-    is_any_allowed = ANY_ORIGIN in origins
 
     def wrap(handler: Handler) -> Handler:
         if not origins:
             return handler
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            origin = request.headers.get("Origin")
             response = await handler(request)
-            is_allowed = origin is not None and (is_any_allowed or origin in origins)
-            if is_allowed and _is_preflight(request) and response.status == 405:
+            headers = headers_for(request.headers.get("Origin"), origins)
+            if _ALLOW_ORIGIN in headers and _is_preflight(request) and response.status == 405:
                 response = _preflight_response()
-            if not is_any_allowed:
-                response.headers["Vary"] = "Origin"
-            if is_allowed:
-                response.headers["Access-Control-Allow-Origin"] = ANY_ORIGIN if is_any_allowed else str(origin)
-                response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+            response.headers.update(headers)
             return response
 
         return handle
 
     return wrap
+
+
+def headers_for(origin: str | None, origins: Collection[str]) -> dict[str, str]:
+    """Return the headers of each response to this origin."""
+    if not origins:
+        return {}
+    is_any_allowed = ANY_ORIGIN in origins
+    headers = {} if is_any_allowed else {"Vary": "Origin"}
+    if origin is not None and (is_any_allowed or origin in origins):
+        headers[_ALLOW_ORIGIN] = ANY_ORIGIN if is_any_allowed else origin
+        headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+    return headers
+
+
+def find_origin(head: bytes) -> str | None:
+    """Return the last Origin in a part of one or more request heads, which need not be valid."""
+    origins = _ORIGIN_LINE.findall(head)
+    return origins[-1].decode("latin-1") if origins else None
 
 
 def _is_preflight(request: web.Request) -> bool:

@@ -20,6 +20,9 @@ from service.settings.sessions import Bounds
 MAX_REPORTED_ERRORS = 20
 """An error names at most this many members: a body may contain thousands."""
 
+MAX_GZIP_MEMBERS = 100
+"""A gzip body consists of one or more members. Thousands of empty ones take 10 ms."""
+
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _UNCOMPRESSED = ("", "identity")
@@ -149,8 +152,8 @@ async def _read(request: web.Request) -> bytes:
         body = await request.read()
     except (web.RequestPayloadError, ConnectionError) as error:
         raise MalformedRequest("The body is incomplete or does not match its headers.") from error
-    encoding = request.headers.get("Content-Encoding")
-    return body if encoding is None else decompress(body, _to_ascii(encoding))
+    encodings = request.headers.getall("Content-Encoding", None)
+    return body if encodings is None else decompress(body, _to_ascii(", ".join(encodings)))
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
@@ -159,28 +162,34 @@ def decompress(body: bytes, encoding: str) -> bytes:
     aiohttp's own decompression is off: it has no limit, and a few bodies of 200 KB that expand to 200 MB delay all
     other requests for seconds. Raises UnsupportedEncoding, MalformedRequest and PayloadTooLarge.
     """
-    if encoding in _UNCOMPRESSED:
-        return body
-    decompressor = zlib.decompressobj(_window_bits(body, encoding))
-    try:
-        data = decompressor.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        raise MalformedRequest(f"The body is not valid {encoding}.") from None
-    if len(data) > MAX_BODY_BYTES:
-        raise PayloadTooLarge(MAX_BODY_BYTES)
-    if not decompressor.eof or decompressor.unused_data:
-        raise MalformedRequest(f"The body must be a single complete {encoding} stream.")
-    return data
-
-
-def _window_bits(body: bytes, encoding: str) -> int:
-    match encoding.lower():
-        case "gzip":
-            return _GZIP_WINDOW
-        case "deflate":  # some clients omit the zlib header
-            return _ZLIB_WINDOW if body[:1] and body[0] & 0xF == 8 else _RAW_DEFLATE_WINDOW
+    match [coding for word in encoding.lower().split(",") if (coding := word.strip()) not in _UNCOMPRESSED]:
+        case []:
+            return body
+        case ["gzip" | "x-gzip"]:
+            return _decompress_members(body, encoding, _GZIP_WINDOW, MAX_GZIP_MEMBERS)
+        case ["deflate"]:  # some clients omit the zlib header
+            window = _ZLIB_WINDOW if body[:1] and body[0] & 0xF == 8 else _RAW_DEFLATE_WINDOW
+            return _decompress_members(body, encoding, window, 1)
         case _:
             raise UnsupportedEncoding(encoding)
+
+
+def _decompress_members(body: bytes, encoding: str, window_bits: int, max_members: int) -> bytes:
+    data, rest = b"", body
+    for _ in range(max_members):
+        decompressor = zlib.decompressobj(window_bits)
+        try:
+            data += decompressor.decompress(rest, MAX_BODY_BYTES + 1 - len(data))
+        except zlib.error:
+            raise MalformedRequest(f"The body is not valid {encoding}.") from None
+        if len(data) > MAX_BODY_BYTES:
+            raise PayloadTooLarge(MAX_BODY_BYTES)
+        if not decompressor.eof:
+            break
+        rest = decompressor.unused_data
+        if not rest:
+            return data
+    raise MalformedRequest(f"The body is incomplete {encoding}, or continues after its end.")
 
 
 def _parse_json(body: bytes) -> object:

@@ -5,6 +5,8 @@ from aiohttp import ClientResponse
 
 from service.auth.api_keys import new_key
 from service.settings import Settings
+from service.settings.http import MAX_FIELD_BYTES, MAX_URL_BYTES
+from tests.api.raw_http import exchange
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS, open_session
 
@@ -161,3 +163,46 @@ async def test_no_origin_is_allowed_by_default(client: HttpClient) -> None:
     assert (read.status, options.status) == (200, 405)
     assert access_control_headers(read) + access_control_headers(options) == []
     assert "Vary" not in read.headers
+
+
+# Responses to requests that cannot be parsed
+
+UNREADABLE = {
+    "URL too long": (b"/" + b"a" * MAX_URL_BYTES, b"", b"414"),
+    "header too large": (b"/livez", b"X-Long: " + b"a" * (MAX_FIELD_BYTES + 1) + b"\r\n", b"431"),
+    "invalid header": (b"/livez", b"X Invalid: 1\r\n", b"400"),
+}
+
+each_unreadable = pytest.mark.parametrize(("target", "header", "status"), UNREADABLE.values(), ids=UNREADABLE)
+
+
+def request_bytes(target: bytes, header: bytes, origin: str) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: localhost\r\nOrigin: %b\r\n%b\r\n" % (target, origin.encode(), header)
+
+
+@each_unreadable
+async def test_pages_may_read_errors_of_unreadable_requests(
+    client: HttpClient, target: bytes, header: bytes, status: bytes
+) -> None:
+    received = await exchange(client, request_bytes(target, header, SECOND_ORIGIN))
+
+    assert received.split()[1] == status
+    assert b"\r\nAccess-Control-Allow-Origin: %b\r\n" % SECOND_ORIGIN.encode() in received
+
+
+@each_unreadable
+async def test_other_pages_may_not_read_errors_of_unreadable_requests(
+    client: HttpClient, target: bytes, header: bytes, status: bytes
+) -> None:
+    received = await exchange(client, request_bytes(target, header, UNKNOWN_ORIGIN))
+
+    assert received.split()[1] == status
+    assert b"Access-Control-" not in received
+
+
+@with_settings(ORIGINS.model_copy(update={"session_request_timeout_seconds": 0.2}))
+async def test_pages_may_read_the_error_of_a_request_that_arrives_too_slowly(client: HttpClient) -> None:
+    received = await exchange(client, request_bytes(b"/livez", b"", ORIGIN)[:-2])
+
+    assert received.split()[1] == b"408"
+    assert b"\r\nAccess-Control-Allow-Origin: %b\r\n" % ORIGIN.encode() in received

@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 
+from service.api.request_bodies import MAX_GZIP_MEMBERS
 from service.settings import MAX_BODY_BYTES
 from tests.bad_input.helpers import CREATION, UNKNOWN_ID, patch_metadata, post_body
 from tests.conftest import HttpClient
@@ -122,10 +123,25 @@ async def test_the_decompressed_size_is_limited_too(service: HttpClient) -> None
         ("GZip", gzip.compress(CREATION)),
         ("deflate", zlib.compress(CREATION)),
         ("deflate", zlib.compress(CREATION, wbits=-15)),
+        ("x-gzip", gzip.compress(CREATION)),
+        ("gzip", gzip.compress(CREATION[:9]) + gzip.compress(b"") + gzip.compress(CREATION[9:])),
+        ("gzip, identity,", gzip.compress(CREATION)),
         ("identity", CREATION),
+        ("Identity", CREATION),
         ("", CREATION),
     ],
-    ids=["gzip", "upper case", "deflate", "raw deflate", "identity", "empty"],
+    ids=[
+        "gzip",
+        "upper case",
+        "deflate",
+        "raw deflate",
+        "old name of gzip",
+        "several members",
+        "list",
+        "identity",
+        "identity in upper case",
+        "empty",
+    ],
 )
 async def test_a_body_may_be_compressed(service: HttpClient, encoding: str, body: bytes) -> None:
     response = await post_body(service, body, **{"Content-Encoding": encoding})
@@ -135,14 +151,29 @@ async def test_a_body_may_be_compressed(service: HttpClient, encoding: str, body
 
 @pytest.mark.parametrize(
     "body",
-    [CREATION, b"", gzip.compress(CREATION)[:-1], gzip.compress(CREATION) + b"x", gzip.compress(CREATION) * 2],
-    ids=["not compressed", "empty", "truncated", "trailing bytes", "two members"],
+    [
+        CREATION,
+        b"",
+        gzip.compress(CREATION)[:-1],
+        gzip.compress(CREATION) + b"x",
+        gzip.compress(CREATION) + gzip.compress(b" ")[:-1],
+        gzip.compress(CREATION) + gzip.compress(b"") * MAX_GZIP_MEMBERS,
+    ],
+    ids=["not compressed", "empty", "truncated", "trailing bytes", "truncated second member", "too many members"],
 )
 async def test_a_compressed_body_must_match_its_encoding(service: HttpClient, body: bytes) -> None:
     response = await post_body(service, body, **{"Content-Encoding": "gzip"})
 
     assert response.status == 400
     assert (await response.json())["code"] == "BAD_REQUEST"
+
+
+async def test_the_decompressed_size_of_several_members_is_limited(service: HttpClient) -> None:
+    body = gzip.compress(CREATION) + gzip.compress(b" " * (MAX_BODY_BYTES - len(CREATION) + 1))
+
+    response = await post_body(service, body, **{"Content-Encoding": "gzip"})
+
+    assert response.status == 413
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "nonsense"])

@@ -5,7 +5,7 @@ No request sets a timer: a connection records when something starts, and the ser
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access_log import AccessLog
+from service.api.cors import find_origin, headers_for
 from service.api.response_bodies import error_response
 from service.errors import (
     HeaderFieldsTooLarge,
@@ -40,6 +41,7 @@ class ConnectionPolicy(Protocol):
     """The limits that a server sets for its connections."""
 
     access_log: AccessLog
+    cors_origins: Collection[str]
     error_format: str
     request_timeout_seconds: float
 
@@ -62,6 +64,7 @@ class ClientConnection(RequestHandler):
         "_head_request_number",
         "_head_started_at",
         "_is_unreadable",
+        "_origin",
         "_policy",
         "_unsent_bytes",
         "_unsent_since",
@@ -75,6 +78,7 @@ class ClientConnection(RequestHandler):
         self._head_started_at = self._body_started_at = self._unsent_since = 0.0
         self._head_bytes = self._unsent_bytes = 0
         self._is_unreadable = False
+        self._origin: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._policy.has_room:
@@ -90,6 +94,8 @@ class ClientConnection(RequestHandler):
         _data_received(self, data)
         if is_idle and self._messages:
             self._keep_alive_after_upgrade(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._origin = find_origin(data) or self._origin
         if len(data) > LARGE_CHUNK_BYTES:
             self._discard_unreadable_data()
         if self._current_request is not None:
@@ -123,6 +129,7 @@ class ClientConnection(RequestHandler):
         """Return the response to a request that no handler received. The connection is closed after it."""
         _log.debug("rejected an unreadable request: %s", message)
         response = error_response(_service_error(status, exc, message), self._policy.error_format)
+        response.headers.update(headers_for(self._origin, self._policy.cors_origins))
         self._policy.access_log.log_unreadable(response)
         response.force_close()
         return response
@@ -162,8 +169,9 @@ class ClientConnection(RequestHandler):
             if data.isspace():
                 return
             self._head_request_number, self._head_started_at = self._request_count, self._loop.time()
-            self._head_bytes = 0
+            self._head_bytes, self._origin = 0, None
         self._head_bytes += len(data)
+        self._origin = find_origin(data) or self._origin
         if self._head_bytes > MAX_HEAD_BYTES:
             self._reject_request(_headers_too_large())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
@@ -37,6 +38,7 @@ class Server(web.Server):
         handler: Handler,
         *,
         log: AccessLog,
+        cors_origins: Collection[str],
         error_format: str,
         request_timeout_seconds: float,
         max_connections: int,
@@ -44,6 +46,7 @@ class Server(web.Server):
     ) -> None:
         super().__init__(handler, **options)  # type: ignore[arg-type]  # the request factory creates web.Request
         self.access_log = log
+        self.cors_origins = cors_origins
         self.error_format = error_format
         self.request_timeout_seconds = request_timeout_seconds
         self._max_connections = max_connections
@@ -130,6 +133,7 @@ class Runner(web.AppRunner):
         return Server(
             self.app[MIDDLEWARE].wrap_application(server.request_handler),
             log=self.app[ACCESS_LOG],
+            cors_origins=settings.cors_origins,
             error_format=settings.session_error_format,
             request_timeout_seconds=settings.session_request_timeout_seconds,
             max_connections=settings.session_max_connections,
