@@ -11,6 +11,7 @@ from service.auth.authenticator import require_authentication
 from service.cli import arguments
 from service.errors import StartupError
 from service.observability.event_log import open_event_log
+from service.process.listeners import require_known_host
 from service.process.serve import serve
 from service.process.workers import serve_with_workers
 from service.settings import Settings, load_settings, unknown_variables
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 def _serve(settings: Settings, workers: int) -> int:
+    require_known_host(settings)
     require_authentication(settings)
     if workers > 1:
         return serve_with_workers(settings, workers)

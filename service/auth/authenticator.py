@@ -55,8 +55,9 @@ def require_authentication(settings: Settings) -> None:
     """Raises StartupError if other hosts could use the service without authentication."""
     if not (settings.requires_authentication or settings.session_allow_anonymous or _is_loopback(settings.host)):
         raise StartupError(
-            f"HOST={settings.host}: requires authentication, because other hosts can connect; set SESSION_API_KEYS or "
-            "SESSION_JWT_ISSUER, or SESSION_ALLOW_ANONYMOUS=true to allow every request"
+            f"HOST={settings.host}: requires authentication, because other hosts can connect; unset HOST to listen on "
+            "127.0.0.1, or set SESSION_API_KEYS or SESSION_JWT_ISSUER, or set SESSION_ALLOW_ANONYMOUS=true to allow "
+            "every request"
         )
 
 

@@ -60,7 +60,14 @@ def url_of_server_in(data_dir: Path) -> str:
 
 
 def data_dir_of(settings: Settings) -> Path:
-    return settings.session_data_dir.expanduser().absolute()
+    """Raises StartupError if the path is in a home directory and there is none."""
+    try:
+        return settings.session_data_dir.expanduser().absolute()
+    except RuntimeError:
+        raise StartupError(
+            f"SESSION_DATA_DIR={settings.session_data_dir}: the user has no home directory; set SESSION_DATA_DIR to "
+            "another path, or REDIS_URL"
+        ) from None
 
 
 class EmbeddedServer:

@@ -47,6 +47,18 @@ def without_queue(listener: socket.socket) -> socket.socket:
     return bound
 
 
+def require_known_host(settings: Settings) -> None:
+    """Raises StartupError if HOST is a name without an address. Conda and tcsh set HOST to one."""
+    try:
+        socket.getaddrinfo(settings.host or None, settings.port)
+    except (OSError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise StartupError(
+            f"HOST={settings.host}: {cause}; unset HOST to listen on 127.0.0.1 (conda and tcsh may set it), or set it "
+            "to an address of this machine"
+        ) from None
+
+
 def cannot_listen(settings: Settings, error: OSError) -> StartupError:
     return StartupError(f"HOST={settings.host} PORT={settings.port}: {error.strerror or error}")
 

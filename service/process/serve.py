@@ -81,8 +81,9 @@ async def check_startup(settings: Settings) -> None:
 def print_banner(address: str, settings: Settings, workers: int = 1) -> None:
     """Print the address of the service and the place of its data to stdout."""
     url = _redis_url(settings)
-    is_embedded = url == url_of_server_in(data_dir_of(settings))
-    data = f"{settings.session_data_dir} (an embedded Valkey)" if is_embedded else "the Redis of REDIS_URL"
+    data = "the Redis of REDIS_URL"
+    if url.startswith("unix:") and url == url_of_server_in(data_dir_of(settings)):
+        data = f"{data_dir_of(settings)} (an embedded Valkey)"
     worker_line = f"  workers        {workers}\n" if workers > 1 else ""
     sys.stdout.write(
         f"Session service listening on {address}\n"

@@ -124,4 +124,4 @@ def _message_of(details: Mapping[str, Any]) -> str:
 
 
 def _state_home() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")

@@ -195,6 +195,7 @@ def test_the_service_stops_without_a_response_of_redis(own_redis: RedisServer, s
     [
         ({"SESSION_DEFAULT_TIMEOUT_MINUTES": "4"}, "SESSION_DEFAULT_TIMEOUT_MINUTES must be between 5 and 1440"),
         ({"HOST": "203.0.113.1", "SESSION_ALLOW_ANONYMOUS": "true"}, "HOST=203.0.113.1 PORT=0: "),
+        ({"HOST": "x86_64-conda-linux-gnu"}, "HOST=x86_64-conda-linux-gnu: "),
         ({"REDIS_URL": "redis://:hunter2@h:nonsense"}, "REDIS_URL: the URL is not valid"),
     ],
     ids=str,

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import StartupError
+from service.process.embedded_server import data_dir_of
+from service.process.serve import print_banner
 from service.redis_client.batch import Replication
 from service.redis_client.factory import replication_of
 from service.settings import Settings, load_settings, unknown_variables
@@ -49,6 +51,18 @@ def test_the_default_data_directory_is_in_the_state_directory_of_the_user(load: 
     settings = load(XDG_STATE_HOME="/var/state")
 
     assert settings.session_data_dir == Path("/var/state/session-service")
+
+
+def test_without_a_home_directory_other_settings_are_loaded(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+
+    settings = load(REDIS_URL="redis://example:6379")
+
+    print_banner("http://127.0.0.1:3000", settings)
+    with pytest.raises(
+        StartupError, match=r"^SESSION_DATA_DIR=~/\.local/state/session-service: .* set SESSION_DATA_DIR"
+    ):
+        data_dir_of(settings)
 
 
 def test_the_default_timeout_raises_the_default_maximum_duration(load: Load) -> None:
