@@ -11,7 +11,7 @@ from service.api.access_log import AccessLog
 from service.api.app_keys import ACCESS_LOG, HEALTH, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
 from service.api.middleware import MIDDLEWARE, ApplicationMiddleware, build_middleware
 from service.api.security_headers import add_security_headers
-from service.auth.authenticator import build_authenticator
+from service.auth.authenticator import Authenticator, build_authenticator
 from service.maintenance.health import Health, HealthReasons
 from service.maintenance.index_repair import REMOVAL_INTERVAL_SECONDS, IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
@@ -76,7 +76,7 @@ def create_app(
 
     app.cleanup_ctx.append(_closing(clients.aclose))  # last: cleanup runs in reverse order
     if authenticator is not None:
-        app.cleanup_ctx.append(_closing(lambda: authenticator.aclose()))
+        app.cleanup_ctx.append(_running_authenticator(authenticator))
     app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
     app.cleanup_ctx.append(_running(maintenance, settings))
 
@@ -131,6 +131,15 @@ def _running(maintenance: _Maintenance, settings: Settings) -> _CleanupContext:
             for task in _background_tasks(maintenance, settings):
                 await stack.enter_async_context(task)
             yield
+
+    return context
+
+
+def _running_authenticator(authenticator: Authenticator) -> _CleanupContext:
+    async def context(_: web.Application) -> AsyncIterator[None]:
+        authenticator.start()
+        yield
+        await authenticator.aclose()
 
     return context
 

@@ -8,16 +8,20 @@ import hashlib
 import logging
 import os
 import secrets
-import time
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Event, Thread
 from typing import NamedTuple
 
 from service.auth.scopes import Caller
 from service.settings.api_keys import Scope, parse_api_keys
 
 CHECK_INTERVAL_SECONDS = 1
-"""A key file is checked for changes at most this often."""
+"""A key file is checked for changes this often."""
+
+MAX_PAUSE_SECONDS = 60
+"""The longest pause after unexpected errors."""
 
 KEY_PREFIX = "ssk_"
 """Lets scanners for leaked secrets recognize keys."""
@@ -51,25 +55,46 @@ class ApiKeys:
     def find_caller(self, key: str) -> Caller | None:
         return self._callers.get(_digest(key))
 
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
 
 class ApiKeyFile:
-    """The keys of a file. A changed file is loaded again; if it is invalid, the previous keys stay valid."""
+    """The keys of a file. A changed file is loaded again; if it is invalid, the previous keys stay valid.
+
+    A thread reads the file, because a network file system may not respond.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError for an unreadable file and ValueError for wrong entries."""
         self._path = path
-        self._checked_at = time.monotonic()
         self._state: _FileState | None = self._current_state()
         self._keys = self._load()
+        self._is_closed = Event()
 
     def find_caller(self, key: str) -> Caller | None:
-        now = time.monotonic()
-        if now - self._checked_at >= CHECK_INTERVAL_SECONDS:
-            self._checked_at = now
-            self._reload_if_changed()
         return self._keys.find_caller(key)
 
-    def _reload_if_changed(self) -> None:
+    def start(self) -> None:
+        """Check the file for changes regularly, until `close` is called."""
+        Thread(target=self._check_regularly, name="api-keys", daemon=True).start()
+
+    def close(self) -> None:
+        self._is_closed.set()
+
+    def _check_regularly(self) -> None:
+        pause_seconds: float = CHECK_INTERVAL_SECONDS
+        while not self._is_closed.wait(pause_seconds):
+            try:
+                self.reload_if_changed()
+                pause_seconds = CHECK_INTERVAL_SECONDS
+            except Exception:
+                _log.exception("SESSION_API_KEYS_FILE: the check for changes failed and continues")
+                pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+
+    def reload_if_changed(self) -> None:
+        """Load the file again if it has changed. Logs errors of the file."""
         state = self._current_state()  # before the read, so that a later write is noticed next time
         if state == self._state:
             return
@@ -89,7 +114,15 @@ class ApiKeyFile:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _load(self) -> ApiKeys:
-        return ApiKeys(self._path.read_text())
+        return ApiKeys(_read(self._path))
+
+
+def _read(path: Path) -> str:
+    """Read a regular file. A pipe could block, and can be read only once although every worker reads it."""
+    with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("must be a regular file, not a pipe or a device; set SESSION_API_KEYS instead")
+        return file.read()
 
 
 def describe_file_error(error: OSError | ValueError) -> str:

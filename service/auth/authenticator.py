@@ -12,6 +12,10 @@ from service.settings import Settings
 class KeyRing(Protocol):
     def find_caller(self, key: str) -> Caller | None: ...
 
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
 
 class TokenVerifier(Protocol):
     def find_caller(self, token: str) -> Caller | None: ...
@@ -39,7 +43,14 @@ class Authenticator:
             raise Unauthorized.unknown()
         return await self._tokens.verify(credential)
 
+    def start(self) -> None:
+        """Watch the key file for changes."""
+        if self._keys is not None:
+            self._keys.start()
+
     async def aclose(self) -> None:
+        if self._keys is not None:
+            self._keys.close()
         if self._tokens is not None:
             await self._tokens.aclose()
 

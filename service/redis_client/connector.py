@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,6 +29,9 @@ _HANDSHAKE_ERRORS = (
     "LOADING Redis is loading the dataset in memory",
 )
 """Error replies to HELLO that are safe to log. Any other may repeat the command, with the password."""
+
+_TLS_FILE_READERS = ThreadPoolExecutor(2, "tls")
+"""Certificates are read again for each connection. A network file system may not respond."""
 
 _ERROR_CODES = ("ERR", "WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING")
 
@@ -98,7 +102,7 @@ async def _open(model: AbstractConnection, protocol: Callable[[], Connection]) -
         case UnixDomainSocketConnection():
             _, connection = await loop.create_unix_connection(protocol, model.path)
         case SSLConnection():
-            tls = model.ssl_context.get()
+            tls = await loop.run_in_executor(_TLS_FILE_READERS, model.ssl_context.get)
             transport, connection = await loop.create_connection(protocol, model.host, model.port, ssl=tls)
             _enable_keepalive(transport, model.socket_keepalive_options)
         case TcpConnection():

@@ -1,11 +1,13 @@
 """API keys, their entries, and the key file."""
 
 import logging
+import os
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from threading import Event
+from unittest.mock import Mock
 
 import pytest
 
@@ -99,8 +101,8 @@ def test_the_error_of_a_wrong_entry_does_not_repeat_its_digest(entries: str, mes
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with the old key. Every request checks it."""
-    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 0)
+    """A file with the old key. It is checked often."""
+    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 0.001)
     path = tmp_path / "keys"
     path.write_text(OLD.entry)
     return path
@@ -113,6 +115,8 @@ def replace(path: Path, text: str) -> None:
 
 
 def valid_names(keys: ApiKeyFile) -> list[str]:
+    """Check the file, and return the names of the keys that are valid now."""
+    keys.reload_if_changed()
     return [key.entry.partition(":")[0] for key in (OLD, NEW) if keys.find_caller(key.key) is not None]
 
 
@@ -140,24 +144,67 @@ def test_a_link_to_another_file_replaces_the_keys(path: Path, tmp_path: Path) ->
     assert valid_names(keys) == ["new"]
 
 
-def test_the_file_is_checked_at_most_once_per_interval(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "CHECK_INTERVAL_SECONDS", 1)
+@pytest.fixture
+def watched_keys(path: Path) -> Iterator[ApiKeyFile]:
+    """The keys of the file, which a thread watches."""
     keys = ApiKeyFile(path)
+    keys.start()
+    yield keys
+    keys.close()
+
+
+def test_a_change_is_noticed_without_a_request(path: Path, watched_keys: ApiKeyFile) -> None:
     replace(path, NEW.entry)
-    now = time.monotonic()
 
-    monkeypatch.setattr(time, "monotonic", lambda: now + 0.5)
-    assert valid_names(keys) == ["old"]
+    while watched_keys.find_caller(NEW.key) is None:
+        continue
+    assert watched_keys.find_caller(OLD.key) is None
 
-    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
-    assert valid_names(keys) == ["new"]
+
+def test_changes_are_noticed_after_an_unexpected_error(
+    path: Path, watched_keys: ApiKeyFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reload_if_changed = ApiKeyFile.reload_if_changed
+    monkeypatch.setattr(ApiKeyFile, "reload_if_changed", Mock(side_effect=TypeError("an unexpected state")))
+    while not caplog.messages:
+        continue
+    monkeypatch.setattr(ApiKeyFile, "reload_if_changed", reload_if_changed)
+
+    replace(path, NEW.entry)
+
+    while watched_keys.find_caller(NEW.key) is None:
+        continue
+    assert caplog.messages[0] == "SESSION_API_KEYS_FILE: the check for changes failed and continues"
+
+
+def test_requests_do_not_wait_for_a_file_system_that_does_not_respond(
+    path: Path, watched_keys: ApiKeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_waiting, may_continue = Event(), Event()
+
+    def wait(_: Path) -> str:
+        is_waiting.set()
+        may_continue.wait()
+        return OLD.entry
+
+    monkeypatch.setattr(api_keys, "_read", wait)
+    replace(path, NEW.entry)
+    is_waiting.wait()
+
+    assert watched_keys.find_caller(OLD.key) is not None
+    may_continue.set()
 
 
 def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ApiKeyFile(path)
-    monkeypatch.setattr(Path, "read_text", lambda _: pytest.fail("the file was read"))
+    monkeypatch.setattr(api_keys, "_read", lambda _: pytest.fail("the file was read"))
 
     assert valid_names(keys) == ["old"]
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +214,12 @@ def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.Mon
         lambda path: replace(path, ""),
         lambda path: path.write_bytes(b"\xff\xfe"),
         lambda path: path.unlink(),
+        replace_by_pipe,
     ],
-    ids=["wrong entry", "empty", "binary", "missing"],
+    ids=["wrong entry", "empty", "binary", "missing", "pipe"],
 )
 def test_an_invalid_file_leaves_the_previous_keys_valid_and_is_logged_once(
-    path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+    path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
 ) -> None:
     keys = ApiKeyFile(path)
 
@@ -204,4 +252,13 @@ def test_a_missing_file_is_an_error_at_the_start(path: Path) -> None:
     path.unlink()
 
     with pytest.raises(OSError, match="No such file or directory"):
+        ApiKeyFile(path)
+
+
+@pytest.mark.parametrize("create", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_a_file_that_is_not_regular_is_an_error_at_the_start(path: Path, create: Callable[[Path], None]) -> None:
+    path.unlink()
+    create(path)
+
+    with pytest.raises(OSError, match=r"must be a regular file|Is a directory"):
         ApiKeyFile(path)

@@ -45,7 +45,7 @@ async def test_an_invalid_redis_url_is_rejected_without_its_password(monkeypatch
     ("variable", "value", "message"),
     [
         ("SESSION_API_KEYS_FILE", "/nowhere", "SESSION_API_KEYS_FILE=/nowhere: No such file or directory"),
-        ("SESSION_API_KEYS_FILE", "/dev/null", "SESSION_API_KEYS_FILE=/dev/null: must hold at least one entry"),
+        ("SESSION_API_KEYS_FILE", "/dev/null", "SESSION_API_KEYS_FILE=/dev/null: must be a regular file"),
         ("SESSION_API_KEYS", f"web:read:sha256:{UNKNOWN_KEY}", "SESSION_API_KEYS: entry 1 (web): must end in sha256"),
         ("SESSION_RATE_PER_CALLER", "9/day", "SESSION_RATE_PER_CALLER: requires authentication; set"),
         ("SESSION_GUESSES_PER_CALLER", "9/day", "SESSION_GUESSES_PER_CALLER: requires authentication; set"),

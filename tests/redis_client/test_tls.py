@@ -1,6 +1,7 @@
 """Connections with TLS, also with client certificates, to one server, to Sentinels and to a cluster."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -90,6 +91,19 @@ async def test_one_server_is_reached_over_tls(proxy: TlsProxy, trust: str) -> No
 async def test_a_server_with_an_untrusted_certificate_is_unavailable(proxy: TlsProxy) -> None:
     with pytest.raises(StoreUnavailable):
         await session_survives(f"rediss://127.0.0.1:{proxy.port}")
+
+
+async def test_requests_have_a_time_limit_while_a_certificate_file_does_not_respond(
+    proxy: TlsProxy, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "ca.pem"
+    os.mkfifo(pipe)
+
+    async with connected(f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={pipe}", timeout_seconds=0.1) as client:
+        with pytest.raises(StoreUnavailable):
+            await client.query(("PING",))
+
+    await asyncio.to_thread(pipe.write_bytes, b"")  # ends the read
 
 
 async def test_a_server_that_requires_a_client_certificate_accepts_it(
