@@ -19,7 +19,7 @@ from tests.redis_server import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 _START_SECONDS = 30
-_TIMEOUT_SECONDS = 20
+_TIMEOUT_SECONDS = 50
 
 
 class Response(NamedTuple):

@@ -30,7 +30,7 @@ def request(
     """Return the status, and the headers and the body as text."""
     address = urlsplit(replica.url)
     assert address.hostname is not None
-    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=50)) as connection:
         connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
         response = connection.getresponse()
         return response.status, f"{response.headers}{response.read().decode()}"
@@ -39,7 +39,7 @@ def request(
 def run_key_command(*words: str) -> str:
     """Return the output of `python -m service key`. Invalid settings do not affect it."""
     process = subprocess.run(
-        [*COMMAND, "key", *words], cwd=ROOT, env={"PORT": "nonsense"}, capture_output=True, text=True, timeout=20
+        [*COMMAND, "key", *words], cwd=ROOT, env={"PORT": "nonsense"}, capture_output=True, text=True, timeout=50
     )
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout
@@ -79,7 +79,7 @@ def test_an_unsafe_setting_stops_the_start_with_one_line(start_replica: StartRep
 def test_verification_of_tokens_is_not_imported_without_tokens() -> None:
     code = "import sys, service.process.serve; assert not {'jwt', 'cryptography.hazmat'} & sys.modules.keys()"
 
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=50)
 
 
 async def test_logs_metrics_and_responses_contain_no_keys_and_tokens(

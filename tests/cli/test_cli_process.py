@@ -22,7 +22,7 @@ from tests.redis_contents import KEYS
 from tests.redis_server import RedisServer
 from tests.replica import COMMAND
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 50
 
 
 def run(words: str, **settings: str) -> subprocess.CompletedProcess[str]:

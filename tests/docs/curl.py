@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-_TIMEOUT_SECONDS = 20
+_TIMEOUT_SECONDS = 50
 
 parser = ArgumentParser()
 parser.add_argument("url")

@@ -212,6 +212,6 @@ def test_requests_succeed_on_a_full_disk_and_dropped_records_are_counted(replica
 
 
 def metrics_of(replica: Replica) -> str:
-    with urlopen(f"{replica.url}/metrics", timeout=20) as response:
+    with urlopen(f"{replica.url}/metrics", timeout=50) as response:
         text: str = io.TextIOWrapper(response).read()
         return text

@@ -18,7 +18,7 @@ from tests.test_walkthrough import SESSIONS
 
 NO_REDIS = {"REDIS_URL": "unix:///nowhere/redis.sock"}
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 50
 """The maximum time that a test waits for a condition."""
 
 

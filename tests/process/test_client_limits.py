@@ -42,7 +42,7 @@ def _no_other_connections(replica: Replica) -> None:
 
 def connect(replica: Replica) -> socket.socket:
     address = urlsplit(replica.url)
-    return socket.create_connection((address.hostname, address.port or 0), timeout=20)
+    return socket.create_connection((address.hostname, address.port or 0), timeout=50)
 
 
 def receive_all(client: socket.socket) -> bytes:
@@ -56,7 +56,7 @@ def receive_all(client: socket.socket) -> bytes:
 def connections_of(replica: Replica) -> int:
     """Return the number of other connections, or the maximum if the service rejects this one."""
     address = urlsplit(replica.url)
-    with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)) as client:
+    with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=50)) as client:
         client.request("GET", "/metrics")
         match = re.search(rb"^sessions_http_connections (\d+)", client.getresponse().read(), re.MULTILINE)
     return int(match[1]) - 1 if match else MAX_CONNECTIONS
@@ -106,7 +106,7 @@ def test_a_client_that_sends_at_once_reads_the_rejection(replica: Replica) -> No
             client.sendall(LIVEZ)
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         address = urlsplit(replica.url)
-        rejected = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+        rejected = http.client.HTTPConnection(str(address.hostname), address.port, timeout=50)
         rejected.request("POST", SESSIONS, "{}", {"Content-Type": "application/json"})
         response = rejected.getresponse()
         rejected.close()
