@@ -70,6 +70,7 @@ def create_app(
     app[HEALTH] = health
     app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
     app[LISTING] = SessionListing(clients.bulk, keys, counts, maintenance.index_removal.queue_missing)
+    app[LISTING].on_unreadable = maintenance.reconciler.on_unreadable = events.record_unreadable
     app[REVOCATION] = BulkRevocation(clients.bulk, keys, events)
     app[SHARED_SECRET] = event_log.secret
     app[POLICIES] = Policies(clients.main, keys, events, settings)

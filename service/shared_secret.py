@@ -35,7 +35,7 @@ class SharedSecret:
         if self._id_hash is None:
             return HIDDEN
         keyed = self._id_hash.copy()  # half the cost of a new one
-        keyed.update(id_.lower().encode())
+        keyed.update(id_.lower().encode(errors="surrogateescape"))
         return keyed.hexdigest()
 
     def digest(self, text: str, *, purpose: bytes) -> str:

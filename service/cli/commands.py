@@ -24,7 +24,7 @@ from service.maintenance.schema_version import UnknownSchemaVersion
 from service.observability.audit import Actor, AuditLog, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.redis_client.errors import ScriptError
+from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
 from service.settings import Settings
@@ -179,7 +179,10 @@ class _CommandRun:
     def _description(self, command: Revoke) -> str:
         """Describe what will be revoked. Raises SessionNotFound and SessionExpired for one session."""
         if command.session_id is not None:
-            session = self._await(self._backend.store.get(command.session_id))
+            try:
+                session = self._await(self._backend.store.get(command.session_id))
+            except (ScriptError, UnexpectedReply, ValueError):
+                return "This revokes an unreadable session."
             owners = _owners(OwnerFilter(session.agent_id, session.user_id))
             return f"This revokes a session of {owners}, which expires in {format_duration(session.time_remaining_ms)}."
         page = self._await(self._backend.listing.page(SessionFilter(*command.owner_filter), 1))

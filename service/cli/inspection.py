@@ -5,12 +5,14 @@ from typing import Literal, NamedTuple
 
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.maintenance.startup_checks import server_infos, server_name
-from service.redis_client.client import RedisClient
+from service.redis_client.client import RedisClient, query_readable
+from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.scripts import Command
 from service.sessions.counts import SessionCounts, ShardCount
 from service.sessions.keys import Keys
 from service.sessions.listing import SessionFilter, SessionListing
 from service.sessions.policies import Policies, Policy
-from service.sessions.session import Session, is_issued_id
+from service.sessions.session import Session, is_issued_id, is_readable
 from service.sessions.store import SessionStore
 from service.settings.redis_url import redis_cli, summed_over_shards
 from service.shared_secret import SharedSecret
@@ -19,11 +21,12 @@ from service.timestamps import format_duration, ms_from_time_reply
 TIMESTAMP_FIELDS = frozenset(("createdAt", "lastActivity", "renewedAt", "expiresAt", "revokedAt", "lostAt"))
 """Fields of the hashes of a session that contain timestamps."""
 
-State = Literal["live", "expired", "lost", "mark", "unknown"]
+State = Literal["live", "expired", "lost", "mark", "unreadable", "unknown"]
 """`mark` is a revocation marker."""
 
 _LOST = "The session is lost: its hash disappeared before it expired. It was evicted, deleted, or lost with its server."
 _MARKER = "This is a revocation marker: a bulk revocation ended the session during its creation."
+_UNREADABLE = "The session is unreadable: a key has an unexpected type, or a field an unexpected value. Delete it."
 _UNKNOWN = (
     "The session is unknown: it never existed, was deleted or revoked, or expired so long ago that its retention is "
     "over."
@@ -96,6 +99,8 @@ class OverviewReport(NamedTuple):
 
 Report = SessionReport | ListReport | OverviewReport
 
+Outcome = Session | SessionExpired | SessionNotFound | Literal["unreadable"]
+
 _NO_HASH = StoredHash("", {}, -2)
 
 
@@ -157,16 +162,18 @@ class Inspection:
             return SessionReport(session_id, self._log_hash(session_id), "unknown", _UNKNOWN, _NO_HASH, _NO_HASH, [], 0)
         outcome = await self._outcome(session_id)
         keys = self._keys.of(session_id)
-        session_fields, tombstone_fields, session_ttl_ms, tombstone_ttl_ms, *scores, time = await self._client.query(
+        commands: list[Command] = [
             ("HGETALL", keys.session),
             ("HGETALL", keys.tombstone),
             ("PTTL", keys.session),
             ("PTTL", keys.tombstone),
             *[("ZSCORE", index, session_id) for index in keys[2:]],
             ("TIME",),
-        )
-        session = StoredHash(keys.session, _decoded(session_fields), session_ttl_ms)
-        tombstone = StoredHash(keys.tombstone, _decoded(tombstone_fields), tombstone_ttl_ms)
+        ]
+        replies = await query_readable(self._client, commands)
+        session_fields, tombstone_fields, session_ttl_ms, tombstone_ttl_ms, *scores, time = replies
+        session = StoredHash(keys.session, _decoded(session_fields or {}), session_ttl_ms)
+        tombstone = StoredHash(keys.tombstone, _decoded(tombstone_fields or {}), tombstone_ttl_ms)
         state, detail = _state_of(outcome, tombstone)
         entries = [_entry(*args) for args in zip(("expiry", "warning", "created"), keys[2:], scores, strict=True)]
         owner_entries = await self._owner_entries(session_id, {**tombstone.fields, **session.fields})
@@ -184,11 +191,14 @@ class Inspection:
     def _log_hash(self, session_id: str) -> str | None:
         return self._secret.hash_id(session_id) if self._secret.is_loaded else None
 
-    async def _outcome(self, session_id: str) -> Session | SessionExpired | SessionNotFound:
+    async def _outcome(self, session_id: str) -> Outcome:
         try:
-            return await self._store.get(session_id)
+            session = await self._store.get(session_id)
         except (SessionExpired, SessionNotFound) as error:
             return error
+        except (ScriptError, UnexpectedReply, ValueError):
+            return "unreadable"
+        return session if is_readable(session) else "unreadable"
 
     async def _owner_entries(self, session_id: str, fields: Mapping[str, str]) -> list[IndexEntry]:
         user_id, agent_id = fields.get("userId"), fields.get("agentId")
@@ -210,8 +220,10 @@ class Inspection:
         return ", ".join(sorted(names)) or None
 
 
-def _state_of(outcome: Session | SessionExpired | SessionNotFound, tombstone: StoredHash) -> tuple[State, str]:
+def _state_of(outcome: Outcome, tombstone: StoredHash) -> tuple[State, str]:
     match outcome:
+        case "unreadable":
+            return "unreadable", _UNREADABLE
         case Session():
             return "live", f"The session is active and expires in {format_duration(outcome.time_remaining_ms)}."
         case SessionExpired():

@@ -29,7 +29,14 @@ WIDE_COLUMNS = 200
 """With fewer columns, a session takes three lines instead of one."""
 
 _COLUMNS = (("session", "agent", "user"), ("created", "last activity"), ("expires in", "renewals", "revision"))
-_STYLES: Mapping[State, str] = {"live": "green", "expired": "yellow", "mark": "yellow", "lost": "red", "unknown": "red"}
+_STYLES: Mapping[State, str] = {
+    "live": "green",
+    "expired": "yellow",
+    "mark": "yellow",
+    "lost": "red",
+    "unreadable": "red",
+    "unknown": "red",
+}
 
 
 def report_tables(report: Report, width: int) -> RenderableType:

@@ -4,11 +4,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import PartialFailure, RedisClient, Reply, replies_or_none
+from service.redis_client.client import PartialFailure, RedisClient, Reply, query_readable, replies_or_none
 from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.redis_client.scripts import Command
 from service.sessions import scripts
@@ -147,6 +148,11 @@ class IndexState(NamedTuple):
     ttl_ms: int
 
 
+async def _query_readable(redis: RedisClient, *commands: Command) -> list[Reply]:
+    """Run commands. The reply on an owner index of a wrong type is None, like that of an unavailable node."""
+    return await query_readable(redis, commands)
+
+
 class RepairResult(NamedTuple):
     """How many entries were restored, and the keys of owner indexes that had no TTL."""
 
@@ -196,7 +202,7 @@ class IndexRepair:
             for owner_index, sessions in sessions_by_index.items()
         ]
         ttls = [("PTTL", owner_index) for owner_index in sessions_by_index]
-        replies = await replies_or_none(self._redis.query, [*scores, *ttls], failures)
+        replies = await replies_or_none(partial(_query_readable, self._redis), [*scores, *ttls], failures)
         states = zip(sessions_by_index, map(IndexState, replies, replies[len(scores) :]), strict=True)
         return {owner_index: state for owner_index, state in states if None not in state}
 

@@ -51,7 +51,7 @@ class LostSessions:
             match reply:
                 case [b"marked"]:
                     self._events.ended(session_id, "lost")
-                case [b"already_marked"] | [b"live"] | [b"expired", *_] | [b"missing"]:
+                case [b"already_marked"] | [b"live"] | [b"expired", *_] | [b"missing"] | [b"unreadable"]:
                     pass
                 case _:
                     raise UnexpectedReply(repr(reply))

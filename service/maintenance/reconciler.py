@@ -5,22 +5,26 @@ Such differences remain after a killed process, a failed server or manual change
 
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
 from service.maintenance.index_repair import IndexedSession, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
 from service.observability.metrics import Metrics
-from service.redis_client.client import PartialFailure, RedisClient
+from service.redis_client.client import PartialFailure, RedisClient, query_readable
 from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.redis_client.scripts import Command
+from service.sessions.index_scan import decode_id
 from service.sessions.keys import SHARDS, Keys
+from service.sessions.listing import ignore_unreadable
+from service.sessions.session import decode_owner
 from service.timestamps import ms_from_time_reply
 
 PAGE_SIZE = 100
 """About how many sessions one round trip reads. Redis takes this number as a hint."""
 
 _NO_TTL = -1
+_UNREADABLE = (b"", b"", b"", b"")
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ class Reconciler:
         self._gauge = metrics.keys_without_end
         self._next_shard = random.randrange(len(SHARDS))
         self._without_ttl: dict[str, int] = {}
+        self.on_unreadable: Callable[[str], None] = ignore_unreadable
+        """Called with each id whose record or index entry is unreadable. They are skipped."""
 
     async def reconcile_next_shard(self) -> None:
         """Reconcile one shard. Raises StoreUnavailable; the next call continues with the next shard."""
@@ -54,7 +60,7 @@ class Reconciler:
         failures = PartialFailure()
         try:
             await self._reconcile(shard, failures)
-        except (ScriptError, UnexpectedReply, ValueError) as error:  # a key of this shard was changed manually
+        except (ScriptError, UnexpectedReply, ValueError) as error:  # an index of this shard was changed manually
             _log.error("a shard cannot be reconciled: %s", error)
         failures.raise_if_any()
 
@@ -80,11 +86,11 @@ class Reconciler:
             ((next_cursor, entries),) = await self._redis.query(("ZSCAN", created, cursor or 0, "COUNT", PAGE_SIZE))
             cursor = int(next_cursor)
             if entries:
-                yield _ids_in(entries)
+                yield [*filter(self._is_readable, _ids_in(entries))]
 
     async def _read(self, session_ids: Sequence[str]) -> ShardPage:
         commands = [command for session_id in session_ids for command in self._read_commands(session_id)]
-        *replies, time = await self._redis.query(*commands, ("TIME",))  # all keys of a shard are on one server
+        *replies, time = await query_readable(self._redis, [*commands, ("TIME",)])
         now_ms = ms_from_time_reply(time)
         page = ShardPage([], [], [])
         sessions = zip(session_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
@@ -93,12 +99,20 @@ class Reconciler:
                 page.without_ttl.append(self._keys.session(session_id))
             if tombstone_ttl == _NO_TTL:
                 page.without_ttl.append(self._keys.tombstone(session_id))
-            agent_id, user_id, created_at, expires_at = fields
+            agent_id, user_id, created_at, expires_at = fields or _UNREADABLE
             if expires_at is None:
                 page.missing.append(session_id)
-            elif int(expires_at) > now_ms and None not in fields:
-                page.live.append(IndexedSession(session_id, agent_id.decode(), user_id.decode(), created_at))
+            elif None in (agent_id, user_id, created_at) or not (created_at.isdigit() and expires_at.isdigit()):
+                self.on_unreadable(session_id)
+            elif int(expires_at) > now_ms:
+                page.live.append(IndexedSession(session_id, decode_owner(agent_id), decode_owner(user_id), created_at))
         return page
+
+    def _is_readable(self, session_id: str) -> bool:
+        is_readable = session_id.isprintable()
+        if not is_readable:
+            self.on_unreadable(session_id)
+        return is_readable
 
     def _read_commands(self, session_id: str) -> list[Command]:
         session, tombstone = self._keys.session(session_id), self._keys.tombstone(session_id)
@@ -120,4 +134,4 @@ class Reconciler:
 def _ids_in(entries: Sequence[Any]) -> list[str]:
     """The ids of a ZSCAN reply: ids and scores alternate. redis-py's own client has paired them already."""
     ids = [entry[0] for entry in entries] if isinstance(entries[0], tuple | list) else entries[::2]
-    return [session_id.decode() for session_id in ids]
+    return [decode_id(session_id) for session_id in ids]

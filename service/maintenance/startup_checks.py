@@ -67,7 +67,8 @@ class StartupChecks:
         shard = random.choice(SHARDS)
         (session_ids,) = await self._redis.query(("ZRANGE", self._keys.expiry(shard), -1, -1))
         for session_id in session_ids:
-            (encoding,) = await self._redis.query(("OBJECT", "ENCODING", self._keys.session(session_id.decode())))
+            session = self._keys.session(session_id.decode(errors="replace"))
+            (encoding,) = await self._redis.query(("OBJECT", "ENCODING", session))
             if encoding == b"hashtable":
                 self._were_large_hashes_found = True
                 _log.warning("sessions use more memory in Redis than necessary: set hash-max-listpack-value to 10240")

@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.observability.metrics import Metrics
-from service.redis_client.client import PartialFailure, RedisClient, Reply, replies_or_none, run_all
-from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, query_readable, replies_or_none, run_all
+from service.redis_client.errors import UnexpectedReply
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
+from service.sessions.index_scan import Entry, decode_id
 from service.sessions.keys import SHARDS, Keys
 from service.sessions.owner_index import remove_from_owner_indexes
+from service.sessions.session import decode_owner
 
 BATCH_PER_SHARD = 100
 
@@ -113,13 +116,15 @@ class Sweeper:
         try:
             with failures:
                 await self._sweep_batch(batch, failures)
-        except (ScriptError, UnexpectedReply, ValueError) as error:  # a key of this shard was changed manually
+        except Exception as error:  # for example, a key of this shard was changed manually
             self._report_fault(batch.shard, error)
         else:
             self._faulty_shards.discard(batch.shard)
 
     async def _sweep_batch(self, batch: ExpiredBatch, failures: PartialFailure) -> None:
-        session_ids = [session_id.decode() for session_id in batch.ids]
+        entries = [Entry("", decode_id(member)) for member in batch.ids]
+        await self._remove_unreadable(batch.shard, [entry for entry in entries if not entry.is_readable])
+        session_ids = [entry.id for entry in entries if entry.is_readable]
         sessions = await self._with_tombstone(session_ids, batch.now_ms)
         still_indexed = await self._remove_from_owner_indexes(sessions, failures)
         owners = {session.id: (session.agent_id, session.user_id) for session in sessions}
@@ -153,14 +158,25 @@ class Sweeper:
         return None
 
     async def _with_tombstone(self, session_ids: Sequence[str], now_ms: int) -> list[ExpiredSession]:
-        tombstones = await self._redis.query(
-            *[("HMGET", self._keys.tombstone(session_id), *_TOMBSTONE_FIELDS) for session_id in session_ids]
+        tombstones = await query_readable(
+            self._redis, [("HMGET", self._keys.tombstone(session_id), *_TOMBSTONE_FIELDS) for session_id in session_ids]
         )
         return [
-            ExpiredSession(session_id, agent_id.decode(), user_id.decode())
-            for session_id, (agent_id, user_id, expires_at_ms) in zip(session_ids, tombstones, strict=True)
-            if agent_id and user_id and int(expires_at_ms) <= now_ms
+            ExpiredSession(session_id, decode_owner(agent_id), decode_owner(user_id))
+            for session_id, fields in zip(session_ids, tombstones, strict=True)
+            for agent_id, user_id, expires_at_ms in [fields or (None, None, None)]
+            if agent_id and user_id and expires_at_ms and expires_at_ms.isdigit() and int(expires_at_ms) <= now_ms
         ]
+
+    async def _remove_unreadable(self, shard: str, entries: Sequence[Entry]) -> None:
+        """Remove entries that are not text. No session has such an id."""
+        for entry in entries:
+            self._events.record_unreadable(entry.id)
+        indexes = (self._keys.expiry(shard), self._keys.warning(shard), self._keys.created(shard))
+        members = [entry.member for entry in entries]
+        if members:
+            commands: list[Command] = [("ZREM", index, *members) for index in indexes]
+            await self._redis.execute(*commands)
 
     async def _remove_from_owner_indexes(
         self, sessions: Sequence[ExpiredSession], failures: PartialFailure
@@ -183,6 +199,9 @@ class Sweeper:
                 case [b"swept", reason]:
                     self._events.ended(session_id, reason.decode(), *owners.get(session_id, ()))
                 case [b"swept_unknown"]:
+                    self._events.ended(session_id, "unknown")
+                case [b"swept_unreadable"]:
+                    self._events.record_unreadable(session_id)
                     self._events.ended(session_id, "unknown")
                 case [b"swept_lost"] | [b"missing"] | [b"live"]:
                     pass

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from service.errors import StoreUnavailable
+from service.redis_client.errors import ScriptError
 from service.redis_client.scripts import Command
 
 Reply = Any
@@ -59,6 +60,38 @@ async def replies_or_errors(replies: Awaitable[list[Reply]], number: int) -> lis
         return await replies
     except StoreUnavailable as error:
         return [error] * number
+
+
+async def readable_hashes(client: RedisClient, keys: Sequence[str], fields: Fields) -> list[Read | None]:
+    """Read the same fields of several hashes. A key of another type is None."""
+    try:
+        return [*await client.read_hashes(keys, fields)]
+    except ScriptError:
+        return await asyncio.gather(*[_read_or_none(client, key, fields) for key in keys])
+
+
+async def query_readable(client: RedisClient, commands: Sequence[Command]) -> list[Reply]:
+    """Run commands that change nothing. The reply of a command on a key of a wrong type is None."""
+    if not commands:
+        return []
+    try:
+        return await client.query(*commands)
+    except ScriptError:
+        return await asyncio.gather(*[_query_or_none(client, command) for command in commands])
+
+
+async def _read_or_none(client: RedisClient, key: str, fields: Fields) -> Read | None:
+    try:
+        return await client.read_hash(key, fields)
+    except ScriptError:
+        return None
+
+
+async def _query_or_none(client: RedisClient, command: Command) -> Reply:
+    try:
+        return (await client.query(command))[0]
+    except ScriptError:
+        return None
 
 
 class PartialFailure:

@@ -238,7 +238,7 @@ class CapEnforcer:
             case [b"added"]:
                 return None
             case [b"full", number, size, unverified, found]:
-                ids, texts = [session_id.decode() for session_id in unverified], [text.decode() for text in found]
+                ids, texts = [*map(_decode, unverified)], [*map(_decode, found)]
                 if not self._caps.evicts:
                     return Full(owners[number], size, ids, texts, [], inf)
                 bounds_ms = [float(bound) for bound in texts[1::2]]
@@ -256,7 +256,7 @@ class CapEnforcer:
         (ids,) = await self._client.query(("ZRANGE", self._keys.user(user_id), 0, _MAX_OWN_IDS - 1))
         activity = self._keys.capped_index(full.owner.owner_index).activity
         (bounds,) = await self._client.query(("ZMSCORE", activity, *ids)) if ids else [()]
-        own = sorted((float(bound), id_.decode()) for id_, bound in zip(ids, bounds, strict=True) if bound is not None)
+        own = sorted((float(bound), _decode(id_)) for id_, bound in zip(ids, bounds, strict=True) if bound is not None)
         own = own if len(own) >= full.excess else []
         selected = own[: max(number, full.needed)]
         return full._replace(
@@ -264,3 +264,8 @@ class CapEnforcer:
             bounds_ms=[bound_ms for bound_ms, _ in selected],
             last_bound_ms=inf if len(selected) == len(own) else selected[-1][0],
         )
+
+
+def _decode(member: bytes) -> str:
+    """Decode a member of an index. No session has an id that is not text."""
+    return member.decode(errors="replace")

@@ -1,11 +1,10 @@
 """Opaque cursors of listings and bulk revocations. A cursor contains the filter that it belongs to."""
 
+import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hmac import compare_digest
 from typing import Any
-
-import orjson
 
 from service.sessions.index_scan import Entry
 from service.sessions.listing import Position, SessionFilter
@@ -51,14 +50,14 @@ class Cursors:
                 raise ValueError("has another form")
 
     def _encode(self, *parts: object) -> str:
-        payload = urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+        payload = urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
         return self._mac(payload) + payload
 
     def _decode(self, cursor: str) -> Any:
         found = _CURSOR.fullmatch(cursor)
         if found is None or not compare_digest(found[1], self._mac(found[2])):
             raise ValueError("is not authentic")
-        return orjson.loads(urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4)))
+        return json.loads(urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4)))
 
     def _mac(self, payload: str) -> str:
         return self._secret.digest(f"{self._user_id or ''} {payload}", purpose=_PURPOSE)[:_MAC_HEX_DIGITS]

@@ -18,6 +18,10 @@ _ACTORS = {
 """The actor of ends that no request caused, by reason."""
 
 
+_MAX_UNREADABLE = 1000
+"""How many unreadable records are remembered, so that each is logged once."""
+
+
 class SessionEvents:
     """Has one method per event. The log contains ids only as keyed hashes, and never metadata."""
 
@@ -35,6 +39,7 @@ class SessionEvents:
             "warning", "a requested session was lost before its expiry: evicted, lost by Redis or deleted by hand"
         )
         self._renewals = {trigger: metrics.renewed.labels(trigger) for trigger in RENEWAL_TRIGGERS}
+        self._unreadable = set[str]()
         self.last_loss_at: float | None = None
         """When a lost session was last found, in seconds of the monotonic clock."""
         self.on_lost_session: Callable[[str], None] = _ignore
@@ -91,6 +96,14 @@ class SessionEvents:
         fields = self._hashes(session=session_id)
         self._log.log("info", "owner indexes may contain an ended session for now", **fields, cause=cause)
         self.on_index_entry_left(session_id, agent_id, user_id)
+
+    def record_unreadable(self, name: str) -> None:
+        """Report a record in Redis that is skipped, once for each id or key."""
+        if name not in self._unreadable:
+            if len(self._unreadable) >= _MAX_UNREADABLE:
+                self._unreadable.clear()
+            self._unreadable.add(name)
+            self._log.log("error", "a record in Redis is unreadable and is skipped", **self._hashes(record=name))
 
     def store_emptied(self) -> None:
         """Report that Redis lost all data, by a restart without persistence or by FLUSHALL."""

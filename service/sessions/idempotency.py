@@ -71,7 +71,11 @@ class IdempotencyRecords:
     async def first(self, record: IdempotencyRecord) -> FirstCreation | None:
         """Read the first creation with this record, if there was one."""
         (session_id, fingerprint), _ = await self._client.read_hash(self._keys.record(record.digest), _FIELDS)
-        return None if session_id is None else FirstCreation(session_id.decode(), (fingerprint or b"").decode())
+        return (
+            None
+            if session_id is None
+            else FirstCreation(session_id.decode(errors="replace"), (fingerprint or b"").decode(errors="replace"))
+        )
 
     async def await_replication(self, record: IdempotencyRecord) -> None:
         """Wait until replicas have the record and its session, if the settings require it. Raises StoreUnavailable."""

@@ -18,6 +18,25 @@ class Entry(NamedTuple):
     def order(self) -> tuple[float, str]:
         return float(self.score), self.id
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the id is text. Others contain surrogates in place of bytes that are no UTF-8."""
+        return self.id.isprintable()
+
+    @property
+    def member(self) -> bytes:
+        """The id as Redis stores it."""
+        return encode_id(self.id)
+
+
+def decode_id(member: bytes) -> str:
+    """Decode a member of an index. Bytes that are no UTF-8 become surrogates, which `encode_id` restores."""
+    return member.decode(errors="surrogateescape")
+
+
+def encode_id(session_id: str) -> bytes:
+    return session_id.encode(errors="surrogateescape")
+
 
 BEGINNING = Entry("-inf", "")
 
@@ -31,8 +50,9 @@ class IndexRange(NamedTuple):
 
 
 async def read_ranges(client: RedisClient, ranges: Sequence[IndexRange]) -> list[list[Entry]]:
+    """Read ranges of several indexes. An index of a wrong type is empty."""
     commands = [
-        scripts.LIST.command(range_, score=range_.after.score, id=range_.after.id, limit=range_.limit)
+        scripts.LIST.command(range_, score=range_.after.score, id=range_.after.member, limit=range_.limit)
         for range_ in ranges
     ]
     return [_entries(reply) for reply in await client.query(*commands)] if commands else []
@@ -43,14 +63,14 @@ async def read_last(client: RedisClient, index: str) -> Entry | None:
     while ids := (await client.query(("ZRANGE", index, -1, -1)))[0]:
         (score,) = await client.query(("ZSCORE", index, ids[0]))
         if score is not None:  # otherwise the entry has just been removed
-            return Entry(f"{float(score):.17g}", ids[0].decode())
+            return Entry(f"{float(score):.17g}", decode_id(ids[0]))
     return None
 
 
 def _entries(reply: Reply) -> list[Entry]:
     match reply:
         case [b"entries", [*flat]]:
-            texts = iter([text.decode() for text in flat])
+            texts = iter([decode_id(text) for text in flat])
             return [Entry(score, session_id) for session_id, score in zip(texts, texts, strict=True)]
         case _:
             raise UnexpectedReply(repr(reply))

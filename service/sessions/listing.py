@@ -4,15 +4,14 @@ An entry of an index does not prove that a session is live, so each session is r
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import NamedTuple, cast
 
-from service.redis_client.client import RedisClient
+from service.redis_client.client import Fields, RedisClient, query_readable, readable_hashes
 from service.sessions import scripts
 from service.sessions.counts import CountsByShard, SessionCounts, ShardCount
-from service.sessions.index_scan import BEGINNING, Entry, IndexRange, read_ranges
+from service.sessions.index_scan import BEGINNING, Entry, IndexRange, decode_id, read_ranges
 from service.sessions.keys import SHARDS, Keys
-from service.sessions.session import Session, session_from
+from service.sessions.session import Session, readable_session_from
 
 MAX_EXAMINED = 1000
 """The most index entries that a page examines. A page may be short although others follow."""
@@ -97,6 +96,10 @@ def ignore_stale(_: str, __: Iterable[str]) -> None:
     """Leave stale entries to the sweeper and the reconciler."""
 
 
+def ignore_unreadable(_: str) -> None:
+    """Report nothing."""
+
+
 class SessionListing:
     """Lists sessions. Use a client other than for requests. Raises StoreUnavailable and ScriptError."""
 
@@ -107,6 +110,8 @@ class SessionListing:
         self._keys = keys
         self._session_counts = session_counts
         self._report_stale = report_stale
+        self.on_unreadable: Callable[[str], None] = ignore_unreadable
+        """Called with each id whose record or index entry is unreadable. They are not listed."""
 
     async def page(self, filter_: SessionFilter, limit: int, after: Position = START) -> Page:
         """List up to `limit` sessions behind a position."""
@@ -139,14 +144,10 @@ class SessionListing:
         """Count a user's live sessions that match. Entries behind the first MAX_EXAMINED are counted without a read."""
         owner_index = self._keys.user(user_id)
         size, ids = await self._client.query(("ZCARD", owner_index), ("ZRANGE", owner_index, 0, MAX_EXAMINED - 1))
-        found = await self._client.read_hashes([self._keys.session(id_.decode()) for id_ in ids], _COUNTED_FIELDS)
-        sessions = [
-            session_from(id_.decode(), (*cast(Sequence[bytes], values), b"{}"), now_ms)
-            for id_, (values, now_ms) in zip(ids, found, strict=True)
-            if None not in values
-        ]
+        readable_ids = [entry.id for entry in (Entry("", decode_id(id_)) for id_ in ids) if entry.is_readable]
+        sessions = await self._read_fields(readable_ids, _COUNTED_FIELDS, (b"{}",))
         matching = [session for session in sessions if session.time_remaining_ms > 0 and filter_.matches(session)]
-        return len(matching) + max(cast(int, size) - len(ids), 0)
+        return len(matching) + max(cast(int, size) - len(ids), 0)  # entries behind may have ended or be unreadable
 
     def _scan_of_all_shards(self, counts: CountsByShard) -> IndexScan:
         sizes = [count.total for count in counts.shards.values()]
@@ -162,9 +163,9 @@ class SessionListing:
             examined, position = await self._entries(
                 scan, start, may_examine if filter_.near_expiration else min(room, may_examine)
             )
-            entries = examined
+            entries = self._readable(examined)
             if filter_.near_expiration:
-                entries = await self._entries_near_expiration(examined, counts)
+                entries = await self._entries_near_expiration(entries, counts)
             if len(entries) > room:
                 entries, position = entries[:room], entries[room - 1]
                 examined = examined[: examined.index(position) + 1]
@@ -200,8 +201,12 @@ class SessionListing:
         for entry in entries:
             ids_by_shard.setdefault(entry.id[:2], []).append(entry.id)
         commands = [("ZMSCORE", self._keys.warning(shard), *ids) for shard, ids in ids_by_shard.items()]
-        replies = await self._client.query(*commands) if commands else []
-        warns_at = dict(zip(chain(*ids_by_shard.values()), chain(*replies), strict=True))
+        replies = await query_readable(self._client, commands)
+        warns_at = {
+            id_: at_ms
+            for ids, scores in zip(ids_by_shard.values(), replies, strict=True)
+            for id_, at_ms in zip(ids, scores or [None] * len(ids), strict=True)
+        }
         warned = {id_ for id_, at_ms in warns_at.items() if at_ms is not None and float(at_ms) <= counts.at_ms[id_[:2]]}
         return [entry for entry in entries if entry.id in warned]
 
@@ -216,14 +221,28 @@ class SessionListing:
         return [session for session in latest if session.time_remaining_ms > 0]
 
     async def _read(self, session_ids: Sequence[str]) -> list[Session]:
-        found = await self._client.read_hashes(
-            [self._keys.session(session_id) for session_id in session_ids], scripts.FIELDS
-        )
-        return [
-            session_from(session_id, cast(Sequence[bytes], values), now_ms)
-            for session_id, (values, now_ms) in zip(session_ids, found, strict=True)
-            if None not in values
-        ]
+        return await self._read_fields(session_ids, scripts.FIELDS)
+
+    async def _read_fields(
+        self, session_ids: Sequence[str], fields: Fields, other_values: Sequence[bytes] = ()
+    ) -> list[Session]:
+        """Read the readable sessions. `other_values` replace the fields that are not read."""
+        keys = [self._keys.session(session_id) for session_id in session_ids]
+        sessions = []
+        for session_id, read in zip(session_ids, await readable_hashes(self._client, keys, fields), strict=True):
+            values, now_ms = read or ((b"",), 0)
+            session = readable_session_from(session_id, (*values, *other_values), now_ms) if read else None
+            if session is not None:
+                sessions.append(session)
+            elif any(value is not None for value in values):
+                self.on_unreadable(session_id)
+        return sessions
+
+    def _readable(self, entries: Sequence[Position]) -> Sequence[Position]:
+        unreadable = [position.id for position in entries if not position.entry.is_readable]
+        for session_id in unreadable:
+            self.on_unreadable(session_id)
+        return [position for position in entries if position.entry.is_readable] if unreadable else entries
 
 
 def _position_before(session_id: str, entries: Sequence[Position], start: Position) -> Position:

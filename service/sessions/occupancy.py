@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from service.redis_client.client import PartialFailure, RedisClient, Reply
+from service.redis_client.client import PartialFailure, RedisClient, Reply, readable_hashes
 from service.redis_client.errors import UnexpectedReply
 from service.redis_client.scripts import Command
 from service.sessions import scripts
@@ -26,6 +26,8 @@ RECHECK_MS = 5
 
 _LATE_RECHECK_MS = 1000
 _FIELDS = (b"agentId", b"userId", b"lastActivity", b"expiresAt")
+_UNREADABLE = (None, None, None, None), 0
+_EXPIRES_AT = scripts.FIELDS.index(b"expiresAt")
 _NO_OWNER = "nobody"
 
 
@@ -113,15 +115,24 @@ class Occupancy:
     ) -> tuple[list[CountedSession], list[str], list[str]]:
         """Return the owner's live sessions, ids that are not live, and ids of other owners."""
         live, not_live, foreign = list[CountedSession](), list[str](), list[str]()
-        found = await self._client.read_hashes([self._keys.session(session_id) for session_id in session_ids], _FIELDS)
-        for session_id, (values, now_ms) in zip(session_ids, found, strict=True):
-            agent_id, user_id, last_activity, expires_at = values
-            if expires_at is None or int(expires_at) <= now_ms:
+        keys = [self._keys.session(session_id) for session_id in session_ids]
+        found = await readable_hashes(self._client, keys, _FIELDS)
+        for session_id, read in zip(session_ids, found, strict=True):
+            (agent_id, user_id, last_activity, expires_at), now_ms = read or _UNREADABLE
+            if not (expires_at or b"").isdigit() or int(expires_at or b"") <= now_ms:
                 not_live.append(session_id)
             elif owner.id.encode() not in (agent_id, user_id):
                 foreign.append(session_id)
             else:
-                live.append(CountedSession(session_id, (user_id or b"").decode(), last_activity or b"0", expires_at))
+                activity = last_activity or b""
+                live.append(
+                    CountedSession(
+                        session_id,
+                        (user_id or b"").decode(errors="replace"),
+                        activity if activity.isdigit() else b"0",
+                        expires_at or b"",
+                    )
+                )
         return live, not_live, foreign
 
     async def _check_status(self, session_ids: Sequence[str]) -> tuple[list[str], list[str], bool]:
@@ -132,6 +143,8 @@ class Occupancy:
         for session_id, reply in zip(session_ids, replies, strict=True):
             match reply:
                 case [b"expired", *_] | [b"lost"] | [b"unreadable"]:
+                    ended.append(session_id)
+                case [b"live", _, values] if not values[_EXPIRES_AT].isdigit():
                     ended.append(session_id)
                 case [b"missing"]:
                     missing.append(session_id)

@@ -11,7 +11,7 @@ from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys, PolicyKeys
-from service.sessions.session import as_stored, minutes_from
+from service.sessions.session import as_stored, is_readable_policy, minutes_from
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
 
@@ -158,5 +158,7 @@ def merge_timeouts(base: Timeouts, changes: Timeouts) -> Timeouts:
 
 
 def policy_from(values: Sequence[bytes | None]) -> Policy:
-    """Build a policy from its field values. Without `updatedAt` there is no policy."""
-    return NO_POLICY if values[-1] is None else Policy._make(values)
+    """Build a policy from its field values. Without `updatedAt`, or if a value is unreadable, there is no policy."""
+    policy = Policy._make(values)
+    is_readable = policy.updated_at is not None and policy.updated_at.isdigit() and is_readable_policy(policy.timeout)
+    return policy if is_readable else NO_POLICY

@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from service.redis_client.client import PartialFailure, RedisClient, Reply, run_all
 from service.redis_client.errors import UnexpectedReply
+from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.index_scan import BEGINNING, Entry, IndexRange, read_last, read_ranges
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys, group_by_shard
 from service.sessions.owner_index import remove_from_owner_indexes
+from service.sessions.session import decode_owner
 
 MAX_REVOKED = 1000
 """The most sessions that one call ends."""
@@ -112,7 +114,8 @@ class BulkRevocation:
         number, done = 0, 0
         while done < len(matching) and number < limit:
             batch = matching[done : done + min(_BATCH, limit - number)]
-            number += await self._end(filter_, [entry.id for entry in batch])
+            await self._remove_unreadable(filter_, [entry for entry in batch if not entry.is_readable])
+            number += await self._end(filter_, [entry.id for entry in batch if entry.is_readable])
             done += len(batch)
         if done < len(matching):
             return number, matching[done - 1]
@@ -125,9 +128,18 @@ class BulkRevocation:
         others = [key for number, key in enumerate(owner_indexes) if number != remainder.index_number]
         if not others or not entries:
             return entries
-        ids = [entry.id for entry in entries]
-        (scores,) = await self._client.query(*[("ZMSCORE", owner_index, *ids) for owner_index in others])
+        ids = [entry.member for entry in entries]
+        commands: list[Command] = [("ZMSCORE", owner_index, *ids) for owner_index in others]
+        (scores,) = await self._client.query(*commands)
         return [entry for entry, score in zip(entries, scores, strict=True) if score is not None]
+
+    async def _remove_unreadable(self, filter_: OwnerFilter, entries: Sequence[Entry]) -> None:
+        """Remove entries that are not text. No session has such an id."""
+        members = [entry.member for entry in entries]
+        keys = [key for index in self._keys.owner_indexes(*filter_) for key in self._keys.keys_with_ids(index)]
+        if members:
+            commands: list[Command] = [("ZREM", key, *members) for key in keys]
+            await self._client.execute(*commands)
 
     async def _end(self, filter_: OwnerFilter, session_ids: Sequence[str]) -> int:
         """End sessions, then leave markers for missing ones: markers take memory, which may be short.
@@ -186,7 +198,7 @@ class BulkRevocation:
         """Report ended sessions, and remove ended and marked ids from their indexes. Return how many ended."""
         revoked = {session_id: reply[1:] for session_id, reply in replies.items() if reply[0] == b"revoked"}
         for session_id, (agent_id, user_id) in revoked.items():
-            self._events.ended(session_id, "revoked", agent_id.decode(), user_id.decode())
+            self._events.ended(session_id, "revoked", decode_owner(agent_id), decode_owner(user_id))
         ids_by_index = defaultdict[str, list[str]](list)
         for session_id, reply in replies.items():
             for owner_index in self._indexes_to_leave(filter_, reply):
@@ -195,16 +207,22 @@ class BulkRevocation:
         for session_id in left & revoked.keys():
             agent_id, user_id = revoked[session_id]
             cause = "the node of an owner index is unavailable"
-            self._events.index_entry_left(session_id, agent_id.decode(), user_id.decode(), cause)
+            self._events.index_entry_left(session_id, decode_owner(agent_id), decode_owner(user_id), cause)
         return len(revoked)
 
     def _indexes_to_leave(self, filter_: OwnerFilter, reply: Reply) -> list[str]:
         match reply:
             case [b"revoked", agent_id, user_id]:
-                return self._keys.owner_indexes(agent_id.decode(), user_id.decode())
+                owners = {*self._keys.owner_indexes(*map(_owner, (agent_id, user_id)))}
+                return [*owners.union(self._keys.owner_indexes(*filter_))]
             case [b"marked"] | [b"expired", _, _]:
                 return self._keys.owner_indexes(*filter_)
             case [b"other_owner"] | [b"lost"] | [b"missing"]:
                 return []
             case _:
                 raise UnexpectedReply(repr(reply))
+
+
+def _owner(stored: bytes) -> str | None:
+    """Decode the owner of a session. An unreadable session may have none."""
+    return decode_owner(stored) or None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
+import orjson
+
 from service.errors import InvalidTimeoutConfig, PreconditionFailed, RenewalFailed, SessionExpired, SessionNotFound
 from service.redis_client.client import Reply
 from service.redis_client.errors import UnexpectedReply
@@ -18,6 +20,14 @@ MISSING = [b"missing"]
 _ISSUED_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{64}"
 )
+
+_INTEGER = rb"(?:0|[1-9]\d{0,13})"
+_MINUTES = rb"(?:0|[1-9]\d{0,9})(?:\.\d{1,20})?(?:e-\d\d)?"
+_READABLE_FIELDS = re.compile(
+    rb"[\w-]+ [\w-]+ %b %b %b %b %b (?:true|false) %b %b %b %b"
+    % (*[_INTEGER] * 4, _MINUTES, _MINUTES, _MINUTES, _INTEGER, _INTEGER)
+)
+"""All fields but the metadata, separated by spaces. Times are before the year 5138."""
 
 Revisions = frozenset[bytes]
 """The revisions that a conditional change accepts, as stored."""
@@ -121,6 +131,39 @@ def session_from(session_id: str, values: Sequence[bytes], read_at_ms: int) -> S
     """Build a session from field values in the order of SessionFields."""
     stored = SessionFields._make(values)
     return Session(session_id, stored, int(stored.expires_at), read_at_ms)
+
+
+def readable_session_from(session_id: str, values: Sequence[bytes | None], read_at_ms: int) -> Session | None:
+    """Build a session, or return None if a field is missing or unreadable, for example after a manual change."""
+    present = [value for value in values if value is not None]
+    if len(present) != len(values) or not _READABLE_FIELDS.fullmatch(b" ".join(present[:-1])):
+        return None
+    session = session_from(session_id, present, read_at_ms)
+    return session if _is_json_object(session.metadata) else None
+
+
+def decode_owner(stored: bytes) -> str:
+    """Decode the id of an agent or a user. Bytes that are no UTF-8 are replaced."""
+    return stored.decode(errors="replace")
+
+
+def is_readable(session: Session) -> bool:
+    return readable_session_from(session.id, session.stored, session.read_at_ms) is not None
+
+
+def is_readable_policy(members: Mapping[str, bytes]) -> bool:
+    """Whether the members of a stored policy have the form in which the service stores them."""
+    return all(
+        value in (b"true", b"false") if name == "auto_renew" else re.fullmatch(_MINUTES, value)
+        for name, value in members.items()
+    )
+
+
+def _is_json_object(text: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def error_for_reply(session_id: str, reply: Sequence[Reply]) -> Exception:

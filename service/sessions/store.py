@@ -22,6 +22,7 @@ from service.sessions.session import (
     Revisions,
     Session,
     as_stored,
+    decode_owner,
     error_for_reply,
     is_issued_id,
     session_from,
@@ -149,13 +150,16 @@ class SessionStore:
         except UnderReplicated as error:  # the session was deleted
             match error.replies[-1]:  # the first reply may be that to ASKING, while a Cluster moves the slot
                 case [b"deleted", agent_id, user_id]:
-                    self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
-                    self._events.index_entry_left(session_id, agent_id.decode(), user_id.decode(), error.cause)
+                    self._events.ended(session_id, "deleted", decode_owner(agent_id), decode_owner(user_id))
+                    self._events.index_entry_left(
+                        session_id, decode_owner(agent_id), decode_owner(user_id), error.cause
+                    )
             raise
         match reply:
             case [b"deleted", agent_id, user_id]:
-                self._events.ended(session_id, "deleted", agent_id.decode(), user_id.decode())
-                await self._owner_index.remove(session_id, agent_id.decode(), user_id.decode())
+                owners = decode_owner(agent_id), decode_owner(user_id)
+                self._events.ended(session_id, "deleted", *owners)
+                await self._owner_index.remove(session_id, *owners)
             case _:
                 raise self._error(session_id, reply)
 

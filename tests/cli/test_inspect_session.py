@@ -144,3 +144,32 @@ async def test_an_unknown_id_is_a_failure(operator: Operator, real_redis: Redis,
 
     assert (outcome.code, outcome.lines[1].partition(":")[0]) == (1, "The session is unknown")
     assert (document["state"], document["session"], document["tombstone"]) == ("unknown", None, None)
+
+
+@pytest.mark.parametrize("field", ["expiresAt", "createdAt", "timeoutMinutes"])
+async def test_an_unreadable_session_is_shown(
+    operator: Operator, session: Session, real_redis: Redis, field: str
+) -> None:
+    await real_redis.hset(KEYS.session(session.id), field, "abc")
+
+    outcome = await operator.run(f"inspect {session.id}")
+
+    assert outcome.lines[1].startswith("The session is unreadable")
+    assert row(outcome, field) == "abc"
+
+
+async def test_a_session_of_a_wrong_type_is_shown(operator: Operator, session: Session, real_redis: Redis) -> None:
+    await real_redis.set(KEYS.session(session.id), "a string", px=MINUTE_MS)
+
+    outcome = await operator.run(f"inspect {session.id}")
+
+    assert (outcome.code, outcome.lines[1].partition(":")[0]) == (0, "The session is unreadable")
+
+
+async def test_an_unreadable_session_is_revoked(operator: Operator, session: Session, real_redis: Redis) -> None:
+    await real_redis.set(KEYS.session(session.id), "a string", px=MINUTE_MS)
+
+    outcome = await operator.run(f"revoke {session.id} --yes")
+
+    assert outcome.code == 0
+    assert await real_redis.exists(KEYS.session(session.id)) == 0

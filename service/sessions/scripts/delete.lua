@@ -1,4 +1,4 @@
--- Delete a live session with its tombstone, so that its id is unknown from now on.
+-- Delete a live or unreadable session with its tombstone, so that its id is unknown from now on.
 -- returns {"deleted", agent_id, user_id} | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- session hash
@@ -14,7 +14,12 @@ local args = {
 }
 
 if keys.record and redis.call('HMGET', keys.record, 'sessionId')[1] == args.id then redis.call('DEL', keys.record) end
-local session, reply = read_live_session(keys, server_time_ms(), args.owner_id)
+local session, reply = read_live_session_if_readable(keys, server_time_ms(), args.owner_id)
+if not session and reply[1] == 'unreadable' then
+    if args.owner_id ~= '' and args.owner_id ~= reply[3] then return {'missing'} end
+    delete_session(keys, args)
+    return {'deleted', reply[2], reply[3]}
+end
 if not session then return reply end
 
 delete_session(keys, args)

@@ -1,5 +1,5 @@
 -- List the entries of an index behind a position, ordered by score and then by the bytes of the id.
--- returns {"entries", {id, score, ...}}
+-- returns {"entries", {id, score, ...}}; none of an index of a wrong type
 local keys = {
     ids = KEYS[1],   -- the index: ids by a time
 }
@@ -19,7 +19,8 @@ local function is_behind(id, other)
 end
 
 -- Binary search for the first entry behind the position, among the entries with the same score.
-local first = redis.call('ZCOUNT', keys.ids, '-inf', '(' .. args.score)
+local first = redis.pcall('ZCOUNT', keys.ids, '-inf', '(' .. args.score)
+if type(first) == 'table' then return {'entries', {}} end
 local last = redis.call('ZCOUNT', keys.ids, '-inf', args.score)
 while first < last do
     local middle = math.floor((first + last) / 2)

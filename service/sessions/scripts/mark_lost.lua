@@ -1,5 +1,6 @@
 -- Mark a session as lost once, if its hash disappeared early. Without a tombstone, delete its index entries.
 -- returns {"marked"} | {"already_marked"} | {"live"} | {"expired", expires_at_ms, reason} | {"missing"}
+--       | {"unreadable"}
 local keys = {
     session   = KEYS[1],   -- session hash
     tombstone = KEYS[2],   -- outlives the session, for 410
@@ -12,8 +13,9 @@ local args = {
 }
 
 local now_ms = server_time_ms()
-local session, reply = read_live_session(keys, now_ms)
+local session, reply = read_live_session_if_readable(keys, now_ms)
 if session then return {'live'} end
+if reply[1] == 'unreadable' then return {'unreadable'} end
 if reply[1] == 'lost' then
     if redis.call('HSETNX', keys.tombstone, 'lostAt', whole(now_ms)) == 0 then return {'already_marked'} end
     return {'marked'}

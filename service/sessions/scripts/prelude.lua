@@ -51,6 +51,16 @@ local function read_live_session(keys, now_ms, owner_id)
     return nil, {'expired', expires_at, reason}
 end
 
+-- Read a session like read_live_session. If its record is unreadable, for example after a manual change, the reply is
+-- {"unreadable", agent_id, user_id}: the owners as far as the session or its tombstone has them.
+local function read_live_session_if_readable(keys, now_ms, owner_id)
+    local is_readable, session, reply = pcall(read_live_session, keys, now_ms, owner_id)
+    if is_readable then return session, reply end
+    local of_session = redis.pcall('HMGET', keys.session, 'agentId', 'userId')   -- an error has no numbered members
+    local of_tombstone = redis.pcall('HMGET', keys.tombstone, 'agentId', 'userId')
+    return nil, {'unreadable', of_session[1] or of_tombstone[1] or '', of_session[2] or of_tombstone[2] or ''}
+end
+
 -- Compute the session's expiry and save it with the given fields (name, value, ...), both TTLs, the tombstone and the
 -- indexes. HSET comes first: if memory is short, Redis rejects it and nothing is written.
 local function save_expiry(keys, args, session, ...)

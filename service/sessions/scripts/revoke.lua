@@ -1,4 +1,4 @@
--- Delete a live session of the given agent and user, or leave a marker that refuses the creation of a missing one.
+-- Delete a live or unreadable session of the given agent and user, or leave a marker that refuses the creation of a missing one.
 -- returns {"revoked", agent_id, user_id} | {"other_owner"} | {"marked"}
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
@@ -18,13 +18,13 @@ local args = {
 local function differs(expected, actual) return expected ~= '' and expected ~= actual end
 
 local now_ms = server_time_ms()
-local session, reply = read_live_session(keys, now_ms)
-if session then
-    if differs(args.agent_id, session[agentId]) or differs(args.user_id, session[userId]) then
-        return {'other_owner'}
-    end
+local session, reply = read_live_session_if_readable(keys, now_ms)
+local agent_id, user_id = reply and reply[2], reply and reply[3]
+if session then agent_id, user_id = session[agentId], session[userId] end
+if session or reply[1] == 'unreadable' then
+    if differs(args.agent_id, agent_id) or differs(args.user_id, user_id) then return {'other_owner'} end
     delete_session(keys, args)
-    return {'revoked', session[agentId], session[userId]}
+    return {'revoked', agent_id or '', user_id or ''}
 end
 if reply[1] ~= 'missing' or args.marker_lifetime_ms == '0' then return reply end
 

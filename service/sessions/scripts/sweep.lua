@@ -1,6 +1,6 @@
 -- Remove an expired session from its shard's indexes, and keep of its tombstone only what a 410 needs.
 -- returns {"swept", reason} | {"swept_lost"} (counted when it was marked) | {"swept_unknown"} (without a tombstone)
---       | {"missing"} (swept already) | {"live"} (the index is corrected)
+--       | {"swept_unreadable"} (deleted) | {"missing"} (swept already) | {"live"} (the index is corrected)
 local keys = {
     session   = KEYS[1],   -- session hash
     tombstone = KEYS[2],   -- outlives the session, for 410
@@ -15,7 +15,11 @@ local args = {
 
 local score = redis.call('ZSCORE', keys.expiry, args.id)
 if not score then return {'missing'} end
-local session = read_live_session(keys, server_time_ms())
+local session, reply = read_live_session_if_readable(keys, server_time_ms())
+if reply and reply[1] == 'unreadable' then
+    delete_session(keys, args)
+    return {'swept_unreadable'}
+end
 if session then
     redis.call('ZADD', keys.expiry, session[expiresAt], args.id)
     return {'live'}
