@@ -12,8 +12,11 @@ run: $(VENV)/installed      ## serve on http://127.0.0.1:3000; starts an embedde
 # Compiled modules shorten the start of the tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-test: $(VENV)/installed     ## run all tests except the long ones, on several processes
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests start this program instead of Valkey: make test REDIS_SERVER=/usr/bin/redis-server TESTS=tests/outages
+export REDIS_SERVER ?=
+
+test: $(VENV)/installed     ## run all tests except the long ones, on several processes; TESTS selects some
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-long: $(VENV)/installed  ## run the long tests: failures under load, long models; prints its duration
 	$(BIN)/pytest -m long --durations 10

@@ -196,10 +196,11 @@ def _parse_json(body: bytes) -> object:
     try:
         parsed: object = orjson.loads(body)
         if _LONG_NUMBER.search(body):  # orjson rounds integers beyond 64 bits
+            orjson.dumps(parsed)  # rejects a depth beyond 254: that of json.loads depends on the version of Python
             parsed = json.loads(body, parse_int=_parse_integer)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest({"body": f"must be JSON: {error}"}) from None
-    except RecursionError:
+    except orjson.JSONEncodeError:
         raise InvalidRequest({"body": "is nested too deeply"}) from None
     return parsed
 

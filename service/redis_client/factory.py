@@ -242,6 +242,7 @@ def _connection_options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]
 def _limits(timeout_seconds: float) -> dict[str, Any]:
     return {
         "protocol": 2,
+        "driver_info": None,  # no CLIENT SETINFO, which Redis 7.0 does not have
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),
