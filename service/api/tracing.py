@@ -4,6 +4,9 @@ The `OTEL_` variables configure the exporter and the sampler.
 """
 
 import asyncio
+import logging
+from contextlib import suppress
+from threading import Thread
 
 from aiohttp import web
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,6 +22,10 @@ from service.redis_client.client import RedisClient
 from service.redis_client.traced import TracedClient
 from service.sessions.scripts import SCRIPTS
 from service.shared_secret import SharedSecret
+
+MAX_SHUTDOWN_SECONDS = 3
+
+_log = logging.getLogger(__name__)
 
 
 class Tracing:
@@ -48,8 +55,20 @@ class Tracing:
         return TracedClient(client, self._tracer, SCRIPTS)
 
     async def aclose(self) -> None:
-        """Send the remaining spans."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Send the remaining spans. Logs a warning if the collector does not receive them in time."""
+        loop, is_closed = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(is_closed.set)
+
+        Thread(target=shut_down, name="tracing", daemon=True).start()  # the process does not wait for it
+        try:
+            async with asyncio.timeout(MAX_SHUTDOWN_SECONDS):
+                await is_closed.wait()
+        except TimeoutError:
+            _log.warning("the last spans were not sent: the collector did not respond in %d s", MAX_SHUTDOWN_SECONDS)
 
 
 def _set_attributes(span: Span, request: web.Request, status: int, secret: SharedSecret) -> None:
@@ -74,6 +93,6 @@ def _set_attributes(span: Span, request: web.Request, status: int, secret: Share
 def otlp_provider() -> TracerProvider:
     """Return a provider that sends spans over OTLP/HTTP, in batches, from a background thread."""
     resource = Resource({SERVICE_NAME: "session-service"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -40,6 +40,8 @@ class Metrics:
     """
 
     def __init__(self, shared_folder: Path | None = None) -> None:
+        if shared_folder is None:
+            _ignore_inherited_folder()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of time series
         self.registry = CollectorRegistry()
         self._callbacks = _Callbacks()
@@ -122,6 +124,13 @@ class _Callbacks:
 def shared_metrics_parent() -> Path | None:
     """Return a file system in memory for the folder of the metrics, or None if there is none."""
     return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+
+
+def _ignore_inherited_folder() -> None:
+    """Keep values in memory although the environment has the folder of another program."""
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+    values.ValueClass = values.MutexValue
 
 
 def share_metrics(folder: Path, worker: int) -> None:

@@ -153,11 +153,16 @@ def _create_app(settings: Settings, metrics: Metrics, event_log: EventLog, stack
 def _tracing(secret: SharedSecret) -> "Tracing":
     try:
         from service.api.tracing import Tracing, otlp_provider
+
+        provider = otlp_provider()
     except ImportError:
         raise StartupError(
             "SESSION_TRACING: needs OpenTelemetry, which is an extra: install session-service[tracing]"
         ) from None
-    return Tracing(otlp_provider(), secret)
+    except Exception as error:  # for example for an unknown propagator
+        detail = " ".join(str(error).split())
+        raise StartupError(f"SESSION_TRACING: OpenTelemetry rejects the value of an OTEL_ variable: {detail}") from None
+    return Tracing(provider, secret)
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

@@ -1,7 +1,10 @@
 """Requests and calls to Redis are spans, without ids, and are exported over OTLP."""
 
 import asyncio
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -188,3 +191,38 @@ def test_tracing_without_its_extra_is_an_error(monkeypatch: pytest.MonkeyPatch, 
 
     assert replica.wait() == 1
     assert replica.output.startswith("SESSION_TRACING: needs OpenTelemetry")
+
+
+@pytest.mark.parametrize(
+    "variable", ["OTEL_PROPAGATORS=tracecontext,baggage,b3", "OTEL_BSP_MAX_QUEUE_SIZE=10"], ids=["propagators", "queue"]
+)
+def test_a_rejected_variable_of_opentelemetry_is_reported_in_one_line(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    environment = {
+        **os.environ,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "SESSION_TRACING": "true",
+        "PORT": "0",
+        name: value,
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-m", "service"], env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("SESSION_TRACING: OpenTelemetry rejects the value of an OTEL_ variable: ")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_closing_does_not_wait_for_a_collector_that_does_not_respond(
+    secret: SharedSecret, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.api.tracing.MAX_SHUTDOWN_SECONDS", 0.01)
+    provider, may_end = TracerProvider(shutdown_on_exit=False), threading.Event()
+    monkeypatch.setattr(provider, "shutdown", may_end.wait)
+
+    await Tracing(provider, secret).aclose()
+
+    may_end.set()
+    assert caplog.messages[0].startswith("the last spans were not sent: the collector did not respond")
