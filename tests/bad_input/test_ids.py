@@ -86,7 +86,7 @@ async def test_the_error_has_the_decoded_id(service: HttpClient) -> None:
     assert (await response.json())["details"] == {"sessionId": 'a\x00"<b>é'}
 
 
-@pytest.mark.parametrize("path", ["/../../livez", "/%2e%2e/%2e%2e/%2e%2e/livez", "//", "/a/b", "/a/heartbeat/", "/"])
+@pytest.mark.parametrize("path", ["/../../livez", "/%2e%2e/%2e%2e/%2e%2e/livez", "//", "/a/b", "/a/heartbeat/"])
 async def test_other_paths_below_sessions_are_not_ids(service: HttpClient, path: str) -> None:
     response = await service.delete(URL(SESSIONS + path, encoded=True))
 
