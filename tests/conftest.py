@@ -4,7 +4,7 @@ import fnmatch
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +46,7 @@ from service.shared_secret import SharedSecret
 from tests.cluster_servers import ClusterServers
 from tests.redis_server import ADMIN, RedisServer
 from tests.replica import STORE_TIMEOUT, Replica
+from tests.secrets_in_logs import secrets_in
 from tests.sentinel_servers import SentinelServers
 from tests.unpipelined_client import UnpipelinedClient
 
@@ -206,6 +207,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     repeated = [node_id for node_id, count in Counter(item.nodeid for item in items).items() if count > 1]
     if repeated:
         raise pytest.UsageError(f"tests share an id: {', '.join(repeated)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail each test whose log contains a secret. `Replica` searches the logs of processes."""
+    report = yield
+    log = "\n".join(text for title, text in report.sections if title.startswith("Captured log"))
+    if report.when == "teardown" and report.passed and (found := secrets_in(log)):
+        report.outcome = "failed"
+        report.longrepr = f"the log of {item.nodeid} contains secrets: {found}"
+    return report
 
 
 @pytest.fixture(scope="module", autouse=True)

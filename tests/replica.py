@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from service.settings import Settings
 from tests.fork_server import ForkedProcess
+from tests.secrets_in_logs import secrets_in
 
 STORE_TIMEOUT = {"SESSION_STORE_TIMEOUT_SECONDS": "10"}
 """A timeout that no call exceeds on a busy machine."""
@@ -106,10 +107,14 @@ class Replica:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait until the process has exited and `output` is complete. Return the exit code."""
+        """Wait until the process has exited and `output` is complete. Return the exit code.
+
+        Fails if the output contains a secret.
+        """
         assert self._process is not None
         code = self._process.wait(_STOP_SECONDS)
         self._reader.join(_STOP_SECONDS)
+        assert secrets_in(self.output) == set()
         return code
 
     def stop(self) -> int:

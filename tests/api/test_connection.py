@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.settings.http import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, MAX_URL_BYTES
 from tests.api.raw_http import LAST_LIVEZ, LIVEZ, connection_to, exchange, first_error, read_response
 from tests.conftest import AGENT, USER, HttpClient
+from tests.secrets_in_logs import secrets_in
 from tests.test_walkthrough import SESSIONS, open_session
 
 SHORT_TIMEOUT = {"session_request_timeout_seconds": 0.2}
@@ -33,6 +34,29 @@ def settings() -> Settings:
 
 def with_settings(**values: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("settings", [Settings(**values)], ids=["custom"])
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nX-API-KEY: ssk_a-key-in-a-malformed-header\x01\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nX-API-KEY ssk_a-key-in-a-malformed-header\r\n\r\n",
+        b"GET /livez?ssk_a-key-in-a-malformed-target\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"ssk_a-key-in-a-malformed-method\x01 /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /livez HTTP/ssk_a-key-in-a-malformed-version\r\nHost: a\r\n\r\n",
+        CREATE_HEAD + b"Transfer-Encoding: chunked\r\n\r\nssk_a-key-in-a-malformed-chunk\r\n\r\n",
+    ],
+    ids=["header", "header without a colon", "target", "method", "version", "chunk"],
+)
+async def test_the_log_does_not_contain_the_bytes_of_a_malformed_request(
+    client: HttpClient, caplog: pytest.LogCaptureFixture, malformed: bytes
+) -> None:
+    caplog.set_level("DEBUG")
+
+    received = await exchange(client, malformed)
+
+    assert first_error(received)[0] == 400
+    assert secrets_in(caplog.text) == set()
 
 
 # Sizes

@@ -127,8 +127,9 @@ class ClientConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Return the response to a request that no handler received. The connection is closed after it."""
-        _log.debug("rejected an unreadable request: %s", message)
-        response = error_response(_service_error(status, exc, message), self._policy.error_format)
+        error = _service_error(status, exc, message)
+        _log.debug("rejected an unreadable request: %s", error.code)  # `message` may contain a key from a header
+        response = error_response(error, self._policy.error_format)
         response.headers.update(headers_for(self._origin, self._policy.cors_origins))
         self._policy.access_log.log_unreadable(response)
         response.force_close()
