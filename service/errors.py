@@ -87,6 +87,17 @@ class Forbidden(ServiceError):
         self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope"{parameter}'}
 
 
+class ForeignOrigin(ServiceError):
+    """A web page of another origin sent a change to a service without authentication. Nothing was changed."""
+
+    status, code, message = 403, "FOREIGN_ORIGIN", "Origin is not allowed"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            "SESSION_CORS_ORIGINS must contain the Origin, because the service has no authentication.", origin=origin
+        )
+
+
 class RouteNotFound(ServiceError):
     status, code, message = 404, "NOT_FOUND", "Path not found"
 
@@ -216,6 +227,17 @@ class UnsupportedEncoding(ServiceError):
     def __init__(self, encoding: str) -> None:
         super().__init__(
             f"Content-Encoding must be gzip or deflate, or absent (got {encoding}).", contentEncoding=encoding
+        )
+
+
+class MisdirectedRequest(ServiceError):
+    """The Host is not a name of this service, which has no authentication. DNS rebinding sends these requests."""
+
+    status, code, message = 421, "MISDIRECTED_REQUEST", "Host is not allowed"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            "SESSION_ALLOWED_HOSTS must contain the Host, because the service has no authentication.", host=host
         )
 
 

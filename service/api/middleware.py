@@ -10,10 +10,10 @@ from aiohttp import ClientConnectionResetError, web
 from service.api.access_log import AccessLog
 from service.api.app_keys import CALLER, RATE_LIMIT_STATUS
 from service.api.client_address import ClientAddresses
-from service.api.cors import cors
+from service.api.cors import KnownHosts, cors, require_own_origin
 from service.api.request_headers import credential_of
 from service.api.response_bodies import error_response
-from service.api.routes import Handler, Route, path_template_of, redirect_for
+from service.api.routes import PROBE_PATHS, Handler, Route, path_template_of, redirect_for
 from service.api.server.connection import require_http_1
 from service.auth.authenticator import Authenticator
 from service.errors import (
@@ -87,6 +87,7 @@ def build_middleware(
             handle_errors(settings.session_error_format),
         ),
         for_routes=(
+            require_known_host(settings),
             require_schema_version(schema_version),
             limit_addresses(rate_limiter, addresses),
             authenticate(authenticator, addresses, audit),
@@ -136,6 +137,28 @@ def handle_errors(error_format: str) -> ApplicationMiddleware:
         if status is not None:
             response.headers.update(status.headers())
         return response
+
+    return wrap
+
+
+def require_known_host(settings: Settings) -> RouteMiddleware:
+    """Without authentication, reject requests to other hosts, and changes by web pages of other origins.
+
+    Probes and metrics are exempt, because orchestrators use any name or address.
+    """
+    hosts, origins = KnownHosts(settings.host, settings.allowed_hosts), settings.cors_origins
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if settings.requires_authentication or route.path in PROBE_PATHS:
+            return handler
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            hosts.require(request)
+            require_own_origin(request, origins)
+            return await handler(request)
+
+        return handle
 
     return wrap
 

@@ -16,6 +16,7 @@ MAX_HEAD_BYTES = 64 * 1024
 _WEB_ORIGIN = re.compile(r"(https?)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
 _APP_ORIGIN = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.\-]*://[A-Za-z0-9.\-_]+(?::\d{1,5})?")
 """The origin of a mobile app or a browser extension, such as capacitor://localhost."""
+_HOST = re.compile(r"[a-z0-9.\-_]*[a-z0-9\-_]|[0-9a-f:.]*:[0-9a-f:.]*|\*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -29,11 +30,24 @@ class HttpSettings(BaseSettings):
     session_keep_alive_seconds: float = Field(75, ge=0.1, le=3600, allow_inf_nan=False)
     session_max_connections: int = Field(10_000, ge=1, le=1_000_000)
     session_cors_origins: str = ""
+    session_allowed_hosts: str = ""
 
     @property
     def cors_origins(self) -> frozenset[str]:
         """The origins as browsers write them."""
         return frozenset(map(_normalize_origin, _split(self.session_cors_origins)))
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        return _split(self.session_allowed_hosts.lower())
+
+    @field_validator("session_allowed_hosts")
+    @classmethod
+    def _validate_allowed_hosts(cls, hosts: str) -> str:
+        for entry in _split(hosts.lower()):
+            if not _HOST.fullmatch(entry):
+                raise ValueError("must list names or addresses without ports, such as sessions.example, or *")
+        return hosts
 
     @field_validator("session_cors_origins")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.conftest import HttpClient
 
-LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_LIVEZ = b"GET /livez HTTP/1.0\r\n\r\n"
 """The service closes the connection after its response."""
 

@@ -24,7 +24,7 @@ SHORT_TIMEOUT = {"session_request_timeout_seconds": 0.2}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MANY_REQUESTS = LIVEZ.replace(b"/livez", b"/openapi.json") * 500
 """Their responses do not fit into the buffers of a socket."""
-CREATE_HEAD = f"POST {SESSIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n".encode()
+CREATE_HEAD = f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def with_settings(**values: Any) -> pytest.MarkDecorator:
 @pytest.mark.parametrize(
     "malformed",
     [
-        b"GET /livez HTTP/1.1\r\nHost: a\r\nX-API-KEY: ssk_a-key-in-a-malformed-header\x01\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: a\r\nX-API-KEY ssk_a-key-in-a-malformed-header\r\n\r\n",
-        b"GET /livez?ssk_a-key-in-a-malformed-target\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"ssk_a-key-in-a-malformed-method\x01 /livez HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET /livez HTTP/ssk_a-key-in-a-malformed-version\r\nHost: a\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-API-KEY: ssk_a-key-in-a-malformed-header\x01\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-API-KEY ssk_a-key-in-a-malformed-header\r\n\r\n",
+        b"GET /livez?ssk_a-key-in-a-malformed-target\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"ssk_a-key-in-a-malformed-method\x01 /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/ssk_a-key-in-a-malformed-version\r\nHost: localhost\r\n\r\n",
         CREATE_HEAD + b"Transfer-Encoding: chunked\r\n\r\nssk_a-key-in-a-malformed-chunk\r\n\r\n",
     ],
     ids=["header", "header without a colon", "target", "method", "version", "chunk"],
@@ -65,7 +65,7 @@ async def test_the_log_does_not_contain_the_bytes_of_a_malformed_request(
 async def test_a_url_that_is_too_long_is_rejected_with_the_limit(client: HttpClient) -> None:
     path = b"/" + b"a" * MAX_URL_BYTES
 
-    received = await exchange(client, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+    received = await exchange(client, b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
 
     assert first_error(received) == (414, "URI_TOO_LONG", {"maxBytes": MAX_URL_BYTES})
 
@@ -73,7 +73,7 @@ async def test_a_url_that_is_too_long_is_rejected_with_the_limit(client: HttpCli
 async def test_a_url_of_the_maximum_length_is_accepted(client: HttpClient) -> None:
     path = b"/" + b"a" * (MAX_URL_BYTES - 1)
 
-    received = await exchange(client, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path + LAST_LIVEZ)
+    received = await exchange(client, b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path + LAST_LIVEZ)
 
     assert first_error(received)[:2] == (404, "NOT_FOUND")
 
@@ -88,7 +88,7 @@ async def test_a_url_of_the_maximum_length_is_accepted(client: HttpClient) -> No
     ids=["long value", "long name", "many headers"],
 )
 async def test_headers_that_are_too_large_are_rejected_with_the_limits(client: HttpClient, headers: bytes) -> None:
-    received = await exchange(client, b"GET /livez HTTP/1.1\r\nHost: a\r\n%b\r\n" % headers)
+    received = await exchange(client, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % headers)
 
     limits = {"maxFields": MAX_FIELDS, "maxFieldBytes": MAX_FIELD_BYTES, "maxBytes": MAX_HEAD_BYTES}
     assert first_error(received) == (431, "REQUEST_HEADER_FIELDS_TOO_LARGE", limits)
@@ -113,7 +113,7 @@ async def test_an_incomplete_head_beyond_the_limit_is_rejected(client: HttpClien
 
 @with_settings(session_error_format="flat")
 async def test_errors_of_unreadable_requests_follow_the_error_format(client: HttpClient) -> None:
-    received = await exchange(client, b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * MAX_URL_BYTES))
+    received = await exchange(client, b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * MAX_URL_BYTES))
 
     error = json.loads(received.partition(b"\r\n\r\n")[2])
     assert (error["error"], error["code"]) == ("URL is too long", "URI_TOO_LONG")
@@ -176,7 +176,7 @@ async def test_an_incomplete_body_is_rejected_after_the_timeout(client: HttpClie
 @with_settings(**SHORT_TIMEOUT)
 async def test_after_an_incomplete_body_that_is_not_needed_the_connection_is_closed(client: HttpClient) -> None:
     session_id = await open_session(client)
-    head = f"POST {SESSIONS}/{session_id}/heartbeat HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"
+    head = f"POST {SESSIONS}/{session_id}/heartbeat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
     received = await exchange(client, head.encode() + b"{")
 

@@ -10,8 +10,8 @@ from service.api.server.json_response import JsonResponse
 from tests.api.raw_http import exchange
 from tests.conftest import HttpClient
 
-NOT_FOUND = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
-CLOSING_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+NOT_FOUND = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLOSING_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -61,7 +61,7 @@ async def test_a_forced_close_is_announced_and_ends_the_connection(aiohttp_clien
     app.router.add_get("/last", handle)
     client: HttpClient = await aiohttp_client(app)
 
-    received = await exchange(client, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" + CLOSING_LIVEZ)
+    received = await exchange(client, b"GET /last HTTP/1.1\r\nHost: localhost\r\n\r\n" + CLOSING_LIVEZ)
 
     assert received.count(b"HTTP/1.1 ") == 1
     assert b"\r\nConnection: close\r\n" in received

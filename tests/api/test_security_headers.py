@@ -8,30 +8,31 @@ from tests.test_walkthrough import SESSIONS, open_session
 
 BODY = f'{{"agentId":"{AGENT}","userId":"{USER}"}}'.encode()
 CREATE = (
-    f"POST {SESSIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(BODY)}\r\n\r\n"
 ).encode() + BODY
 
 REQUESTS = {
-    "probe": b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "list": f"GET {SESSIONS} HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+    "probe": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "list": f"GET {SESSIONS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
     "creation": CREATE,
     "HTTP/1.0": b"GET /livez HTTP/1.0\r\n\r\n",
-    "HEAD": b"HEAD /readyz HTTP/1.1\r\nHost: a\r\n\r\n",
-    "Connection: close": b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    "unknown session": f"GET {SESSIONS}/x HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
-    "unknown path": b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD": b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "Connection: close": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "unknown session": f"GET {SESSIONS}/x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+    "unknown path": b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "unknown path in HTTP/1.0": b"GET /nowhere HTTP/1.0\r\n\r\n",
-    "wrong method": b"TRACE /livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "unknown expectation": b"GET /livez HTTP/1.1\r\nHost: a\r\nExpect: nothing\r\n\r\n",
+    "wrong method": b"TRACE /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "unknown expectation": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: nothing\r\n\r\n",
     "no HTTP": b"nonsense\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "metrics": b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
-    "document": b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n",
-    "page": b"GET /docs HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HEAD of the page": b"HEAD /docs HTTP/1.1\r\nHost: a\r\n\r\n",
-    "file": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: a\r\n\r\n",
-    "range of a file": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n",
-    "invalid range": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: a\r\nRange: bytes=9999999-\r\n\r\n",
+    "metrics": b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "document": b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "page": b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HEAD of the page": b"HEAD /docs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "file": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "range of a file": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-1\r\n\r\n",
+    "invalid range": b"GET /docs/swagger-ui.css HTTP/1.1\r\nHost: localhost\r\nRange: bytes=9999999-\r\n\r\n",
 }
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -11,8 +11,10 @@ from tests.test_walkthrough import SESSIONS, open_session
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 PROTOCOLS = [b"h2c", b"TLS/1.0", b"websocket, h2c", b"webso\xe2\x84\xaaet", b"websocket"]
-BODY_LIKE_A_REQUEST = b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Request-ID: inner\r\n\r\n"
-POST_HEAD = f"POST {SESSIONS} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(BODY_LIKE_A_REQUEST)}\r\n\r\n".encode()
+BODY_LIKE_A_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: inner\r\n\r\n"
+POST_HEAD = (
+    f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY_LIKE_A_REQUEST)}\r\n\r\n".encode()
+)
 
 
 def upgrade_to(protocol: bytes, request: bytes = LIVEZ) -> bytes:
@@ -61,7 +63,9 @@ async def test_the_connection_closes_after_an_upgrade_if_its_body_arrives_later(
 
 async def test_the_connection_stays_open_after_an_upgrade_that_comes_alone(service: HttpClient) -> None:
     session_id = await open_session(service)
-    heartbeat = f"POST {SESSIONS}/{session_id}/heartbeat HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode()
+    heartbeat = (
+        f"POST {SESSIONS}/{session_id}/heartbeat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n".encode()
+    )
     async with connection_to(service) as (reader, writer):
         writer.write(upgrade_to(b"h2c"))
         first = await read_response(reader)

@@ -21,7 +21,7 @@ from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
 HEARTBEAT = f"{SESSIONS}/{UNKNOWN_ID}/heartbeat"
-LIVENESS_PROBE = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+LIVENESS_PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Response(NamedTuple):
@@ -44,7 +44,7 @@ def replica(redis_server: RedisServer) -> Iterator[Replica]:
 
 
 def post(headers: bytes, body: bytes, *, path: str = SESSIONS, content_type: bytes = b"application/json") -> bytes:
-    start = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\n" % (path.encode(), content_type)
+    start = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\n" % (path.encode(), content_type)
     return start + headers + b"\r\n\r\n" + body
 
 
@@ -85,7 +85,7 @@ def log_lines_of(replica: Replica, action: Callable[[], object]) -> list[dict[st
 def _end_of_log(replica: Replica) -> int:
     """Return the length of the log after the line of a request with a new id."""
     request_id = uuid4().hex
-    send(replica, b"GET /nowhere HTTP/1.1\r\nHost: a\r\nX-Request-ID: %b\r\n\r\n" % request_id.encode())
+    send(replica, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: %b\r\n\r\n" % request_id.encode())
     line = replica.wait_for_line(request_id)
     return replica.output.index(line) + len(line) + 1
 
@@ -95,16 +95,16 @@ INVALID_REQUESTS = {
     "random bytes": b"\x00\x01\xfe\xff\r\n\r\n",
     "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "version 0.9": b"GET /livez HTTP/0.9\r\nHost: a\r\n\r\n",
-    "version 2.0": b"GET /livez HTTP/2.0\r\nHost: a\r\n\r\n",
-    "version 9.9": b"GET /livez HTTP/9.9\r\nHost: a\r\n\r\n",
-    "an unknown method": b"NONSENSE /livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a raw byte in the path": b"GET " + SESSIONS.encode() + b"/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a raw byte in the query": b"GET /livez?\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a broken absolute URL": b"GET http://[::1/livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an impossible port": b"GET http://a:99999999/livez HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a NUL in a header": b"GET /livez HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
-    "a folded header": b"GET /livez HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+    "version 0.9": b"GET /livez HTTP/0.9\r\nHost: localhost\r\n\r\n",
+    "version 2.0": b"GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n",
+    "version 9.9": b"GET /livez HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    "an unknown method": b"NONSENSE /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a raw byte in the path": b"GET " + SESSIONS.encode() + b"/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a raw byte in the query": b"GET /livez?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a broken absolute URL": b"GET http://[::1/livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "an impossible port": b"GET http://a:99999999/livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a NUL in a header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+    "a folded header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
     "a negative length": post(b"Content-Length: -1", b""),
     "a length beyond 64 bits": post(b"Content-Length: 99999999999999999999", b"{}"),
     "two lengths": post(b"Content-Length: 2\r\nContent-Length: 3", b"{}"),
@@ -161,7 +161,7 @@ def test_a_client_may_disconnect_before_it_receives_100_continue(replica: Replic
     def disconnect() -> None:
         with connected_to(replica) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            ready = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n"
+            ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
             connection.sendall(ready + post(b"Expect: 100-continue\r\nContent-Length: 9", b""))
         send_all(replica, ready, ready)
 
@@ -186,7 +186,7 @@ def test_an_unknown_expectation_fails(replica: Replica, expectation: bytes, path
 
 @pytest.mark.parametrize("target", [b"/nowhere}", SESSIONS.encode() + b"/}x", b"//[x", b"/%"])
 def test_a_target_with_unusual_characters_is_not_found(replica: Replica, target: bytes) -> None:
-    response = send(replica, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+    response = send(replica, b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
 
     assert response.status == 404
     assert json.loads(response.body)["success"] is False

@@ -15,12 +15,12 @@ from tests.replica import Replica
 from tests.test_walkthrough import SESSIONS
 
 MAX_CONNECTIONS = 5
-LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MANY_REQUESTS = LIVEZ.replace(b"/livez", b"/openapi.json") * 500
 INCOMPLETE_HEAD = b"GET /livez HTTP/1.1\r\n"
 INCOMPLETE_BODY = (
-    f"POST {SESSIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode()
-)
+    f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+).encode()
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_an_idle_connection_does_not_delay_the_exit(redis_server: RedisServer, s
 def test_an_incomplete_request_does_not_delay_the_exit(start_replica: StartReplica, seconds: str) -> None:
     replica = start_replica(SESSION_DRAIN_TIMEOUT_SECONDS=seconds, **NO_REDIS)
     address = urlsplit(replica.url)
-    request = f"POST {SESSIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    request = f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
     with socket.create_connection((address.hostname, address.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(f"{request}Expect: 100-continue\r\nContent-Length: 9\r\n\r\n".encode())
