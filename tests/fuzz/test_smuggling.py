@@ -71,7 +71,7 @@ def traffic(
     """Send each input together with the request of a victim."""
     folder = tmp_path_factory.mktemp("balancer")
     redis_server.command("FLUSHALL")
-    replica = Replica(REDIS_URL=redis_server.url, SESSION_STORE_TIMEOUT_SECONDS="20")
+    replica = Replica(REDIS_URL=redis_server.url, SESSION_STORE_TIMEOUT_SECONDS="20", SESSION_ALLOWED_HOSTS="*")
     replica.start()
     balancer = Balancer(folder, [replica.url.removeprefix("http://")])
     balancer.start()
