@@ -55,7 +55,7 @@ class FuzzRun(NamedTuple):
     growth_kib: int
 
 
-@pytest.fixture(scope="module", params=[{}, PROTECTED], ids=["default", "protected"])
+@pytest.fixture(scope="module", params=[{"SESSION_ALLOWED_HOSTS": "*"}, PROTECTED], ids=["default", "protected"])
 def settings(request: pytest.FixtureRequest) -> dict[str, str]:
     settings: dict[str, str] = request.param
     return settings
