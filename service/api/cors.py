@@ -103,7 +103,7 @@ class KnownHosts:
             return
         for host in request.headers.getall("Host", ()):
             if not self._is_known(host) and not _is_local_address(host, request):
-                raise MisdirectedRequest(host)
+                raise MisdirectedRequest(_to_ascii(host))
 
     def _is_name_or_loopback(self, host: str) -> bool:
         name = _without_port(host)
@@ -117,7 +117,7 @@ def require_own_origin(request: web.Request, origins: Collection[str]) -> None:
     if origin is None or request.method in _SAFE_METHODS or origin in origins:
         return
     if origin.partition("://")[2] != request.headers.get("Host", "").lower():
-        raise ForeignOrigin(origin)
+        raise ForeignOrigin(_to_ascii(origin))
 
 
 def _is_local_address(host: str, request: web.Request) -> bool:
@@ -140,3 +140,8 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _to_ascii(header: str) -> str:
+    """Replace other characters: headers may contain surrogates, which JSON cannot."""
+    return header.encode("ascii", "replace").decode()

@@ -4,6 +4,7 @@ import pytest
 
 from service.auth.api_keys import new_key
 from service.settings import Settings
+from tests.api.raw_http import exchange
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS, open_session
 
@@ -129,3 +130,9 @@ async def test_reads_of_other_origins_are_answered_without_permission_for_the_pa
 
     assert response.status == 200
     assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_a_host_may_contain_any_byte(client: HttpClient) -> None:
+    received = await exchange(client, b"GET /docs HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\n\r\n")
+
+    assert received.startswith(b"HTTP/1.1 421 ")
