@@ -11,6 +11,7 @@ from service.auth.authenticator import require_authentication
 from service.cli import arguments
 from service.errors import StartupError
 from service.observability.event_log import open_event_log
+from service.process.embedded_server import data_dir_of, repair_append_only_file
 from service.process.listeners import require_known_host
 from service.process.serve import serve
 from service.process.workers import serve_with_workers
@@ -25,6 +26,8 @@ def main() -> None:
         settings = load_settings()
         if isinstance(command, arguments.Serve):
             sys.exit(_serve(settings, command.workers or settings.session_workers))
+        elif isinstance(command, arguments.Repair):
+            sys.exit(_repair(settings))
         else:
             sys.exit(_run(command, settings))
     except StartupError as error:
@@ -39,6 +42,12 @@ def _serve(settings: Settings, workers: int) -> int:
     event_log = open_event_log(sys.stderr, settings.session_log_format, settings.session_log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, event_log))
+    return 0
+
+
+def _repair(settings: Settings) -> int:
+    copy = asyncio.run(repair_append_only_file(data_dir_of(settings)))
+    sys.stdout.write(f"The append-only file is repaired. The damaged files are in {copy}\n")
     return 0
 
 

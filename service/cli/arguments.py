@@ -57,8 +57,12 @@ class CreateKey(NamedTuple):
     scopes: tuple[Scope, ...]
 
 
+class Repair(NamedTuple):
+    """Repair the append-only file of the embedded server."""
+
+
 RedisCommand = Inspect | Revoke | HashIds
-ParsedCommand = Serve | RedisCommand | CreateKey
+ParsedCommand = Serve | RedisCommand | CreateKey | Repair
 
 
 def parse(words: Sequence[str]) -> ParsedCommand:
@@ -81,6 +85,8 @@ def parse(words: Sequence[str]) -> ParsedCommand:
             return HashIds(tuple(options.ids))
         case "key":
             return CreateKey(options.name, options.scopes)
+        case "repair":
+            return Repair()
         case _:
             return Serve(options.workers)
 
@@ -97,6 +103,7 @@ def _parser() -> ArgumentParser:
     _add_revoke(verbs.add_parser("revoke", help="revoke sessions", description=_REVOKE, epilog=_DIRECT))
     _add_hash(verbs.add_parser("hash", help="show the hashes of ids in logs", description=_HASH, epilog=_DIRECT))
     _add_key(verbs.add_parser("key", help="create an API key", description=_KEY))
+    verbs.add_parser("repair", help="repair the data of the embedded server", description=_REPAIR, epilog=_SETTINGS)
     return parser
 
 
@@ -120,6 +127,13 @@ _HASH = (
 _KEY = (
     "Create a random API key. Print the key, and its entry for SESSION_API_KEYS, which contains only a hash. "
     "The command uses no settings and stores nothing."
+)
+
+
+_REPAIR = (
+    "Repair a damaged append-only file of the embedded server, for example after a power failure. Changes behind the "
+    "damage are lost. The damaged files are copied first. Stop the service before. "
+    "Exit code: 0 on success; 1 if the file cannot be repaired or the service runs."
 )
 
 

@@ -8,6 +8,8 @@ import asyncio
 import fcntl
 import logging
 import os
+import shutil
+import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +25,9 @@ MAX_SOCKET_PATH_BYTES = 100
 _LOCK_SECONDS = 3
 _START_SECONDS = 10
 _STOP_SECONDS = 10
-_RESTART_PAUSE_SECONDS = 0.5
+_FIRST_RESTART_PAUSE_SECONDS = 0.5
+_MAX_RESTART_PAUSE_SECONDS = 60
+"""Pauses between restarts double up to this. A server that ran for longer restarts after the first pause again."""
 _POLL_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
@@ -70,6 +74,40 @@ def data_dir_of(settings: Settings) -> Path:
         ) from None
 
 
+async def repair_append_only_file(data_dir: Path) -> Path:
+    """Cut the append-only file off at its first damaged entry. Returns a folder with a copy of the damaged files.
+
+    Raises StartupError if there is no such file, a server uses it, or it cannot be repaired.
+    """
+    folder = data_dir / "appendonlydir"
+    manifest = folder / "appendonly.aof.manifest"
+    if not manifest.exists():
+        raise StartupError(f"SESSION_DATA_DIR={data_dir} contains no append-only file.")
+    lock = await _lock(data_dir / "lock")
+    try:
+        copy = data_dir / f"appendonlydir.{time.strftime('%Y%m%d-%H%M%S')}"
+        shutil.copytree(folder, copy)
+        process = await asyncio.create_subprocess_exec(
+            *("valkey-check-aof", "--fix", str(_last_file(manifest))),  # the binary is the checker under this name
+            executable=_binary(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate(b"y\n")
+    finally:
+        os.close(lock)
+    if process.returncode != 0:
+        raise StartupError(f"The append-only file cannot be repaired: {output.decode(errors='replace').strip()}")
+    return copy
+
+
+def _last_file(manifest: Path) -> Path:
+    """Return the file that the server appended to. Checking the manifest instead rejects the base file of Valkey."""
+    _, name, *_ = manifest.read_text().splitlines()[-1].split()
+    return manifest.parent / name
+
+
 class EmbeddedServer:
     """The process of a server, its socket, and the lock on its data."""
 
@@ -80,22 +118,28 @@ class EmbeddedServer:
         self._process: Process | None = None
 
     async def start(self) -> None:
-        """Start the server and wait until it accepts connections. It may still be loading its data then."""
+        """Start the server and wait until it has loaded its data."""
         binary = _binary()
         self._create_data_dir()
         self._lock = await _lock(self._data_dir / "lock")
         await self._spawn(binary)
 
     async def keep_running(self) -> None:
+        loop, pause_seconds, started_at = asyncio.get_running_loop(), _FIRST_RESTART_PAUSE_SECONDS, float("-inf")
         while True:
             assert self._process is not None
             code = await self._process.wait()
+            if loop.time() - started_at > _MAX_RESTART_PAUSE_SECONDS:
+                pause_seconds = _FIRST_RESTART_PAUSE_SECONDS
             _log.error("the embedded server exited with %d and is restarted", code)
-            await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds, started_at = min(2 * pause_seconds, _MAX_RESTART_PAUSE_SECONDS), loop.time()
             try:
                 await self._spawn(_binary())
             except (StartupError, OSError) as error:
                 _log.error("the embedded server cannot be restarted: %s", error)
+            except Exception:
+                _log.exception("the restart of the embedded server failed and continues")
 
     async def stop(self) -> None:
         """Stop the server after it has written its data, then release the lock."""
@@ -134,9 +178,13 @@ class EmbeddedServer:
                 preexec_fn=DIE_WITH_PARENT,
             )
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        while not await _accepts_connections(self._socket):
-            if self._process.returncode is not None or asyncio.get_running_loop().time() > deadline:
-                raise StartupError(f"The embedded server did not start; see {log}.")
+        while not (state := await _reply_to_ping(self._socket)).startswith(b"+PONG"):
+            is_overdue = asyncio.get_running_loop().time() > deadline and not state.startswith(b"-LOADING")
+            if self._process.returncode is not None or is_overdue:
+                raise StartupError(
+                    f"The embedded server did not start; see {log}. If its append-only file is damaged, run "
+                    "`python -m service repair`."
+                )
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -209,3 +257,17 @@ async def _accepts_connections(socket: Path) -> bool:
         return False
     writer.close()
     return True
+
+
+async def _reply_to_ping(socket: Path) -> bytes:
+    """Return the first bytes of the reply, or nothing if the server does not respond."""
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write(b"PING\r\n")
+                return await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""

@@ -1,13 +1,17 @@
 """Tests the embedded server: its data, its restarts, its end."""
 
+import asyncio
 import os
 import signal
 import socket
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import redis as redis_py
 
+from service.errors import StartupError
+from service.process.embedded_server import EmbeddedServer, repair_append_only_file
 from tests.conftest import StartReplica
 from tests.process.service_calls import (
     NO_REDIS,
@@ -181,3 +185,70 @@ def test_a_service_with_a_redis_url_uses_no_data_directory(start_replica: StartR
     start_replica(SESSION_DATA_DIR=str(data_dir), **NO_REDIS)
 
     assert list(data_dir.iterdir()) == []
+
+
+def damaged_by_a_power_failure(start_replica: StartReplica, data_dir: Path) -> str:
+    """Leave data whose append-only file ends in zeros, and return the id of a session in it."""
+    replica = start_replica(SESSION_DATA_DIR=str(data_dir))
+    session_id = create_session(replica)
+    replica.signal(signal.SIGTERM)
+    replica.wait()
+    (file,) = (data_dir / "appendonlydir").glob("*.incr.aof")
+    with file.open("ab") as end:
+        end.write(bytes(512))
+    return session_id
+
+
+def test_the_service_does_not_start_on_a_damaged_append_only_file(start_replica: StartReplica, data_dir: Path) -> None:
+    damaged_by_a_power_failure(start_replica, data_dir)
+
+    replica = start_replica(SESSION_DATA_DIR=str(data_dir))
+
+    assert replica.wait() == 1
+    assert "`python -m service repair`" in replica.output
+    assert "listening" not in replica.output
+
+
+async def test_a_damaged_append_only_file_is_repaired(start_replica: StartReplica, data_dir: Path) -> None:
+    session_id = damaged_by_a_power_failure(start_replica, data_dir)
+
+    copy = await repair_append_only_file(data_dir)
+
+    assert (copy / "appendonly.aof.manifest").exists()
+    assert get_session(start_replica(SESSION_DATA_DIR=str(data_dir)), session_id)[0] == 200
+
+
+async def test_the_data_of_a_running_server_is_not_repaired(start_replica: StartReplica, data_dir: Path) -> None:
+    start_replica(SESSION_DATA_DIR=str(data_dir))
+
+    with pytest.raises(StartupError, match="is in use by another service"):
+        await repair_append_only_file(data_dir)
+
+
+async def test_pauses_between_restarts_grow(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, pauses = EmbeddedServer(data_dir), list[float]()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 10:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("service.process.embedded_server.asyncio.sleep", pause)
+    monkeypatch.setattr(server, "_process", Mock(wait=AsyncMock(return_value=1)))
+    monkeypatch.setattr(server, "_spawn", AsyncMock(side_effect=[StartupError("damaged"), TypeError("unexpected")] * 5))
+
+    with pytest.raises(asyncio.CancelledError):
+        await server.keep_running()
+
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+async def test_a_server_is_not_started_while_it_loads_its_data(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = AsyncMock(side_effect=[b"", b"-LOADING Valkey is loading the dataset in memory\r\n", b"+PONG\r\n"])
+    monkeypatch.setattr("service.process.embedded_server._reply_to_ping", replies)
+    server = EmbeddedServer(data_dir)
+
+    await server.start()
+
+    await server.stop()
+    assert replies.await_count == 3
