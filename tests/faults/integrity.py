@@ -30,7 +30,7 @@ def incomplete_sessions(url: str, acknowledged: Iterable[ExpectedSession]) -> li
 def _faults_of(client: Any, key: str, acknowledged_ids: set[str]) -> Iterator[str]:
     session_id = key.rpartition(":")[2]
     keys = Keys("").of(session_id)
-    pipeline = client.pipeline()
+    pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(key).pexpiretime(key).hgetall(keys.tombstone).pexpiretime(keys.tombstone).time()
     for index in (keys.expiry, keys.warning, keys.created):
         pipeline.zscore(index, session_id)
