@@ -140,5 +140,5 @@ def _configuration(port: int, addresses: Sequence[str]) -> str:
     servers = "\n".join(f"    server replica{number} {address}" for number, address in enumerate(addresses, 1))
     text, ports = re.subn(r"bind :3000", f"bind 127.0.0.1:{port}", (DEPLOY / "haproxy.cfg").read_text())
     text, templates = re.subn(r"^ *server-template .*$", servers, text, flags=re.MULTILINE)
-    assert (ports, templates) == (1, 1)
+    assert (ports, templates) == (1, 2)
     return text

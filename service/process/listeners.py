@@ -12,7 +12,8 @@ from typing import Any
 from service.errors import StartupError
 from service.settings import Settings
 
-BACKLOG = 128
+BACKLOG = 4096
+"""Connections that wait until the process accepts them: more than `maxconn` in deploy/haproxy.cfg."""
 
 _HAS_OWN_SOCKETS = sys.platform == "linux"
 """Other systems do not distribute connections between sockets on the same port. There the workers share a socket."""

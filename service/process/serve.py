@@ -21,7 +21,7 @@ from service.observability.audit import Actor, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
 from service.process.embedded_server import data_dir_of, embedded_server, url_of_server_in
-from service.process.listeners import cannot_listen, url_of
+from service.process.listeners import BACKLOG, cannot_listen, url_of
 from service.process.runtime import raise_open_file_limit, tune_garbage_collection
 from service.redis_client.factory import connect_clients
 from service.sessions.scripts import SCRIPTS
@@ -65,7 +65,7 @@ async def serve_on(
     async with AsyncExitStack() as stack:
         runner = await _start_runner(settings, metrics, event_log, stack)
         for listener in listeners:
-            await web.SockSite(runner, listener).start()
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
         await _serve_until(stopped, runner)
         if not is_orphaned():
             await asyncio.sleep(settings.session_drain_pause_seconds)
@@ -166,7 +166,7 @@ def _tracing(secret: SharedSecret) -> "Tracing":
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:
-    site = web.TCPSite(runner, settings.host, settings.port)
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
     try:
         await site.start()
     except OSError as error:

@@ -1,18 +1,22 @@
 """Tests of deploy/haproxy.cfg, run by HAProxy in front of real replicas; skipped without HAProxy."""
 
+import re
 import shutil
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.balancer import Balancer, DisconnectingReplica, send_request
+from service.process.listeners import BACKLOG
+from tests.balancer import DEPLOY, Balancer, DisconnectingReplica, send_request
 from tests.conftest import AGENT, USER, StartReplica
 from tests.redis_server import RedisServer, free_port
 from tests.replica import Replica
@@ -200,6 +204,44 @@ def test_without_a_ready_replica_the_response_is_no_replica_ready(
     assert response.headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/docs", "/openapi.json", "/readyz", f"{SESSIONS}/health"])
+def test_without_a_ready_replica_a_running_replica_describes_itself(
+    start_balancer: StartBalancer, start_replica: StartReplica, path: str
+) -> None:
+    balancer = start_balancer(address_of(start_replica(REDIS_URL="unix:///nowhere/redis.sock")))
+    balancer.get_until(SESSIONS, "NO_REPLICA_READY")
+
+    with closing(balancer.connection()) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+
+    assert response.status == (503 if path in ("/readyz", f"{SESSIONS}/health") else 200)
+    assert b"NO_REPLICA_READY" not in body
+
+
+def test_slow_bodies_do_not_occupy_connections_to_replicas(balanced: BalancedReplica) -> None:
+    head = (
+        f"POST {SESSIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+    )
+    address = urlsplit(balanced.balancer.url)
+    with ExitStack() as stack:
+        for _ in range(600):  # more than `maxconn` of a replica
+            slow = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            slow.sendall(head.encode())
+        status = balanced.balancer.request("GET", UNKNOWN).status
+
+    assert status == 404
+
+
+def test_other_hosts_and_origins_are_rejected_through_the_balancer(balanced: BalancedReplica) -> None:
+    misdirected = balanced.balancer.request("GET", UNKNOWN, Host="attacker.example")
+    foreign = balanced.balancer.request("DELETE", UNKNOWN, Origin="https://attacker.example")
+
+    assert (misdirected.status, misdirected.error_code) == (421, "MISDIRECTED_REQUEST")
+    assert (foreign.status, foreign.error_code) == (403, "FOREIGN_ORIGIN")
+
+
 def test_a_replica_receives_requests_once_it_is_ready(
     start_balancer: StartBalancer, start_replica: StartReplica, data_dir: Path
 ) -> None:
@@ -231,3 +273,9 @@ def test_a_missing_or_invalid_request_id_is_replaced(balanced: BalancedReplica, 
 
     assert len(response.headers["X-Request-ID"]) == 36
     assert balanced.replica.wait_for_line(response.headers["X-Request-ID"])
+
+
+def test_the_backlog_of_a_replica_holds_all_connections_of_the_balancer() -> None:
+    limits = re.findall(r"^ *maxconn (\d+)", (DEPLOY / "haproxy.cfg").read_text(), re.MULTILINE)
+
+    assert [int(limit) <= BACKLOG for limit in limits] == [True]
