@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +208,33 @@ def test_the_environment_contains_only_known_settings(services: dict[str, Servic
 
 
 @FOR_EACH_FILE
-def test_the_image_starts_on_a_public_address_only_with_anonymous_access_allowed(services: dict[str, Service]) -> None:
-    (host,) = re.findall(r"\bHOST=(\S+)", DOCKERFILE)
-    settings = settings_of(services["service"]).model_copy(update={"host": host})
+@pytest.mark.parametrize(
+    ("environment", "is_anonymous"),
+    [
+        ({}, True),
+        ({"PUBLISH_ADDRESS": "127.0.0.1"}, True),
+        ({"PUBLISH_ADDRESS": "0.0.0.0"}, False),
+        ({"PUBLISH_ADDRESS": "192.0.2.1"}, False),
+        ({"PUBLISH_ADDRESS": "0.0.0.0", "SESSION_ALLOW_ANONYMOUS": "true"}, True),
+    ],
+    ids=str,
+)
+def test_anonymous_access_is_allowed_only_if_the_balancer_is_published_on_this_machine(
+    services: dict[str, Service], environment: dict[str, str], is_anonymous: bool, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$SESSION_ALLOW_ANONYMOUS"\n')
+    python.chmod(0o700)
 
-    require_authentication(settings)
-    with pytest.raises(StartupError):
-        require_authentication(settings.model_copy(update={"session_allow_anonymous": False}))
+    output = subprocess.check_output(
+        services["service"]["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin", **environment}, text=True
+    )
+
+    settings = Settings(host="0.0.0.0", session_allow_anonymous=output.strip() == "true")
+    assert settings.session_allow_anonymous is is_anonymous
+    if not is_anonymous:
+        with pytest.raises(StartupError):
+            require_authentication(settings)
 
 
 @FOR_EACH_FILE
