@@ -186,7 +186,7 @@ async def _pipeline_to(redis: Redis) -> Pipeline:
 each_size = pytest.mark.parametrize(
     "examples",
     [
-        5,
+        3,
         pytest.param(int(EXAMPLES or 20), marks=[pytest.mark.long, pytest.mark.timeout(300 + int(EXAMPLES or 0))]),
     ],
 )

@@ -356,7 +356,7 @@ async def result_of(call: Awaitable[Session | None]) -> Result:
 each_size = pytest.mark.parametrize(
     "examples",
     [
-        12,
+        6,
         pytest.param(int(EXAMPLES or 60), marks=[pytest.mark.long, pytest.mark.timeout(300 + int(EXAMPLES or 0))]),
     ],
 )
