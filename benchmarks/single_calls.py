@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from typing import Any
 
 import uvloop
 from aiohttp import web
@@ -14,8 +15,17 @@ from service.observability.event_log import open_event_log
 from service.observability.metrics import Metrics
 from service.redis_client.factory import RedisClients, redis_py_client
 from service.redis_client.monitor import StoreMonitor
+from service.redis_client.subscriber import Subscriber
 from service.settings import Settings
 from tests.unpipelined_client import UnpipelinedClient
+
+
+def _subscriber() -> Subscriber:
+    """Return a subscriber that no request uses."""
+
+    async def unused(_: object) -> Any: ...
+
+    return Subscriber(unused, unused, 2)
 
 
 async def serve() -> None:
@@ -24,7 +34,7 @@ async def serve() -> None:
     client = UnpipelinedClient(redis_py_client(os.environ["REDIS_URL"], 2), 2, monitor)
     app = create_app(
         Settings(),
-        RedisClients(client, client, client, client, monitor, client.aclose),
+        RedisClients(client, client, client, client, _subscriber(), monitor, client.aclose),
         AccessLog(metrics, open_event_log(sys.stderr, "json", "info")),
     )
     runner = Runner(app)

@@ -6,12 +6,27 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from service.api import health_routes, openapi, session_routes
+from service.api import event_routes, health_routes, inbox_routes, message_routes, openapi, session_routes
 from service.api.access_log import AccessLog
-from service.api.app_keys import ACCESS_LOG, HEALTH, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
+from service.api.app_keys import (
+    ACCESS_LOG,
+    HEALTH,
+    HISTORY,
+    HUB,
+    INBOX_CONSUMERS,
+    INBOXES,
+    LISTING,
+    POLICIES,
+    REVOCATION,
+    SETTINGS,
+    SHARED_SECRET,
+    STORE,
+)
 from service.api.middleware import MIDDLEWARE, ApplicationMiddleware, build_middleware
 from service.api.security_headers import add_security_headers
 from service.auth.authenticator import Authenticator, build_authenticator
+from service.live.hub import Hub
+from service.live.inbox_consumers import InboxConsumers
 from service.maintenance.health import Health, HealthReasons
 from service.maintenance.index_repair import REMOVAL_INTERVAL_SECONDS, IndexRemoval, IndexRepair
 from service.maintenance.lost_sessions import LostSessions
@@ -21,6 +36,9 @@ from service.maintenance.schema_version import SchemaVersion
 from service.maintenance.secret_loader import SecretLoader
 from service.maintenance.startup_checks import CHECK_INTERVAL_SECONDS, StartupChecks
 from service.maintenance.sweeper import Sweeper
+from service.messages.dispatcher import DISPATCH_INTERVAL_SECONDS, Dispatcher
+from service.messages.history import MessageHistory
+from service.messages.inbox import Inboxes
 from service.observability.audit import AuditLog
 from service.rate_limit.limiter import build_rate_limiter
 from service.redis_client.client import RedisClient
@@ -69,6 +87,12 @@ def create_app(
     app[MIDDLEWARE] = middleware
     app[HEALTH] = health
     app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
+    inboxes = Inboxes(clients.main, keys, settings)
+    dispatcher = Dispatcher(clients.main, keys, inboxes)
+    app[INBOXES] = inboxes
+    app[HISTORY] = MessageHistory(clients.main, keys, events, dispatcher, metrics, event_log.secret, settings)
+    app[HUB] = Hub(clients.subscriber, keys, app[STORE], app[HISTORY], metrics)
+    app[INBOX_CONSUMERS] = InboxConsumers(clients.subscriber, keys, inboxes, metrics)
     app[LISTING] = SessionListing(clients.bulk, keys, counts, maintenance.index_removal.queue_missing)
     app[LISTING].on_unreadable = maintenance.reconciler.on_unreadable = events.record_unreadable
     app[REVOCATION] = BulkRevocation(clients.bulk, keys, events)
@@ -79,10 +103,19 @@ def create_app(
     if authenticator is not None:
         app.cleanup_ctx.append(_running_authenticator(authenticator))
     app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
-    app.cleanup_ctx.append(_running(maintenance, settings))
+    app.cleanup_ctx.append(_closing(dispatcher.aclose))
+    app.cleanup_ctx.append(_running(maintenance, dispatcher, settings))
+    app.on_shutdown.append(_end_streams)
 
     app.on_response_prepare.append(add_security_headers)
-    routes = [*health_routes.routes, *openapi.routes(settings), *session_routes.routes]
+    routes = [
+        *health_routes.routes,
+        *openapi.routes(settings),
+        *session_routes.routes,
+        *message_routes.routes,
+        *event_routes.routes,
+        *inbox_routes.routes,
+    ]
     app.add_routes([middleware.wrap_route(route) for route in routes])
     return app
 
@@ -124,12 +157,12 @@ def _build_health(
     return Health(client, maintenance.schema_version, counts, reasons, settings.session_store_timeout_seconds)
 
 
-def _running(maintenance: _Maintenance, settings: Settings) -> _CleanupContext:
+def _running(maintenance: _Maintenance, dispatcher: Dispatcher, settings: Settings) -> _CleanupContext:
     """Run the background tasks while the application runs."""
 
     async def context(_: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for task in _background_tasks(maintenance, settings):
+            for task in _background_tasks(maintenance, dispatcher, settings):
                 await stack.enter_async_context(task)
             yield
 
@@ -145,7 +178,9 @@ def _running_authenticator(authenticator: Authenticator) -> _CleanupContext:
     return context
 
 
-def _background_tasks(maintenance: _Maintenance, settings: Settings) -> Iterator[AbstractAsyncContextManager[None]]:
+def _background_tasks(
+    maintenance: _Maintenance, dispatcher: Dispatcher, settings: Settings
+) -> Iterator[AbstractAsyncContextManager[None]]:
     if_supported = maintenance.schema_version.if_supported
     yield run_periodically(
         "the check of Redis",
@@ -171,6 +206,18 @@ def _background_tasks(maintenance: _Maintenance, settings: Settings) -> Iterator
         every_seconds=REMOVAL_INTERVAL_SECONDS,
         timeout_seconds=SWEEP_TIMEOUT_SECONDS,
     )
+    if settings.session_max_messages:
+        yield run_periodically(
+            "the dispatcher",
+            if_supported(dispatcher.dispatch_left_entries),
+            every_seconds=DISPATCH_INTERVAL_SECONDS,
+            timeout_seconds=SWEEP_TIMEOUT_SECONDS,
+        )
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[HUB].drain()
+    app[INBOX_CONSUMERS].drain()
 
 
 def _closing(aclose: Callable[[], Awaitable[object]]) -> _CleanupContext:

@@ -33,6 +33,7 @@ from service.redis_client.factory import (
 )
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
+from service.redis_client.subscriber import Subscriber
 from service.sessions.build import build_session_store
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
@@ -111,12 +112,24 @@ def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) ->
     """Create the clients of one process, for the servers of a redis-py client."""
     monitor = StoreMonitor(metrics)
     main, bulk, background = (_new_redis_client(redis, timeout_seconds, monitor) for _ in range(3))
+    subscriber = _new_subscriber(redis, timeout_seconds)
 
     async def aclose() -> None:
-        for redis_client in (main, bulk, background):
-            await redis_client.aclose()
+        for part in (subscriber, main, bulk, background):
+            await part.aclose()
 
-    return RedisClients(main, main, bulk, background, monitor, aclose)
+    return RedisClients(main, main, bulk, background, subscriber, monitor, aclose)
+
+
+def _new_subscriber(redis: Redis, timeout_seconds: float) -> Subscriber:
+    """Create a subscriber for a single server."""
+
+    async def locate(_: str) -> None: ...
+
+    async def connect_to(_: object) -> AbstractConnection:
+        return await service_connection_factory(redis)()
+
+    return Subscriber(locate, connect_to, timeout_seconds)
 
 
 def redis_client_for(redis: Redis) -> RedisClient:

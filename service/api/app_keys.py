@@ -4,7 +4,11 @@ from aiohttp import web
 
 from service.api.access_log import AccessLog
 from service.auth.scopes import Caller
+from service.live.hub import Hub
+from service.live.inbox_consumers import InboxConsumers
 from service.maintenance.health import Health
+from service.messages.history import MessageHistory
+from service.messages.inbox import Inboxes
 from service.rate_limit.buckets import RateLimitStatus
 from service.sessions.listing import SessionListing
 from service.sessions.policies import Policies
@@ -19,6 +23,10 @@ LISTING = web.AppKey("listing", SessionListing)
 REVOCATION = web.AppKey("revocation", BulkRevocation)
 POLICIES = web.AppKey("policies", Policies)
 SHARED_SECRET = web.AppKey("shared_secret", SharedSecret)
+HISTORY = web.AppKey("history", MessageHistory)
+INBOXES = web.AppKey("inboxes", Inboxes)
+HUB = web.AppKey("hub", Hub)
+INBOX_CONSUMERS = web.AppKey("inbox_consumers", InboxConsumers)
 HEALTH = web.AppKey("health", Health)
 ACCESS_LOG = web.AppKey("access_log", AccessLog)
 

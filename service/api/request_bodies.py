@@ -38,6 +38,15 @@ _MESSAGES = {
 }
 
 
+def _absent_if_null(value: object) -> object:
+    """Replace null by an empty object: clients in Go and Python send it for an absent member."""
+    return {} if value is None else value
+
+
+def _metadata(value: object) -> bytes:
+    return encode_metadata(_absent_if_null(value))
+
+
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
@@ -77,14 +86,17 @@ class _IntegerBeyond64Bits(float):
 Uuid = Annotated[str, BeforeValidator(parse_uuid)]
 Minutes = Annotated[int | float | None, BeforeValidator(_minutes)]
 Boolean = Annotated[bool | None, BeforeValidator(_boolean)]
-Metadata = Annotated[bytes, BeforeValidator(encode_metadata)]
+Metadata = Annotated[bytes, BeforeValidator(_metadata)]
+"""A JSON object as bytes."""
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """The body of a request."""
+
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
 
 
-class TimeoutBody(_Body):
+class TimeoutBody(RequestBody):
     """Some members of a timeout configuration."""
 
     model_config = ConfigDict(extra="forbid")
@@ -99,16 +111,16 @@ class TimeoutBody(_Body):
         return self.model_dump(exclude_none=True) if self.model_fields_set else {}
 
 
-class CreateSessionBody(_Body):
+class CreateSessionBody(RequestBody):
     """A new session. Unknown members are ignored."""
 
     agent_id: Uuid
     user_id: Uuid
-    timeout_config: TimeoutBody = Field(default_factory=TimeoutBody)
+    timeout_config: Annotated[TimeoutBody, BeforeValidator(_absent_if_null)] = Field(default_factory=TimeoutBody)
     metadata: Metadata = b"{}"
 
 
-_Model = TypeVar("_Model", bound=_Body)
+_Model = TypeVar("_Model", bound=RequestBody)
 
 
 async def read_body(request: web.Request, model: type[_Model], settings: Settings) -> _Model:

@@ -15,7 +15,7 @@ from service.sessions.session import CreatedSession, Session
 from service.timestamps import iso, iso_bytes
 
 _SESSION = (
-    b'{"sessionId":"%b","agentId":"%b","userId":"%b","createdAt":"%b","lastActivity":"%b","expiresAt":"%b"'
+    b'{"sessionId":"%b","channelId":"%b","agentId":"%b","userId":"%b","createdAt":"%b","lastActivity":"%b","expiresAt":"%b"'
     b',"timeoutConfig":{"timeoutMinutes":%b,"autoRenew":%b,"maxDurationMinutes":%b,"warningThresholdMinutes":%b}'
     b',"renewalCount":%b,"timeRemaining":%d,"isNearExpiration":%b,"metadata":%b}'
 )
@@ -23,9 +23,10 @@ _SESSION = (
 
 def session_json(session: Session) -> bytes:
     """Return a session in the format of the API. Most values are copied as Redis stores them."""
-    stored = session.stored
+    stored, session_id = session.stored, session.id.encode()
     return _SESSION % (
-        session.id.encode(),
+        session_id,
+        session_id,
         stored.agent_id,
         stored.user_id,
         iso_bytes(stored.created_at),
@@ -56,7 +57,8 @@ def created_response(created: CreatedSession, location: str) -> JsonResponse:
 
 
 def deleted_response(session_id: str) -> JsonResponse:
-    return json_response({"success": True, "message": f"Session {session_id} deleted successfully"})
+    message = f"Session {session_id} deleted successfully"
+    return json_response({"success": True, "message": message, "data": {"success": True, "message": message}})
 
 
 def page_response(page: Page, next_cursor: str | None) -> JsonResponse:

@@ -4,13 +4,13 @@ from aiohttp import web
 
 from service.api import response_bodies
 from service.api.app_keys import CALLER, LISTING, POLICIES, REVOCATION, SETTINGS, SHARED_SECRET, STORE
+from service.api.path_parameters import agent_id_of, owner_id_of, session_id_of
 from service.api.query_parameters import ListingQuery, RevocationQuery, read_query
 from service.api.request_bodies import CreateSessionBody, TimeoutBody, read_body, read_merge_patch
 from service.api.request_headers import expected_revisions_of, idempotency_key_of
 from service.api.routes import RouteTable
-from service.auth.scopes import ADMIN, LIST, READ, REVOKE, WRITE
-from service.errors import Forbidden, InvalidRequest
-from service.identifiers import parse_uuid
+from service.auth.scopes import ADMIN, LIST, READ_AS_ANY, REVOKE, WRITE
+from service.errors import Forbidden
 from service.sessions.cursors import Cursors
 from service.sessions.session import NewSession
 
@@ -21,21 +21,21 @@ AGENT_TIMEOUT = "/api/messaging/agents/{agent_id}/timeout"
 routes = RouteTable(serve_sessions=True)
 
 
-@routes.get(SESSION, permission=READ)
+@routes.get(SESSION, permission=READ_AS_ANY)
 async def get(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].get(_session_id_of(request), _user_id_of(request))
+    session = await request.app[STORE].get(session_id_of(request), owner_id_of(request))
     return response_bodies.session_response(session)
 
 
 @routes.post(SESSION + "/heartbeat", permission=WRITE)
 async def heartbeat(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].heartbeat(_session_id_of(request), _user_id_of(request))
+    session = await request.app[STORE].heartbeat(session_id_of(request), _user_id_of(request))
     return response_bodies.session_response(session)
 
 
 @routes.post(SESSION + "/renew", permission=WRITE)
 async def renew(request: web.Request) -> web.StreamResponse:
-    session = await request.app[STORE].renew(_session_id_of(request), _user_id_of(request))
+    session = await request.app[STORE].renew(session_id_of(request), _user_id_of(request))
     return response_bodies.session_response(session)
 
 
@@ -84,7 +84,7 @@ async def revoke(request: web.Request) -> web.StreamResponse:
 async def update_timeout(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, TimeoutBody, request.app[SETTINGS])
     session = await request.app[STORE].update_timeout(
-        _session_id_of(request), body.changes(), expected_revisions_of(request), _user_id_of(request)
+        session_id_of(request), body.changes(), expected_revisions_of(request), _user_id_of(request)
     )
     return response_bodies.session_response(session)
 
@@ -93,21 +93,21 @@ async def update_timeout(request: web.Request) -> web.StreamResponse:
 async def update_metadata(request: web.Request) -> web.StreamResponse:
     patch = await read_merge_patch(request)
     session = await request.app[STORE].update_metadata(
-        _session_id_of(request), patch, expected_revisions_of(request), _user_id_of(request)
+        session_id_of(request), patch, expected_revisions_of(request), _user_id_of(request)
     )
     return response_bodies.session_response(session)
 
 
 @routes.delete(SESSION, permission=WRITE, is_audited=True)
 async def delete(request: web.Request) -> web.StreamResponse:
-    session_id = _session_id_of(request)
+    session_id = session_id_of(request)
     await request.app[STORE].delete(session_id, _user_id_of(request))
     return response_bodies.deleted_response(session_id)
 
 
 @routes.put(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def put_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = _agent_id_of(request)
+    agent_id = agent_id_of(request)
     body = await read_body(request, TimeoutBody, request.app[SETTINGS])
     policy = await request.app[POLICIES].put(agent_id, body.changes())
     return response_bodies.policy_response(agent_id, policy)
@@ -115,27 +115,16 @@ async def put_policy(request: web.Request) -> web.StreamResponse:
 
 @routes.get(AGENT_TIMEOUT, permission=ADMIN)
 async def get_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = _agent_id_of(request)
+    agent_id = agent_id_of(request)
     policy = await request.app[POLICIES].get(agent_id)
     return response_bodies.policy_response(agent_id, policy)
 
 
 @routes.delete(AGENT_TIMEOUT, permission=ADMIN, is_audited=True)
 async def delete_policy(request: web.Request) -> web.StreamResponse:
-    agent_id = _agent_id_of(request)
+    agent_id = agent_id_of(request)
     await request.app[POLICIES].delete(agent_id)
     return response_bodies.policy_deleted_response(agent_id)
-
-
-def _session_id_of(request: web.Request) -> str:
-    return request.match_info["session_id"].lower()
-
-
-def _agent_id_of(request: web.Request) -> str:
-    try:
-        return parse_uuid(request.match_info["agent_id"])
-    except ValueError as error:
-        raise InvalidRequest({"agentId": str(error)}) from None
 
 
 def _user_id_of(request: web.Request) -> str | None:

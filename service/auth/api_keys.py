@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 from service.auth.scopes import Caller
-from service.settings.api_keys import Scope, parse_api_keys
+from service.settings.api_keys import ApiKeyEntry, parse_api_keys
 
 CHECK_INTERVAL_SECONDS = 1
 """A key file is checked for changes this often."""
@@ -39,7 +39,7 @@ class NewKey(NamedTuple):
     entry: str
 
 
-def new_key(name: str, scopes: Iterable[Scope]) -> NewKey:
+def new_key(name: str, scopes: Iterable[str]) -> NewKey:
     """Create a key of 256 random bits."""
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     return NewKey(key, f"{name}:{','.join(scopes)}:sha256:{_digest(key).hex()}")
@@ -50,7 +50,7 @@ class ApiKeys:
 
     def __init__(self, entries: str) -> None:
         """Raises ValueError for wrong entries."""
-        self._callers = {entry.digest: Caller(entry.name, entry.scopes) for entry in parse_api_keys(entries)}
+        self._callers = {entry.digest: _caller_of(entry) for entry in parse_api_keys(entries)}
 
     def find_caller(self, key: str) -> Caller | None:
         return self._callers.get(_digest(key))
@@ -130,6 +130,10 @@ def describe_file_error(error: OSError | ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "is not text"
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+
+
+def _caller_of(entry: ApiKeyEntry) -> Caller:
+    return Caller(entry.name, entry.grant.scopes, agent_id=entry.grant.agent_id)
 
 
 def _digest(key: str) -> bytes:

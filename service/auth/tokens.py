@@ -16,7 +16,7 @@ import jwt
 
 from service.auth.scopes import Caller
 from service.errors import Unauthorized
-from service.settings.api_keys import SCOPES, Scope, expand_scopes
+from service.settings.api_keys import AGENT, SCOPES, Grant, Scope, parse_grant
 
 LEEWAY_SECONDS = 10
 """Accepted difference between the issuer's clock and the local clock."""
@@ -140,11 +140,12 @@ def caller_of(claims: Mapping[str, Any]) -> Caller:
     restrict them. Any other `sub` is a service with the scopes of its `scope` claim.
     """
     subject = claims["sub"]
-    scopes = _scopes_of(claims)
+    grant = _grant_of(claims)
     user_id = _user_id_of(subject)
     if user_id is None:
-        return Caller(subject, scopes or frozenset(), method="token")
-    return Caller(user_id, _USER_SCOPES if scopes is None else scopes & _USER_SCOPES, user_id, method="token")
+        grant = grant or Grant(frozenset())
+        return Caller(subject, grant.scopes, method="token", agent_id=grant.agent_id)
+    return Caller(user_id, _USER_SCOPES if grant is None else grant.scopes & _USER_SCOPES, user_id, method="token")
 
 
 def _user_id_of(subject: str) -> str | None:
@@ -155,13 +156,20 @@ def _user_id_of(subject: str) -> str | None:
         return None
 
 
-def _scopes_of(claims: Mapping[str, Any]) -> frozenset[Scope] | None:
-    """Return the known scopes of the `scope` claim, or None without this claim. A claim of another type has none."""
+def _grant_of(claims: Mapping[str, Any]) -> Grant | None:
+    """Return the known scopes of the `scope` claim, or None without this claim. A claim of another type has none.
+
+    A claim with `agent:<agentId>` grants nothing else.
+    """
     if "scope" not in claims:
         return None
     claim = claims["scope"]
-    words = set(claim.split()) if isinstance(claim, str) else set()
-    return expand_scopes(scope for scope in SCOPES if scope in words)
+    words = claim.split() if isinstance(claim, str) else []
+    agents = [word for word in words if word.startswith(f"{AGENT}:")]
+    try:
+        return parse_grant(agents or [word for word in words if word in (*SCOPES, AGENT)])
+    except ValueError:
+        return Grant(frozenset())
 
 
 def _digest(token: str) -> bytes:

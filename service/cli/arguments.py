@@ -9,7 +9,7 @@ from service.identifiers import parse_uuid
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
 from service.settings import MAX_WORKERS
-from service.settings.api_keys import SCOPES, Scope, is_key_name
+from service.settings.api_keys import AGENT, SCOPE_NAMES, SCOPES, is_key_name, parse_grant
 
 DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
@@ -54,7 +54,7 @@ class CreateKey(NamedTuple):
     """Create an API key."""
 
     name: str
-    scopes: tuple[Scope, ...]
+    scopes: tuple[str, ...]
 
 
 class Repair(NamedTuple):
@@ -183,7 +183,7 @@ def _add_key(parser: ArgumentParser) -> None:
         type=_scopes,
         required=True,
         metavar="SCOPES",
-        help=f"comma-separated list of {', '.join(SCOPES)}; each scope includes those before it",
+        help=f"comma-separated list of {SCOPE_NAMES}; write includes read, and admin includes both",
     )
 
 
@@ -205,11 +205,13 @@ def _key_name(word: str) -> str:
     return word
 
 
-def _scopes(word: str) -> tuple[Scope, ...]:
+def _scopes(word: str) -> tuple[str, ...]:
     scopes = word.split(",")
-    if not set(scopes) <= set(SCOPES):
-        raise ArgumentTypeError(f"must be a comma-separated list of {', '.join(SCOPES)}")
-    return tuple(scope for scope in SCOPES if scope in scopes)
+    try:
+        parse_grant(scopes)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return tuple(scope for scope in (*SCOPES, AGENT) if scope in scopes) or tuple(scopes)
 
 
 def _uuid(word: str) -> str:

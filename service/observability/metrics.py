@@ -26,10 +26,13 @@ CAP_OWNERS = ("user", "agent")
 RATE_LIMITS = ("address", "address-guesses", "caller", "caller-guesses")
 STORE_ERRORS = ("timeout", "connection", "refused", "demoted", "other")
 LOGS = ("stderr", "audit")
+AUTHORS = ("user", "agent")
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ROUND_TRIP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 _BATCH_REQUESTS = (1, 2, 4, 8, 16, 32)
+_ANSWER_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 300)
+_WAIT_SECONDS = (0.005, 0.025, 0.1, 0.5, 2, 10, 60, 300, 3600)
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -85,6 +88,17 @@ class Metrics:
         self.batch_requests = histogram("store_batch_requests", "Requests per round trip", buckets=_BATCH_REQUESTS)
         self.store_errors = counter("store_errors", "Redis errors, by kind", ["kind"])
         self.log_lines_dropped = counter("log_lines_dropped", "Dropped log lines, by log", ["log"])
+        self.messages = counter("messages", "Messages sent, by author", ["author"])
+        self.answer_seconds = histogram(
+            "answer_duration_seconds", "Time from a message to its first answer", buckets=_ANSWER_SECONDS
+        )
+        self.inbox_wait_seconds = histogram(
+            "inbox_wait_seconds", "Time from a message to its first delivery", buckets=_WAIT_SECONDS
+        )
+        self.inbox_redeliveries = counter("inbox_redeliveries", "Deliveries whose earlier lease ended")
+        self.listeners = gauge("listeners", "Open event streams", multiprocess_mode="livesum")
+        self.listeners_dropped = counter("listeners_dropped", "Event streams closed because the client is too slow")
+        self.listeners_resumed = counter("listeners_resumed", "Event streams that continued after an earlier message")
         self._initialize_labels()
 
     def _initialize_labels(self) -> None:
@@ -96,6 +110,7 @@ class Metrics:
             (self.requests_limited, RATE_LIMITS),
             (self.store_errors, STORE_ERRORS),
             (self.log_lines_dropped, LOGS),
+            (self.messages, AUTHORS),
         ):
             for value in label_values:
                 metric.labels(value)

@@ -16,13 +16,14 @@ from service.observability.metrics import Metrics
 from service.redis_client.batch import Replication
 from service.redis_client.client import Fields, Read, RedisClient, Reply
 from service.redis_client.cluster import ClusterClient
-from service.redis_client.cluster_routing import Topology
+from service.redis_client.cluster_routing import Topology, slot_of
 from service.redis_client.connector import ConnectionFactory, Connector
 from service.redis_client.errors import ServerDemoted
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
 from service.redis_client.scripts import Command, ScriptCatalog
 from service.redis_client.sentinel import Sentinels
+from service.redis_client.subscriber import Subscriber
 from service.settings import Settings
 from service.settings.redis_url import Host, RedisUrl, parse_redis_url
 
@@ -48,6 +49,8 @@ class RedisClients(NamedTuple):
     """For requests that touch many sessions."""
     background: RedisClient
     """For maintenance tasks."""
+    subscriber: Subscriber
+    """For channels."""
     monitor: StoreMonitor
     aclose: Callable[[], Coroutine[Any, Any, None]]
 
@@ -57,6 +60,8 @@ class ClientFactory(NamedTuple):
 
     create: NewClient
     """Creates a client all of whose batches wait for replicas, or none."""
+    subscriber: Subscriber
+    """Shared by all clients."""
     aclose: Callable[[], Awaitable[None]]
     """Closes what the clients share. Close the clients first."""
 
@@ -112,10 +117,10 @@ def connect_clients(url: str, settings: Settings, metrics: Metrics, scripts: Scr
         main = ReplicatedClient(reads=no_wait, writes=factory.create(replication))
 
     async def aclose() -> None:
-        for part in (main, bulk, background, factory):
+        for part in (factory.subscriber, main, bulk, background, factory):
             await part.aclose()
 
-    return RedisClients(main, no_wait, bulk, background, monitor, aclose)
+    return RedisClients(main, no_wait, bulk, background, factory.subscriber, monitor, aclose)
 
 
 def replication_of(settings: Settings) -> Replication | None:
@@ -165,7 +170,14 @@ def _server_clients(
     client = redis_py_client(url.server, timeout_seconds)
     _new_connection(client.connection_pool)  # raises now if the options are not valid
     connector = Connector(connection_factory(client), scripts)
-    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), client.aclose)
+
+    async def locate(_: str) -> None: ...
+
+    async def connect_to(_: Host | None) -> AbstractConnection:
+        return _new_connection(client.connection_pool)
+
+    subscriber = Subscriber(locate, connect_to, timeout_seconds)
+    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), subscriber, client.aclose)
 
 
 def _pipelines(
@@ -205,9 +217,23 @@ def _sentinel_clients(
         connection.host, connection.port = await sentinels.primary()
         return connection  # type: ignore[no-any-return]
 
+    async def locate(_: str) -> Host:
+        return await sentinels.primary()
+
+    async def connect_to(host: Host | None) -> AbstractConnection:
+        assert host is not None
+        connection: Any = _new_connection(pool)
+        connection.host, connection.port = host
+        return connection  # type: ignore[no-any-return]
+
+    def set_primary(host: Host) -> None:
+        connector.set_primary(host)
+        subscriber.leave_other_servers(host)
+
     connector = Connector(new_connection, scripts, primary_only=True)
-    sentinels = Sentinels(sentinel.sentinels, url.master, connector.set_primary)
-    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), sentinels.aclose)
+    subscriber = Subscriber(locate, connect_to, timeout_seconds)
+    sentinels = Sentinels(sentinel.sentinels, url.master, set_primary)
+    return ClientFactory(_pipelines(connector, timeout_seconds, monitor, scripts), subscriber, sentinels.aclose)
 
 
 def _cluster_clients(
@@ -216,11 +242,19 @@ def _cluster_clients(
     options = _connection_options(url, timeout_seconds)
     connection_class = SSLConnection if options.pop("ssl", False) else Connection
 
+    async def connect_to(host: Host | None) -> AbstractConnection:
+        assert host is not None
+        return connection_class(host=host[0], port=host[1], **options)
+
     def connector_for(host: Host) -> Connector:
         async def new_connection() -> AbstractConnection:
-            return connection_class(host=host[0], port=host[1], **options)
+            return await connect_to(host)
 
         return Connector(new_connection, scripts)
+
+    async def locate(channel: str) -> Host:
+        topology.refresh()
+        return await topology.host_of(slot_of(channel))
 
     async def query(host: Host, command: Command) -> Reply:
         return await connector_for(host).query(command)
@@ -228,7 +262,7 @@ def _cluster_clients(
     connection_class(**options)  # raises now if the options are not valid
     topology = Topology(query, url.hosts, timeout_seconds)
     create = partial(ClusterClient, topology, connector_for, timeout_seconds, monitor, scripts)
-    return ClientFactory(create, topology.aclose)
+    return ClientFactory(create, Subscriber(locate, connect_to, timeout_seconds), topology.aclose)
 
 
 def _connection_options(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class SessionEvents:
         self._renewed_manually = log.bind("info", "session renewed", trigger="manual")
         self._renewed_by_activity = log.bind("debug", "session renewed", trigger="activity")
         self._changed = {what: log.bind("info", "session changed", what=what) for what in ("timeout", "metadata")}
+        self._message_cancelled = log.bind("info", "message cancelled")
+        self._message_sent = {author: log.bind("info", "message sent", author=author) for author in ("user", "agent")}
         self._ended = {reason: log.bind(_level(reason), "session ended", reason=reason) for reason in END_REASONS}
         self._lost_session_requested = log.bind(
             "warning", "a requested session was lost before its expiry: evicted, lost by Redis or deleted by hand"
@@ -70,6 +72,17 @@ class SessionEvents:
     def changed(self, session_id: str, what: str) -> None:
         """Report a change. `what` is `timeout` or `metadata`."""
         self._write(self._changed[what], session_id)
+
+    def message_sent(self, session_id: str, *, is_agent: bool) -> None:
+        """Report a message, without its content."""
+        author = "agent" if is_agent else "user"
+        self._write(self._message_sent[author], session_id)
+        self._audit("message.send", session=session_id, author=author)
+
+    def message_cancelled(self, session_id: str) -> None:
+        """Report that a client cancelled the answer to a message."""
+        self._write(self._message_cancelled, session_id)
+        self._audit("message.cancel", session=session_id)
 
     def ended(self, session_id: str, reason: str, agent_id: str | None = None, user_id: str | None = None) -> None:
         """Report an end, with the agent and the user if they are known.

@@ -8,10 +8,14 @@ Redis server's clock.
 |---|---|---|---|
 | `session:{ab}:<id>` | hash | agentId userId createdAt lastActivity renewedAt expiresAt timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes renewalCount revision metadata | until expiresAt |
 | `session:{ab}:<id>:tombstone` | hash | agentId userId expiresAt reason | until expiresAt plus SESSION_TOMBSTONE_RETENTION_MINUTES |
+| `session:{ab}:<id>:messages` | stream | id authorId isAgent content attachments metadata inReplyTo thought actions clientMessageId | latest possible end of the session plus SESSION_TOMBSTONE_RETENTION_MINUTES; shortened when the ended session is swept |
+| `session:{ab}:<id>:sends` | hash | agentId userId, and `user:<clientMessageId>` `agent:<clientMessageId>` `answer:<messageId>` `chunks:<messageId>` `cancelled:<messageId>` | as the messages |
+| `session:{ab}:<id>:chunks` | stream | messageId index chunk, or messageId cancelled | one minute after the last entry |
 | `session:{ab}:idempotency:<digest>` | hash | sessionId fingerprint | SESSION_IDEMPOTENCY_MINUTES |
 | `sessions:{ab}:expiry` | zset | id by expiresAt | permanent; deletion and the sweeper remove ids |
 | `sessions:{ab}:warning` | zset | id by expiresAt minus the warning threshold | permanent; deletion and the sweeper remove ids |
 | `sessions:{ab}:created` | zset | id by createdAt | permanent; deletion and the sweeper remove ids |
+| `sessions:{ab}:outbox` | zset | `<agentId> <sessionId> <messageId>` by the time of the next dispatch | longest possible lifetime of a message after the last addition |
 | `sessions:user:{<userId>}` | zset | id by creation time | twice the longest possible lifetime of its sessions plus a day |
 | `sessions:user:{<userId>}:ends` | zset | id by the expiry last read | as the owner index |
 | `sessions:user:{<userId>}:activity` | zset | id by the activity last read | as the owner index |
@@ -19,6 +23,8 @@ Redis server's clock.
 | `sessions:agent:{<agentId>}:ends` | zset | id by the expiry last read | as the owner index |
 | `sessions:agent:{<agentId>}:activity` | zset | id by the activity last read | as the owner index |
 | `sessions:agent:{<agentId>}:policy` | hash | timeoutMinutes autoRenew maxDurationMinutes warningThresholdMinutes updatedAt | permanent; deleted by request |
+| `sessions:agent:{<agentId>}:inbox` | zset | `<sessionId> <messageId>` by the time from which it may be delivered | longest possible lifetime of a message after the last addition |
+| `sessions:agent:{<agentId>}:attempts` | hash | number of deliveries by member of the inbox | as the inbox |
 | `sessions:layout` | string | schema version | permanent |
 | `sessions:secret` | string | shared secret: 64 hex digits | permanent |
 | `sessions:address:{<address>}:requests` | string | time in microseconds at which the bucket is full | until then |
@@ -31,6 +37,14 @@ Redis server's clock.
   If the hash disappears early, the session is lost, and `lostAt` records when it was counted.
 - **Markers** are hashes in place of a tombstone that hold only `revokedAt` and expire after ten minutes. They refuse the
   creation of a session whose id was revoked, or was given up under a cap, before the session existed.
+- **Messages** have the time of their creation as stream id, `<ms>-0`. It is unique and increasing within a session. The id
+  of a user's message is a UUIDv7 of the same time, so that the message is found by its id.
+- **The outbox** holds messages until they are in the inbox of their agent, which is in another slot. The dispatcher
+  removes an entry after the addition, so that a message is in the inbox at least once.
+- **Inboxes** hold deliveries. A delivery moves ahead by SESSION_INBOX_LEASE_SECONDS when it is leased, and is removed when
+  it is completed. Followed by ` cancel`, a member is the cancellation of a message.
+- **Channels** for sharded pub/sub are `sessions:{ab}:live` and `sessions:agent:{<agentId>}:live`. Their messages only
+  announce that a key changed.
 - **Policies** hold only the members that were set.
 - **Owner indexes** are the sets of a user and of an agent. With caps, `:ends` holds the same ids by a time until which a
   session counts as live. With eviction, `:activity` holds them by a lower bound of their last activity. Both may be
@@ -72,6 +86,11 @@ class SessionKeys(NamedTuple):
     expiry: str
     warning: str
     created: str
+    messages: str
+    sends: str
+    chunks: str
+    outbox: str
+    channel: str
 
 
 class SessionAndRecordKeys(NamedTuple):
@@ -82,6 +101,11 @@ class SessionAndRecordKeys(NamedTuple):
     expiry: str
     warning: str
     created: str
+    messages: str
+    sends: str
+    chunks: str
+    outbox: str
+    channel: str
     record: str
 
 
@@ -103,6 +127,20 @@ class CappedIndexKeys(NamedTuple):
     ends: str
     activity: str
     owner_index: str
+
+
+class OutboxKeys(NamedTuple):
+    """The key of one shard's outbox."""
+
+    outbox: str
+
+
+class InboxKeys(NamedTuple):
+    """The keys of an agent's inbox and its channel, in one slot."""
+
+    inbox: str
+    attempts: str
+    channel: str
 
 
 class PolicyKeys(NamedTuple):
@@ -127,13 +165,16 @@ class Keys:
         self._sessions = f"{prefix}sessions:"
         self.layout = f"{prefix}sessions:layout"
         self.secret = f"{prefix}sessions:secret"
-        self._shard_indexes = {shard: self._indexes_of(shard) for shard in SHARDS}
+        self._shard_keys = {shard: self._keys_of_shard(shard) for shard in SHARDS}
 
     def of(self, session_id: str) -> SessionKeys:
         shard = session_id[:2]
         session = f"{self._session}{shard}}}:{session_id}"
-        indexes = self._shard_indexes.get(shard) or self._indexes_of(shard)  # ids added by hand may have other shards
-        return SessionKeys._make((session, f"{session}:tombstone", *indexes))
+        # Ids added by hand may have other shards.
+        expiry, warning, created, outbox, channel = self._shard_keys.get(shard) or self._keys_of_shard(shard)
+        messages, sends, chunks = f"{session}:messages", f"{session}:sends", f"{session}:chunks"
+        tombstone = f"{session}:tombstone"
+        return SessionKeys(session, tombstone, expiry, warning, created, messages, sends, chunks, outbox, channel)
 
     def session(self, session_id: str) -> str:
         return f"{self._session}{session_id[:2]}}}:{session_id}"
@@ -156,6 +197,17 @@ class Keys:
 
     def created(self, shard: str) -> str:
         return f"{self._sessions}{{{shard}}}:created"
+
+    def outbox(self, shard: str) -> str:
+        return f"{self._sessions}{{{shard}}}:outbox"
+
+    def channel(self, session_id: str) -> str:
+        """The channel that announces changes of a session."""
+        return f"{self._sessions}{{{session_id[:2]}}}:live"
+
+    def inbox(self, agent_id: str) -> InboxKeys:
+        agent = self.agent(agent_id)
+        return InboxKeys(f"{agent}:inbox", f"{agent}:attempts", f"{agent}:live")
 
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
@@ -189,8 +241,9 @@ class Keys:
         bucket = f"{self._sessions}{kind}:{{{subject}}}:guesses"
         return BucketKeys(bucket, bucket)
 
-    def _indexes_of(self, shard: str) -> tuple[str, str, str]:
-        return self.expiry(shard), self.warning(shard), self.created(shard)
+    def _keys_of_shard(self, shard: str) -> tuple[str, str, str, str, str]:
+        indexes = self.expiry(shard), self.warning(shard), self.created(shard)
+        return *indexes, self.outbox(shard), self.channel(shard)
 
 
 def group_by_shard(session_ids: Iterable[str]) -> list[list[str]]:

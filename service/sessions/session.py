@@ -81,6 +81,11 @@ class Session(NamedTuple):
     def user_id(self) -> str:
         return self.stored.user_id.decode()
 
+    def is_owned_by(self, owner_id: str) -> bool:
+        """Whether this user, or the agent of `agent:<id>`, owns the session."""
+        kind, _, agent_id = owner_id.partition(":")
+        return agent_id == self.agent_id if kind == "agent" else owner_id == self.user_id
+
     @property
     def created_at_ms(self) -> int:
         return int(self.stored.created_at)

@@ -40,7 +40,8 @@ class SessionStore:
     """Sessions in Redis. Every method raises StoreUnavailable if Redis cannot carry out its commands.
 
     Methods that take an id raise SessionNotFound and SessionExpired. With an `owner_id`, sessions of other users are
-    not found. Methods that take `revisions` raise PreconditionFailed if the session is at none of them.
+    not found; the owner `agent:<id>` is an agent. Methods that take `revisions` raise PreconditionFailed if the
+    session is at none of them.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SessionStore:
         values, now_ms = await self._client.read_hash(self._keys.session(session_id), scripts.FIELDS)
         if values[_EXPIRES_AT] is not None:
             session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
-            if session.time_remaining_ms > 0 and (owner_id is None or owner_id == session.user_id):
+            if session.time_remaining_ms > 0 and (owner_id is None or session.is_owned_by(owner_id)):
                 return session
         command = scripts.STATUS.command(self._keys.of(session_id), owner_id=owner_id or "")
         (reply,) = await self._client.query(command)
@@ -169,7 +170,9 @@ class SessionStore:
             if revisions is not None and session.stored.revision not in revisions:
                 raise PreconditionFailed(session.id, int(session.stored.revision))
             metadata = apply_patch(session.metadata, patch)
-            command = scripts.UPDATE_METADATA.command(keys, revision=session.stored.revision, metadata=metadata)
+            command = scripts.UPDATE_METADATA.command(
+                keys, id=session.id, revision=session.stored.revision, metadata=metadata
+            )
             (reply,) = await self._client.execute(command)
             match reply:
                 case [b"changed", now_ms, values]:

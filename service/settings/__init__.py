@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from service.errors import StartupError
 from service.settings.auth import AuthSettings
 from service.settings.http import HttpSettings
+from service.settings.messages import MessageSettings
 from service.settings.observability import ObservabilitySettings
 from service.settings.rate_limits import RateLimitSettings
 from service.settings.redis_url import parse_redis_url
@@ -24,7 +25,7 @@ _SECRETS = {"REDIS_URL", "SESSION_API_KEYS", "SESSION_JWT_SECRET", "SESSION_JWT_
 """Variables that may contain secrets. Errors do not repeat their values."""
 
 
-class Settings(SessionSettings, AuthSettings, RateLimitSettings, HttpSettings, ObservabilitySettings):
+class Settings(SessionSettings, MessageSettings, AuthSettings, RateLimitSettings, HttpSettings, ObservabilitySettings):
     """All settings. They are immutable."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
@@ -43,6 +44,11 @@ class Settings(SessionSettings, AuthSettings, RateLimitSettings, HttpSettings, O
     session_wait_replicas: int = Field(0, ge=0, le=16)
     session_sweep_interval_seconds: float = Field(5, ge=0.01, le=3600, allow_inf_nan=False)
     session_reconcile_interval_seconds: float = Field(14, ge=0.01, le=3600, allow_inf_nan=False)
+
+    @property
+    def message_lifetime_ms(self) -> int:
+        """How long a message may exist: the longest possible session plus the retention."""
+        return round(self.max_duration_bounds.maximum * 60_000) + self.retention_ms
 
     @field_validator("redis_url")
     @classmethod

@@ -2,22 +2,36 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple
 
-Scope = Literal["read", "write", "admin"]
+from service.identifiers import parse_uuid
 
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+Scope = Literal["read", "write", "admin", "agent"]
+
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 """Each scope includes the scopes before it."""
+
+AGENT: Scope = "agent"
+"""The scope of agents. `agent:<agentId>` restricts a caller to one agent."""
+
+SCOPE_NAMES = f"{', '.join(SCOPES)}, agent or agent:<agentId>"
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Grant(NamedTuple):
+    """The scopes of a caller. With an `agent_id`, it has access only to the sessions of this agent."""
+
+    scopes: frozenset[Scope]
+    agent_id: str | None = None
 
 
 class ApiKeyEntry(NamedTuple):
     """A named API key, known only by the SHA-256 digest of the key."""
 
     name: str
-    scopes: frozenset[Scope]
+    grant: Grant
     digest: bytes
 
 
@@ -46,20 +60,35 @@ def expand_scopes(scopes: Iterable[Scope]) -> frozenset[Scope]:
     return frozenset(included for scope in scopes for included in SCOPES[: SCOPES.index(scope) + 1])
 
 
+def parse_grant(words: Iterable[str]) -> Grant:
+    """Parse scopes. Raises ValueError for an unknown one, and for other scopes beside `agent:<agentId>`."""
+    names = list(words)
+    if len(names) == 1 and names[0].startswith(f"{AGENT}:"):
+        return Grant(frozenset((AGENT,)), parse_uuid(names[0].removeprefix(f"{AGENT}:")))
+    if any(name.startswith(f"{AGENT}:") for name in names):
+        raise ValueError("agent:<agentId> cannot be combined with other scopes")
+    if not set(names) <= {*SCOPES, AGENT}:
+        raise ValueError(f"scopes must be a comma-separated list of {SCOPE_NAMES}")
+    scopes = expand_scopes(scope for scope in SCOPES if scope in names)
+    return Grant(scopes | {AGENT} if AGENT in names else scopes)
+
+
 def _words(text: str) -> Iterator[str]:
     for line in text.splitlines():
         yield from line.partition("#")[0].split()
 
 
 def _parse_entry(number: int, word: str) -> ApiKeyEntry:
-    parts = word.split(":")
-    if len(parts) != 4 or not is_key_name(parts[0]):
+    name, _, rest = word.partition(":")
+    scopes, _, key = rest.partition(":sha256:")
+    if not is_key_name(name) or not scopes or not key:
         raise ValueError(
             f"entry {number}: must have the form name:scopes:sha256:digest, as `python -m service key` prints it"
         )
-    name, scopes, algorithm, digest = parts
-    if not set(scopes.split(",")) <= set(SCOPES):
-        raise ValueError(f"entry {number} ({name}): scopes must be a comma-separated list of {', '.join(SCOPES)}")
-    if algorithm != "sha256" or not _DIGEST.fullmatch(digest):
+    try:
+        grant = parse_grant(scopes.split(","))
+    except ValueError as error:
+        raise ValueError(f"entry {number} ({name}): {error}") from None
+    if not _DIGEST.fullmatch(key):
         raise ValueError(f"entry {number} ({name}): must end in sha256: and 64 hex digits, not in the key itself")
-    return ApiKeyEntry(name, expand_scopes(cast(list[Scope], scopes.split(","))), bytes.fromhex(digest))
+    return ApiKeyEntry(name, grant, bytes.fromhex(key))

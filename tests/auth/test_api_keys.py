@@ -55,7 +55,7 @@ def test_an_unknown_key_has_no_caller(key: str) -> None:
 def test_a_scope_includes_the_scopes_before_it(scope: str, scopes: set[str]) -> None:
     (entry,) = parse_api_keys(f"web:{scope}:sha256:{DIGEST}")
 
-    assert entry.scopes == scopes
+    assert entry.grant.scopes == scopes
 
 
 def test_entries_are_separated_by_whitespace_and_may_have_comments() -> None:

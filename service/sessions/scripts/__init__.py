@@ -10,6 +10,7 @@ from service.redis_client.scripts import Script, ScriptCatalog
 
 _FIELD_NAMES = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
 _TAKES_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
+_TAKES_MESSAGES = re.compile(r"\b(?:find_user_message|new_message_id)\(")
 _ADDS_TO_OWNER_INDEX = re.compile(r"\badd_to_owner_index\(")
 
 
@@ -19,6 +20,8 @@ def load(name: str) -> Script:
     shared = ["clock"]
     if _TAKES_SESSION.search(own):
         shared.append("prelude")
+    if _TAKES_MESSAGES.search(own):
+        shared.append("messages")
     if _ADDS_TO_OWNER_INDEX.search(own):
         shared.append("owner_index")
     return Script.parse(name, "\n".join([*map(_read, shared), own]))
@@ -53,6 +56,16 @@ RATE_LIMIT = load("rate_limit")
 ADD_WITHIN_CAPS = load("add_within_caps")
 EVICT = load("evict")
 AWAIT_REPLICATION = load("await_replication")
+SEND_MESSAGE = load("send_message")
+APPEND_CHUNK = load("append_chunk")
+CANCEL_MESSAGE = load("cancel_message")
+READ_MESSAGES = load("read_messages")
+READ_DELIVERY = load("read_delivery")
+LEASE_OUTBOX = load("lease_outbox")
+ADD_TO_INBOX = load("add_to_inbox")
+LEASE_DELIVERIES = load("lease_deliveries")
+EXTEND_DELIVERIES = load("extend_deliveries")
+COMPLETE_DELIVERIES = load("complete_deliveries")
 
 SCRIPTS = ScriptCatalog(
     (
@@ -76,6 +89,16 @@ SCRIPTS = ScriptCatalog(
         ADD_WITHIN_CAPS,
         EVICT,
         AWAIT_REPLICATION,
+        SEND_MESSAGE,
+        APPEND_CHUNK,
+        CANCEL_MESSAGE,
+        READ_MESSAGES,
+        READ_DELIVERY,
+        LEASE_OUTBOX,
+        ADD_TO_INBOX,
+        LEASE_DELIVERIES,
+        EXTEND_DELIVERIES,
+        COMPLETE_DELIVERIES,
     ),
     no_write_statuses=(
         b"missing",
@@ -90,6 +113,14 @@ SCRIPTS = ScriptCatalog(
         b"other_owner",
         b"active",
         b"full",
+        b"repeated",
+        b"key_reused",
+        b"other_author",
+        b"not_agent",
+        b"unknown_message",
+        b"answered",
+        b"gap",
+        b"done",
     ),
 )
 """Every script, for the Redis client."""

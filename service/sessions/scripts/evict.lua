@@ -7,6 +7,10 @@ local keys = {
     expiry    = KEYS[3],   -- the shard's ids by expiresAt
     warning   = KEYS[4],   -- the shard's ids by the start of their warning
     created   = KEYS[5],   -- the shard's ids by createdAt
+    messages  = KEYS[6],   -- stream of the session's messages
+    sends     = KEYS[7],   -- state of the messages
+    chunks    = KEYS[8],   -- stream of recent parts of answers
+    channel   = KEYS[9],   -- announces changes of the shard's sessions
 }
 local args = {
     id            = ARGV[1],

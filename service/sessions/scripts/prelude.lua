@@ -29,10 +29,11 @@ local function hash_owner(keys, user_id) return redis.sha1hex(keys.tombstone .. 
 
 -- Read a session if it is live. Otherwise return nil and the script's reply:
 -- {"expired", expires_at_ms, reason} | {"missing"} | {"lost"} (the hash disappeared before the session's expiry).
--- With an owner_id, sessions and tombstones of other users are missing.
+-- With an owner_id, sessions and tombstones of other users are missing. The owner "agent:<id>" is an agent.
 local function read_live_session(keys, now_ms, owner_id)
-    local function has_other_owner(user_id, owner_hash)
+    local function has_other_owner(user_id, owner_hash, agent_id)
         if (owner_id or '') == '' then return false end
+        if owner_id:sub(1, 6) == 'agent:' then return owner_id ~= 'agent:' .. (agent_id or '') end
         if user_id or not owner_hash then return user_id ~= owner_id end
         return owner_hash ~= hash_owner(keys, owner_id)
     end
@@ -41,12 +42,12 @@ local function read_live_session(keys, now_ms, owner_id)
         'agentId', 'userId', 'createdAt', 'lastActivity', 'renewedAt', 'expiresAt', 'timeoutMinutes', 'autoRenew',
         'maxDurationMinutes', 'warningThresholdMinutes', 'renewalCount', 'revision', 'metadata')
     if session[expiresAt] and tonumber(session[expiresAt]) > now_ms then
-        if has_other_owner(session[userId]) then return nil, {'missing'} end
+        if has_other_owner(session[userId], nil, session[agentId]) then return nil, {'missing'} end
         return session
     end
-    local expires_at, reason, user_id, owner_hash = unpack(
-        redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'userId', 'ownerHash'))
-    if not expires_at or has_other_owner(user_id, owner_hash) then return nil, {'missing'} end
+    local expires_at, reason, user_id, owner_hash, agent_id = unpack(
+        redis.call('HMGET', keys.tombstone, 'expiresAt', 'reason', 'userId', 'ownerHash', 'agentId'))
+    if not expires_at or has_other_owner(user_id, owner_hash, agent_id) then return nil, {'missing'} end
     if tonumber(expires_at) > now_ms + CLOCK_TOLERANCE_MS then return nil, {'lost'} end
     return nil, {'expired', expires_at, reason}
 end
@@ -75,9 +76,14 @@ local function save_expiry(keys, args, session, ...)
     redis.call('ZADD', keys.warning, whole(expires_at_ms - minutes_to_ms(session[warningThresholdMinutes])), args.id)
 end
 
--- Delete a session with its tombstone and index entries.
+-- Announce a change to replicas that stream the session. They read the change itself. An account without permission for
+-- the channel must not fail the change.
+local function announce(keys, args, change) redis.pcall('SPUBLISH', keys.channel, change .. ' ' .. args.id) end
+
+-- Delete a session with its tombstone, messages and index entries.
 local function delete_session(keys, args)
-    redis.call('DEL', keys.session, keys.tombstone)
+    redis.call('DEL', keys.session, keys.tombstone, keys.messages, keys.sends, keys.chunks)
+    announce(keys, args, 'session')
     redis.call('ZREM', keys.expiry, args.id)
     redis.call('ZREM', keys.warning, args.id)
     redis.call('ZREM', keys.created, args.id)
@@ -89,4 +95,5 @@ local function renew_session(keys, args, session, now_ms)
     session[renewedAt] = now
     session[renewalCount] = whole(session[renewalCount] + 1)
     save_expiry(keys, args, session, 'lastActivity', now, 'renewedAt', now, 'renewalCount', session[renewalCount])
+    announce(keys, args, 'session')
 end

@@ -7,6 +7,8 @@ local keys = {
     expiry    = KEYS[3],   -- the shard's ids by expiresAt
     warning   = KEYS[4],   -- the shard's ids by the start of their warning
     created   = KEYS[5],   -- the shard's ids by createdAt
+    messages  = KEYS[6],   -- stream of the session's messages
+    sends     = KEYS[7],   -- state of the messages
 }
 local args = {
     id           = ARGV[1],
@@ -33,6 +35,9 @@ redis.call('HDEL', keys.tombstone, 'agentId', 'userId', 'lostAt')
 if redis.call('PTTL', keys.tombstone) == -1 then
     redis.call('PEXPIREAT', keys.tombstone, whole((expires_at or score) + args.retention_ms))
 end
+local messages_expire_at = whole((expires_at or score) + args.retention_ms)
+redis.call('PEXPIREAT', keys.messages, messages_expire_at)
+redis.call('PEXPIREAT', keys.sends, messages_expire_at)
 redis.call('ZREM', keys.created, args.id)
 redis.call('ZREM', keys.warning, args.id)
 redis.call('ZREM', keys.expiry, args.id)

@@ -4,10 +4,12 @@
 local keys = {
     session   = KEYS[1],   -- session hash
     tombstone = KEYS[2],   -- outlives the session, for 410
+    channel   = KEYS[3],   -- announces changes of the shard's sessions
 }
 local args = {
-    revision = ARGV[1],   -- the revision that the caller read
-    metadata = ARGV[2],   -- JSON, never parsed here
+    id       = ARGV[1],
+    revision = ARGV[2],   -- the revision that the caller read
+    metadata = ARGV[3],   -- JSON, never parsed here
 }
 
 local now_ms = server_time_ms()
@@ -18,4 +20,5 @@ if session[revision] ~= args.revision then return {'changed', now_ms, session} e
 session[revision] = whole(session[revision] + 1)
 session[metadata] = args.metadata
 redis.call('HSET', keys.session, 'metadata', session[metadata], 'revision', session[revision])
+announce(keys, args, 'session')
 return {'live', now_ms, session}

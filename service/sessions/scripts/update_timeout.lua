@@ -6,6 +6,9 @@ local keys = {
     tombstone = KEYS[2],   -- outlives the session, for 410
     expiry    = KEYS[3],   -- the shard's ids by expiresAt
     warning   = KEYS[4],   -- the shard's ids by the start of their warning
+    messages  = KEYS[5],   -- stream of the session's messages
+    sends     = KEYS[6],   -- state of the messages
+    channel   = KEYS[7],   -- announces changes of the shard's sessions
 }
 local args = {
     id                        = ARGV[1],
@@ -47,4 +50,8 @@ save_expiry(keys, args, session,
     'maxDurationMinutes', session[maxDurationMinutes],
     'warningThresholdMinutes', session[warningThresholdMinutes],
     'revision', session[revision])
+local messages_expire_at = whole(latest_possible_expiry(session) + args.retention_ms)
+redis.call('PEXPIREAT', keys.messages, messages_expire_at)
+redis.call('PEXPIREAT', keys.sends, messages_expire_at)
+announce(keys, args, 'session')
 return {'live', now_ms, session}

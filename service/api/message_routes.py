@@ -1,0 +1,189 @@
+"""The routes of messages: send, read, answer in parts, and cancel."""
+
+import asyncio
+
+from aiohttp import web
+
+from service.api import message_responses
+from service.api.app_keys import HISTORY, HUB, SETTINGS
+from service.api.message_requests import (
+    ChunkBody,
+    SendMessageBody,
+    SubmitBody,
+    new_message_from,
+    new_message_from_submit,
+    page_request_of,
+)
+from service.api.path_parameters import message_id_of, owner_id_of, session_id_of
+from service.api.request_bodies import read_body
+from service.api.routes import RouteTable
+from service.api.server.event_stream import COMMENT_SECONDS, ClientDisconnected, EventStream
+from service.api.session_routes import SESSION
+from service.auth.scopes import ANSWER, READ_AS_ANY, TRANSCRIPT, WRITE, WRITE_AS_ANY
+from service.live.events import Draining, LiveEvent, SessionEnded
+from service.live.hub import Listener, ListenerDropped
+from service.messages.message import Cancellation, Chunk, Message, NewMessage, SentMessage
+
+MESSAGES = SESSION + "/messages"
+MESSAGE = MESSAGES + "/{message_id}"
+SUBMIT = "/api/messaging/submit"
+
+routes = RouteTable(serve_sessions=True)
+
+
+@routes.post(MESSAGES, permission=WRITE_AS_ANY, is_audited=True)
+async def send(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, SendMessageBody, request.app[SETTINGS])
+    new_message = new_message_from(request, body)
+    match body.chosen_transport:
+        case "websocket":
+            return message_responses.sent_response(await _send(request, new_message))
+        case "http":
+            return await _send_and_wait(request, new_message)
+        case "sse":
+            return await _send_and_stream(request, new_message)
+
+
+@routes.get(MESSAGES, permission=READ_AS_ANY)
+async def list_messages(request: web.Request) -> web.StreamResponse:
+    session_id = session_id_of(request)
+    page = await request.app[HISTORY].page(session_id, page_request_of(request), owner_id_of(request))
+    return message_responses.messages_response(session_id, page)
+
+
+@routes.get(SESSION + "/transcript", permission=TRANSCRIPT)
+async def get_transcript(request: web.Request) -> web.StreamResponse:
+    session_id = session_id_of(request)
+    page = await request.app[HISTORY].transcript(session_id, page_request_of(request), owner_id_of(request))
+    return message_responses.messages_response(session_id, page)
+
+
+@routes.post(MESSAGE + "/chunks", permission=ANSWER)
+async def append_chunk(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, ChunkBody, request.app[SETTINGS])
+    chunk = Chunk(message_id_of(request), body.index, body.chunk)
+    is_cancelled = await request.app[HISTORY].append_chunk(session_id_of(request), chunk, owner_id_of(request))
+    return message_responses.chunk_response(is_cancelled=is_cancelled)
+
+
+@routes.post(MESSAGE + "/cancel", permission=WRITE, is_audited=True)
+async def cancel(request: web.Request) -> web.StreamResponse:
+    await request.app[HISTORY].cancel(session_id_of(request), message_id_of(request), owner_id_of(request))
+    return message_responses.cancelled_response()
+
+
+@routes.post(SUBMIT, permission=ANSWER, is_audited=True)
+async def submit(request: web.Request) -> web.StreamResponse:
+    """Accept the answer of an agent in the form of the reference implementation."""
+    body = await read_body(request, SubmitBody, request.app[SETTINGS])
+    new_message = new_message_from_submit(request, body)
+    sent = await request.app[HISTORY].send(body.channel_id.lower(), new_message, owner_id_of(request))
+    return message_responses.submitted_response(sent)
+
+
+async def _send(request: web.Request, new_message: NewMessage) -> SentMessage:
+    return await request.app[HISTORY].send(session_id_of(request), new_message, owner_id_of(request))
+
+
+async def _send_and_wait(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
+    """Send a message and wait for its answer. The message is stored, whether the answer comes in time or not."""
+    hub, session_id = request.app[HUB], session_id_of(request)
+    listener = await hub.join(session_id)
+    try:
+        sent = await _send(request, new_message)
+        seconds = request.app[SETTINGS].session_message_wait_seconds
+        answer = await _answer_to(sent, listener, request, seconds)
+    finally:
+        hub.leave(session_id, listener)
+    is_pending = not isinstance(answer, Message | Cancellation)
+    return message_responses.sent_response(
+        sent, answer=answer if isinstance(answer, Message) else None, is_pending=is_pending
+    )
+
+
+async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request, seconds: float) -> LiveEvent | None:
+    """Return the answer or the cancellation, or an event after which neither comes, or None after a timeout."""
+    if sent.is_replay:
+        earlier = await request.app[HISTORY].answer_to(sent.session.id, sent.message.id)
+        if earlier is not None:
+            return earlier
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while (remaining := deadline - loop.time()) > 0:
+        try:
+            event = await listener.next(remaining)
+        except ListenerDropped:
+            return None
+        if event is None or isinstance(event, SessionEnded | Draining) or _completes(event, sent.message):
+            return event
+    return None
+
+
+def _completes(event: LiveEvent, message: Message) -> bool:
+    """Whether an event is the answer to a message, or its cancellation. A later answer may name no message."""
+    match event:
+        case Message(is_agent=True):
+            is_later = event.created_at_ms > message.created_at_ms
+            return event.in_reply_to == message.id or (is_later and not event.in_reply_to)
+        case Cancellation():
+            return event.message_id == message.id
+        case _:
+            return False
+
+
+async def _send_and_stream(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
+    hub, session_id = request.app[HUB], session_id_of(request)
+    listener = await hub.join(session_id)
+    try:
+        sent = await _send(request, new_message)
+        stream = await EventStream.open(request)
+        try:
+            await stream.send(message_responses.user_message_frame(sent))
+            await _stream_answer(stream, sent, listener, request)
+        except ClientDisconnected:
+            pass
+        except ListenerDropped:
+            stream.disconnect()
+        return stream.response
+    finally:
+        hub.leave(session_id, listener)
+
+
+async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Listener, request: web.Request) -> None:
+    """Send the parts of the answer and then the answer. The stream ends if the agent is silent for too long."""
+    message = sent.message
+    if sent.is_replay:
+        earlier = await request.app[HISTORY].answer_to(sent.session.id, message.id)
+        if earlier is not None:
+            await stream.send(message_responses.done_frame(answer=earlier))
+            return
+    loop = asyncio.get_running_loop()
+    patience = request.app[SETTINGS].session_message_wait_seconds
+    deadline = loop.time() + patience
+    while True:
+        remaining = deadline - loop.time()
+        event = await listener.next(min(max(remaining, 0), COMMENT_SECONDS))
+        match event:
+            case None if remaining <= 0:
+                await stream.send(message_responses.done_frame(is_pending=True))
+                return
+            case None:
+                await stream.send_comment()
+            case Chunk() if event.message_id == message.id:
+                deadline = loop.time() + patience
+                await stream.send(message_responses.chunk_frame(event))
+            case Message() if _completes(event, message):
+                await stream.send(message_responses.done_frame(answer=event))
+                return
+            case Cancellation() if _completes(event, message):
+                await stream.send(message_responses.done_frame(is_cancelled=True))
+                return
+            case SessionEnded():
+                await stream.send(message_responses.error_frame("The session has ended.", "SESSION_ENDED"))
+                return
+            case Draining():
+                await stream.send_reconnect()
+                await stream.send(message_responses.done_frame(is_pending=True))
+                return
+            case _:
+                pass

@@ -1,0 +1,67 @@
+"""A response of server-sent events."""
+
+import asyncio
+from typing import Self
+
+from aiohttp import ClientConnectionResetError, web
+
+from service.api.app_keys import RATE_LIMIT_STATUS
+from service.observability.log import REQUEST_ID
+
+COMMENT_SECONDS = 15
+"""Proxies close connections that are idle for longer, usually a minute."""
+RETRY_MS = 2000
+"""How long a client waits before it reconnects."""
+
+_COMMENT = b": keep-alive\n\n"
+_RECONNECT = b'event: reconnect\ndata: {"type":"reconnect"}\n\n'
+
+
+class ClientDisconnected(Exception):  # noqa: N818  (clients end streams this way)
+    """The client closed the connection."""
+
+
+class EventStream:
+    """Writes events to one client. Methods raise ClientDisconnected. A write waits while the client reads slowly."""
+
+    def __init__(self, response: web.StreamResponse, request: web.Request) -> None:
+        self.response = response
+        self._request = request
+
+    @classmethod
+    async def open(cls, request: web.Request) -> Self:
+        """Send the head of the response."""
+        headers = {
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "Connection": "keep-alive",
+            "X-Accel-Buffering": "no",
+            "X-Request-ID": REQUEST_ID.get(""),
+        }
+        status = request.get(RATE_LIMIT_STATUS)
+        response = web.StreamResponse(headers=headers if status is None else headers | status.headers())
+        await response.prepare(request)
+        stream = cls(response, request)
+        await stream.send(b"retry: %d\n\n" % RETRY_MS)
+        return stream
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self.response.write(frame)
+        except (ClientConnectionResetError, ConnectionError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ClientDisconnected from None
+
+    async def send_comment(self) -> None:
+        """Show that the connection is alive."""
+        await self.send(_COMMENT)
+
+    async def send_reconnect(self) -> None:
+        """Ask the client to connect again: this replica is stopping."""
+        await self.send(_RECONNECT)
+
+    def disconnect(self) -> None:
+        """Close the connection of a client that is too slow. It resumes after the last event that it received."""
+        if self._request.transport is not None:
+            self._request.transport.abort()

@@ -1,0 +1,1 @@
+"""Live updates of sessions for listeners of this process."""

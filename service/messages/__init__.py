@@ -1,0 +1,1 @@
+"""Messages of sessions: the history, the inboxes of agents, and the dispatch between them."""
