@@ -104,7 +104,8 @@ def create_app(
         app.cleanup_ctx.append(_running_authenticator(authenticator))
     app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
     app.cleanup_ctx.append(_closing(dispatcher.aclose))
-    app.cleanup_ctx.append(_running(maintenance, dispatcher, settings))
+    background_dispatcher = Dispatcher(clients.background, keys, Inboxes(clients.background, keys, settings))
+    app.cleanup_ctx.append(_running(maintenance, background_dispatcher, settings))
     app.on_shutdown.append(_end_streams)
 
     app.on_response_prepare.append(add_security_headers)

@@ -65,8 +65,12 @@ def document(settings: Settings) -> Document:
 
 @cache
 def _complete_document() -> bytes:
-    """Return openapi.yaml with the parts that all operations share, as JSON."""
+    """Return the document with the parts that all operations share, as JSON."""
     document: Document = yaml.load(_read("openapi.yaml"), yaml.CSafeLoader)
+    messages: Document = yaml.load(_read("openapi_messages.yaml"), yaml.CSafeLoader)
+    document["paths"] |= messages["paths"]
+    for kind, components in messages["components"].items():
+        document["components"][kind] |= components
     responses = document["components"]["responses"]
     for operation in _operations(document):
         operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})

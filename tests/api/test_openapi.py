@@ -10,7 +10,7 @@ import schemathesis
 from aiohttp import web
 from redis.asyncio import Redis
 
-from service.api import health_routes, session_routes
+from service.api import event_routes, health_routes, inbox_routes, message_routes, session_routes
 from service.api.access_log import AccessLog
 from service.api.openapi import Document, document
 from service.api.routes import Route
@@ -24,6 +24,7 @@ from tests.conftest import redis_clients_for
 
 SESSION_CONTRACT = {
     "sessionId": {"type": "string"},
+    "channelId": {"type": "string"},
     "agentId": {"type": "string", "format": "uuid"},
     "userId": {"type": "string", "format": "uuid"},
     "createdAt": {"type": "string", "format": "date-time"},
@@ -63,7 +64,12 @@ VARIANTS = {
 SESSION_PATH = "/api/messaging/sessions/{sessionId}"
 PUBLIC_OPERATIONS = {"GET /livez", "GET /readyz", "GET /openapi.json", "GET /docs"}
 DEFAULT = document(Settings())
-PROTECTED_ROUTES = [route for route in (*session_routes.routes, *health_routes.routes) if route.permission]
+ROUTES = [
+    route
+    for module in (session_routes, message_routes, event_routes, inbox_routes, health_routes)
+    for route in module.routes
+]
+PROTECTED_ROUTES = [route for route in ROUTES if route.permission]
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
@@ -155,13 +161,14 @@ def test_sessions_and_errors_must_not_be_cached() -> None:
 
 @pytest.mark.parametrize("route", PROTECTED_ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_an_operation_requires_the_scopes_of_its_route(route: Route) -> None:
-    path = re.sub(r":[^}]*\}", "}", route.path).replace("session_id", "sessionId").replace("agent_id", "agentId")
+    path = re.sub(r":[^}]*\}", "}", route.path).replace("session_id", "sessionId").replace("agent_id", "agentId").replace("message_id", "messageId")
     permission = route.permission
     assert permission is not None
 
     security = DEFAULT["paths"][path][route.method.lower()]["security"]
 
-    assert security == [{"key": [permission.scope]}, {"bearer": [permission.user_scope or permission.scope]}]
+    agents = [{"key": ["agent"]}, {"bearer": ["agent"]}] if permission.allows_agents else []
+    assert security == [{"key": [permission.scope]}, {"bearer": [permission.user_scope or permission.scope]}, *agents]
 
 
 def test_operations_with_a_scope_describe_errors_of_authentication_and_rate_limits() -> None:
@@ -251,7 +258,7 @@ def _routes(app: web.Application) -> Iterator[str]:
     """Return the method and path of all routes except HEAD and the files of the documentation page."""
     for route in app.router.routes():
         assert route.resource is not None
-        path = route.resource.canonical.replace("session_id", "sessionId").replace("agent_id", "agentId")
+        path = route.resource.canonical.replace("session_id", "sessionId").replace("agent_id", "agentId").replace("message_id", "messageId")
         if route.method != "HEAD" and not path.startswith("/docs/"):
             yield f"{route.method} {path}"
 

@@ -10,6 +10,8 @@ from service.api.response_bodies import error_response
 from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,
+    ChunkOutOfOrder,
+    ClientMessageIdReused,
     Contention,
     CreationContention,
     Forbidden,
@@ -18,6 +20,9 @@ from service.errors import (
     InvalidRequest,
     InvalidTimeoutConfig,
     IssuerUnavailable,
+    MessageAlreadyAnswered,
+    MessageNotFound,
+    MessagesDisabled,
     PayloadTooLarge,
     PreconditionFailed,
     RateLimited,
@@ -38,6 +43,7 @@ from tests.api.test_openapi import DEFAULT, VARIANTS
 from tests.conftest import AGENT
 
 SESSION_ID = "4e3f1c52-8a57-4d0e-9b1f-2c6d0a7e5b93"
+MESSAGE_ID = "018d0c5e-3a40-7b1c-9d2e-4f5a6b7c8d9e"
 USER = "7d444840-9dc0-41d1-b245-5ffdce74fad2"
 TEN_MS = 1705312800000
 HALF_PAST_TEN_MS = 1705314600000
@@ -75,6 +81,11 @@ ERRORS: dict[str, ServiceError] = {
     "CreationContention": CreationContention("agent", AGENT),
     "StoreUnavailable": StoreUnavailable("cause"),
     "IssuerUnavailable": IssuerUnavailable(),
+    "MessageNotFound": MessageNotFound(SESSION_ID, MESSAGE_ID),
+    "MessageAlreadyAnswered": MessageAlreadyAnswered(SESSION_ID, MESSAGE_ID),
+    "ChunkOutOfOrder": ChunkOutOfOrder(5, 3),
+    "ClientMessageIdReused": ClientMessageIdReused(),
+    "MessagesDisabled": MessagesDisabled(),
 }
 
 every_variant = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
