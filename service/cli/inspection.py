@@ -162,12 +162,13 @@ class Inspection:
             return SessionReport(session_id, self._log_hash(session_id), "unknown", _UNKNOWN, _NO_HASH, _NO_HASH, [], 0)
         outcome = await self._outcome(session_id)
         keys = self._keys.of(session_id)
+        indexes = keys.expiry, keys.warning, keys.created
         commands: list[Command] = [
             ("HGETALL", keys.session),
             ("HGETALL", keys.tombstone),
             ("PTTL", keys.session),
             ("PTTL", keys.tombstone),
-            *[("ZSCORE", index, session_id) for index in keys[2:]],
+            *[("ZSCORE", index, session_id) for index in indexes],
             ("TIME",),
         ]
         replies = await query_readable(self._client, commands)
@@ -175,7 +176,7 @@ class Inspection:
         session = StoredHash(keys.session, _decoded(session_fields or {}), session_ttl_ms)
         tombstone = StoredHash(keys.tombstone, _decoded(tombstone_fields or {}), tombstone_ttl_ms)
         state, detail = _state_of(outcome, tombstone)
-        entries = [_entry(*args) for args in zip(("expiry", "warning", "created"), keys[2:], scores, strict=True)]
+        entries = [_entry(*args) for args in zip(("expiry", "warning", "created"), indexes, scores, strict=True)]
         owner_entries = await self._owner_entries(session_id, {**tombstone.fields, **session.fields})
         return SessionReport(
             session_id=session_id,

@@ -1,7 +1,7 @@
 """Pass changes of sessions to the listeners of this process.
 
 A channel's message only announces a change. A feed then reads what follows its position in the history, so that
-listeners miss nothing, whatever happens to the subscription.
+listeners miss nothing, even if the subscription is lost.
 """
 
 import asyncio

@@ -5,16 +5,15 @@ from typing import NamedTuple
 
 import orjson
 
-from service.errors import (
+from service.errors import InvalidRequest, SessionNotFound
+from service.messages.dispatcher import DISPATCH_DELAY_MS, Dispatcher
+from service.messages.errors import (
     ChunkOutOfOrder,
     ClientMessageIdReused,
-    InvalidRequest,
     MessageAlreadyAnswered,
     MessageNotFound,
     MessagesDisabled,
-    SessionNotFound,
 )
-from service.messages.dispatcher import DISPATCH_DELAY_MS, Dispatcher
 from service.messages.message import (
     Cancellation,
     Chunk,

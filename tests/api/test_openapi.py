@@ -161,7 +161,12 @@ def test_sessions_and_errors_must_not_be_cached() -> None:
 
 @pytest.mark.parametrize("route", PROTECTED_ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_an_operation_requires_the_scopes_of_its_route(route: Route) -> None:
-    path = re.sub(r":[^}]*\}", "}", route.path).replace("session_id", "sessionId").replace("agent_id", "agentId").replace("message_id", "messageId")
+    path = (
+        re.sub(r":[^}]*\}", "}", route.path)
+        .replace("session_id", "sessionId")
+        .replace("agent_id", "agentId")
+        .replace("message_id", "messageId")
+    )
     permission = route.permission
     assert permission is not None
 
@@ -258,7 +263,11 @@ def _routes(app: web.Application) -> Iterator[str]:
     """Return the method and path of all routes except HEAD and the files of the documentation page."""
     for route in app.router.routes():
         assert route.resource is not None
-        path = route.resource.canonical.replace("session_id", "sessionId").replace("agent_id", "agentId").replace("message_id", "messageId")
+        path = (
+            route.resource.canonical.replace("session_id", "sessionId")
+            .replace("agent_id", "agentId")
+            .replace("message_id", "messageId")
+        )
         if route.method != "HEAD" and not path.startswith("/docs/"):
             yield f"{route.method} {path}"
 

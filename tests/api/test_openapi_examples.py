@@ -10,8 +10,6 @@ from service.api.response_bodies import error_response
 from service.errors import (
     AgentNotFound,
     AgentPolicyNotFound,
-    ChunkOutOfOrder,
-    ClientMessageIdReused,
     Contention,
     CreationContention,
     Forbidden,
@@ -20,9 +18,6 @@ from service.errors import (
     InvalidRequest,
     InvalidTimeoutConfig,
     IssuerUnavailable,
-    MessageAlreadyAnswered,
-    MessageNotFound,
-    MessagesDisabled,
     PayloadTooLarge,
     PreconditionFailed,
     RateLimited,
@@ -36,6 +31,13 @@ from service.errors import (
     Unauthorized,
     UnsupportedEncoding,
     UnsupportedMediaType,
+)
+from service.messages.errors import (
+    ChunkOutOfOrder,
+    ClientMessageIdReused,
+    MessageAlreadyAnswered,
+    MessageNotFound,
+    MessagesDisabled,
 )
 from service.settings import MAX_BODY_BYTES, Settings
 from tests.api.openapi_reader import bodies, members, schema_errors

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient
 from service.auth.api_keys import new_key
 from service.redis_client.factory import redis_py_client
 from service.settings import Settings
+from service.settings.api_keys import AGENT as AGENT_SCOPE
 from service.settings.api_keys import SCOPES, Scope
 from tests.conftest import HttpClient, ServiceServer
 from tests.redis_server import RedisServer
@@ -20,7 +21,7 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "sessions"
 SECRET = "a-secret-for-tests-of-at-least-32-bytes"
 
-KEYS = {scope: new_key(scope, [scope]) for scope in SCOPES}
+KEYS = {scope: new_key(scope, [scope]) for scope in (*SCOPES, AGENT_SCOPE)}
 ENTRIES = " ".join(key.entry for key in KEYS.values())
 
 

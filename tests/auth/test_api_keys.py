@@ -15,6 +15,7 @@ from service.auth import api_keys
 from service.auth.api_keys import ApiKeyFile, ApiKeys, new_key
 from service.auth.scopes import Caller
 from service.settings.api_keys import expand_scopes, parse_api_keys
+from tests.conftest import AGENT
 
 KEY = new_key("web", ["read", "write"])
 OTHER_KEY = new_key("jobs", ["admin"])
@@ -74,8 +75,10 @@ def test_entries_are_separated_by_whitespace_and_may_have_comments() -> None:
         (f"w/b:read:sha256:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
         (f"{'w' * 65}:read:sha256:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
         (f"web:reed:sha256:{DIGEST}", "entry 1 (web): scopes must be a comma-separated list of read, write, admin"),
-        (f"web::sha256:{DIGEST}", "entry 1 (web): scopes must be a comma-separated list of read, write, admin"),
-        (f"web:read:md5:{DIGEST}", "entry 1 (web): must end in sha256: and 64 hex digits, not in the key itself"),
+        (f"web:agent:x:sha256:{DIGEST}", "entry 1 (web): must be a UUID in the 36-character form"),
+        (f"web:read,agent:{AGENT}:sha256:{DIGEST}", "entry 1 (web): agent:<agentId> cannot be combined with other"),
+        (f"web::sha256:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
+        (f"web:read:md5:{DIGEST}", "entry 1: must have the form name:scopes:sha256:digest"),
         (f"web:read:sha256:{KEY.key}", "entry 1 (web): must end in sha256: and 64 hex digits, not in the key itself"),
         (
             f"{KEY.entry} web:read:sha256:{'0' * 64}",

@@ -8,11 +8,13 @@ from redis.asyncio import Redis
 
 from service.auth.authenticator import Authenticator
 from service.settings import Settings
+from service.settings.api_keys import AGENT as AGENT_SCOPE
 from service.settings.api_keys import SCOPES, Scope
 from tests.auth.conftest import KEYS, key_headers
 from tests.conftest import AGENT, USER, HttpClient, ServiceServer
 from tests.test_walkthrough import SESSIONS
 
+MESSAGE_ID = "018d0c5e-3a40-7b1c-9d2e-4f5a6b7c8d9e"
 UNKNOWN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 NEW_SESSION = {"agentId": AGENT, "userId": USER}
 
@@ -33,8 +35,31 @@ REQUIRED_SCOPES: dict[tuple[str, str], Scope] = {
     ("PUT", f"/api/messaging/agents/{AGENT}/timeout"): "admin",
     ("GET", f"/api/messaging/agents/{AGENT}/timeout"): "admin",
     ("DELETE", f"/api/messaging/agents/{AGENT}/timeout"): "admin",
+    ("POST", f"{SESSIONS}/{UNKNOWN_ID}/messages"): "write",
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/messages"): "read",
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/events"): "read",
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/transcript"): "admin",
+    ("POST", f"{SESSIONS}/{UNKNOWN_ID}/messages/{MESSAGE_ID}/cancel"): "write",
 }
 """Repeats the permissions of the routes, so that a mistake there fails a test."""
+
+AGENT_ROUTES = {
+    ("POST", f"{SESSIONS}/{UNKNOWN_ID}/messages/{MESSAGE_ID}/chunks"),
+    ("POST", "/api/messaging/submit"),
+    ("GET", f"/api/messaging/agents/{AGENT}/inbox"),
+    ("POST", f"/api/messaging/agents/{AGENT}/inbox/ack"),
+    ("POST", f"/api/messaging/agents/{AGENT}/inbox/extend"),
+}
+"""Routes that require the scope `agent`."""
+
+SHARED_ROUTES = {
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}"),
+    ("POST", f"{SESSIONS}/{UNKNOWN_ID}/messages"),
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/messages"),
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/events"),
+    ("GET", f"{SESSIONS}/{UNKNOWN_ID}/transcript"),
+}
+"""Routes that also accept the scope `agent`."""
 
 INVALID_TOKEN = 'Bearer error="invalid_token"'
 
@@ -45,7 +70,12 @@ def routes_of(client: HttpClient) -> set[tuple[str, str]]:
     """Return the method and path of all routes of the service, also of HEAD, with ids in the paths."""
     app = cast(Any, client.server).app
     return {
-        (route.method, route.resource.canonical.replace("{session_id}", UNKNOWN_ID).replace("{agent_id}", AGENT))
+        (
+            route.method,
+            route.resource.canonical.replace("{session_id}", UNKNOWN_ID)
+            .replace("{agent_id}", AGENT)
+            .replace("{message_id}", MESSAGE_ID),
+        )
         for route in app.router.routes()
     }
 
@@ -65,7 +95,7 @@ async def test_the_required_scope_of_every_route_is_tested(service: HttpClient) 
         if method != "HEAD" and path not in PUBLIC_PATHS and not path.startswith("/docs/")
     }
 
-    assert protected == REQUIRED_SCOPES.keys()
+    assert protected == REQUIRED_SCOPES.keys() | AGENT_ROUTES
 
 
 @pytest.mark.parametrize(("method", "path"), REQUIRED_SCOPES, ids=lambda word: word)
@@ -74,6 +104,20 @@ async def test_a_route_accepts_keys_with_its_scope_and_no_others(service: HttpCl
 
     accepted = [scope for scope in SCOPES if statuses[scope] not in (401, 403)]
     assert accepted == list(SCOPES[SCOPES.index(REQUIRED_SCOPES[method, path]) :])
+
+
+async def test_only_agents_use_the_routes_of_agents(service: HttpClient) -> None:
+    accepted = {
+        route: {scope for scope in (*SCOPES, AGENT_SCOPE) if await is_accepted(service, *route, scope)}
+        for route in AGENT_ROUTES | SHARED_ROUTES | REQUIRED_SCOPES.keys()
+    }
+
+    assert {route for route, scopes in accepted.items() if "agent" in scopes} == AGENT_ROUTES | SHARED_ROUTES
+    assert {route for route, scopes in accepted.items() if scopes == {"agent"}} == AGENT_ROUTES
+
+
+async def is_accepted(service: HttpClient, method: str, path: str, scope: Scope) -> bool:
+    return (await service.request(method, path, headers=key_headers(scope))).status not in (401, 403)
 
 
 async def test_a_session_is_created_and_used_with_a_key(service: HttpClient) -> None:

@@ -23,7 +23,7 @@ from tests.conftest import AGENT, USER
         ("--workers 2 inspect", "--workers: only `serve` has this option"),
         ("hash", "the following arguments are required: ID"),
         ("key", "the following arguments are required: NAME, --scopes"),
-        ("key web --scopes reed", "argument --scopes: must be a comma-separated list of read, write, admin"),
+        ("key web --scopes reed", "argument --scopes: scopes must be a comma-separated list of read, write, admin"),
         ("key web: --scopes read", "argument NAME: must be up to 64 letters, digits and ._-"),
         ("destroy", "invalid choice: 'destroy'"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service import errors
+from service.messages import errors as message_errors
 from tests.conftest import AGENT, USER, StartReplica
 from tests.docs import markdown
 from tests.docs.shapes import shape
@@ -17,7 +18,12 @@ from tests.test_walkthrough import SESSIONS
 PAGE = markdown.document("docs/errors.md")
 SERVICE_ROWS = markdown.table_rows(markdown.section(PAGE, "Error codes of the service"))
 BALANCER_ROWS = markdown.table_rows(markdown.section(PAGE, "Error codes of the load balancer"))
-CLASSES: list[Any] = [error for _, error in inspect.getmembers(errors, inspect.isclass) if "code" in vars(error)]
+CLASSES: list[Any] = [
+    error
+    for module in (errors, message_errors)
+    for _, error in inspect.getmembers(module, inspect.isclass)
+    if "code" in vars(error)
+]
 RETRYABLE = {error.code for error in CLASSES if "Retry-After" in error.headers}
 SAMPLES = [json.loads(block) for block in markdown.blocks(PAGE, "json")]
 SHORT_SESSIONS = {"SESSION_MIN_TIMEOUT_MINUTES": "0.001", "SESSION_DEFAULT_TIMEOUT_MINUTES": "0.001"}

@@ -11,9 +11,13 @@ from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
 from service.sessions.keys import Keys
 from service.sessions.scripts import (
+    ADD_TO_INBOX,
     ADD_TO_INDEX,
     ADD_WITHIN_CAPS,
+    APPEND_CHUNK,
     AWAIT_REPLICATION,
+    CANCEL_MESSAGE,
+    COMPLETE_DELIVERIES,
     COUNT,
     CREATE,
     CREATE_WITH_RECORD,
@@ -21,21 +25,28 @@ from service.sessions.scripts import (
     DELETE_WITH_RECORD,
     EVICT,
     EXPIRED,
+    EXTEND_DELIVERIES,
     HEARTBEAT,
+    LEASE_DELIVERIES,
+    LEASE_OUTBOX,
     LIST,
     MARK_LOST,
     PUT_POLICY,
     RATE_LIMIT,
+    READ_DELIVERY,
+    READ_MESSAGES,
     REMOVE_FROM_INDEX,
     RENEW,
     REVOKE,
     SCRIPTS,
+    SEND_MESSAGE,
     STATUS,
     SWEEP,
     UPDATE_METADATA,
     UPDATE_TIMEOUT,
 )
 
+SHARED_FILES = {"clock.lua", "prelude.lua", "messages.lua", "owner_index.lua"}
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 ALL_SCRIPTS = [
     script
@@ -46,7 +57,24 @@ ALL_SCRIPTS = [
 each_script = pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: script.name)
 each_script_of_a_session = pytest.mark.parametrize(
     "script",
-    [CREATE, HEARTBEAT, RENEW, UPDATE_TIMEOUT, UPDATE_METADATA, DELETE, SWEEP, REVOKE, MARK_LOST, STATUS, EVICT],
+    [
+        CREATE,
+        HEARTBEAT,
+        RENEW,
+        UPDATE_TIMEOUT,
+        UPDATE_METADATA,
+        DELETE,
+        SWEEP,
+        REVOKE,
+        MARK_LOST,
+        STATUS,
+        EVICT,
+        SEND_MESSAGE,
+        APPEND_CHUNK,
+        CANCEL_MESSAGE,
+        READ_MESSAGES,
+        READ_DELIVERY,
+    ],
     ids=lambda script: script.name,
 )
 
@@ -73,7 +101,7 @@ def arguments_of(script: Script) -> dict[str, Argument]:
 
 
 def test_the_binding_block_is_the_signature() -> None:
-    assert RENEW.keys == ("session", "tombstone", "expiry", "warning")
+    assert RENEW.keys == ("session", "tombstone", "expiry", "warning", "channel")
     assert RENEW.arguments == ("id", "retention_ms", "owner_id")
 
 
@@ -106,11 +134,12 @@ def test_a_command_has_keys_and_arguments_in_order() -> None:
     assert command == (
         "EVALSHA",
         RENEW.sha,
-        4,
+        5,
         f"session:{{ab}}:{AN_ID}",
         f"session:{{ab}}:{AN_ID}:tombstone",
         "sessions:{ab}:expiry",
         "sessions:{ab}:warning",
+        "sessions:{ab}:live",
         AN_ID,
         7,
         "",
@@ -131,7 +160,7 @@ def test_a_missing_argument_raises_key_error() -> None:
 def test_every_script_file_is_tested_here() -> None:
     files = {file.name for file in resources.files("service.sessions.scripts").iterdir() if file.name.endswith(".lua")}
 
-    assert files == {f"{script.name}.lua" for script in ALL_SCRIPTS} | {"clock.lua", "prelude.lua", "owner_index.lua"}
+    assert files == {f"{script.name}.lua" for script in ALL_SCRIPTS} | SHARED_FILES
 
 
 def test_only_scripts_that_take_a_session_include_the_prelude() -> None:
@@ -145,6 +174,11 @@ def test_only_scripts_that_take_a_session_include_the_prelude() -> None:
         RATE_LIMIT,
         ADD_WITHIN_CAPS,
         AWAIT_REPLICATION,
+        LEASE_OUTBOX,
+        ADD_TO_INBOX,
+        LEASE_DELIVERIES,
+        EXTEND_DELIVERIES,
+        COMPLETE_DELIVERIES,
     }
 
 

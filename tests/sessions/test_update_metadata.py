@@ -170,7 +170,9 @@ async def test_a_patch_of_an_older_revision_is_not_written(
 ) -> None:
     await store.update_metadata(session.id, {"channel": "phone"})
     before = await contents(real_redis)
-    command = UPDATE_METADATA.command(KEYS.of(session.id), revision=session.stored.revision, metadata="{}")
+    command = UPDATE_METADATA.command(
+        KEYS.of(session.id), id=session.id, revision=session.stored.revision, metadata="{}"
+    )
 
     (reply,) = await redis_client.execute(command)
 
