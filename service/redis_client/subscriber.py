@@ -177,6 +177,7 @@ class _Link:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 connection = self._connection = await self._connect_to(self._location)
+                connection.client_name = None  # would require the permission for CLIENT SETNAME
                 await connection.connect()  # type: ignore[no-untyped-call]
             parts = [asyncio.create_task(self._send(connection)), asyncio.create_task(self._receive(connection))]
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)

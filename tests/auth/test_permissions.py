@@ -108,7 +108,7 @@ async def test_a_route_accepts_keys_with_its_scope_and_no_others(service: HttpCl
 
 async def test_only_agents_use_the_routes_of_agents(service: HttpClient) -> None:
     accepted = {
-        route: {scope for scope in (*SCOPES, AGENT_SCOPE) if await is_accepted(service, *route, scope)}
+        route: {scope for scope in (*SCOPES, AGENT_SCOPE) if await is_accepted(service, route, scope)}
         for route in AGENT_ROUTES | SHARED_ROUTES | REQUIRED_SCOPES.keys()
     }
 
@@ -116,8 +116,8 @@ async def test_only_agents_use_the_routes_of_agents(service: HttpClient) -> None
     assert {route for route, scopes in accepted.items() if scopes == {"agent"}} == AGENT_ROUTES
 
 
-async def is_accepted(service: HttpClient, method: str, path: str, scope: Scope) -> bool:
-    return (await service.request(method, path, headers=key_headers(scope))).status not in (401, 403)
+async def is_accepted(service: HttpClient, route: tuple[str, str], scope: Scope) -> bool:
+    return (await service.request(*route, headers=key_headers(scope))).status not in (401, 403)
 
 
 async def test_a_session_is_created_and_used_with_a_key(service: HttpClient) -> None:

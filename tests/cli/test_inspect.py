@@ -160,8 +160,8 @@ async def test_an_agent_without_a_policy_is_listed_without_one(operator: Operato
 
 
 async def test_lists_contain_no_metadata(operator: Operator, session: Session) -> None:
-    assert "channel" not in (await operator.run(f"inspect --user {USER}")).out
-    assert "channel" not in (await operator.run("inspect --json")).out
+    assert '"channel"' not in (await operator.run(f"inspect --user {USER}")).out
+    assert '"channel"' not in (await operator.run("inspect --json")).out
 
 
 @pytest.mark.parametrize("words", ["inspect", f"inspect --user {USER}"])

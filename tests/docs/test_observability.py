@@ -95,7 +95,7 @@ def test_every_warning_and_error_is_listed(message: str) -> None:
 def test_the_actions_of_the_audit_log_are_listed() -> None:
     rows = markdown.table_rows(markdown.section(PAGE, "Audit log"))
     actions = {name for row in rows if len(row) == 3 for name in re.findall(r"`([a-z.]+)`", row[0])}
-    strings = {text for text in STRINGS if re.fullmatch(r"sessions?\.(?!hash)[a-z]+", text)}
+    strings = {text for text in STRINGS if re.fullmatch(r"(?:sessions?|message)\.(?!hash)[a-z]+", text)}
 
     assert actions == strings | {"policy.put", "policy.delete", "access"}
 

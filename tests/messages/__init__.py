@@ -1,0 +1,1 @@
+"""Tests of messages, inboxes and event streams."""
