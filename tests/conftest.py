@@ -33,7 +33,6 @@ from service.redis_client.factory import (
 )
 from service.redis_client.monitor import StoreMonitor
 from service.redis_client.pipeline import Pipeline
-from service.redis_client.subscriber import Subscriber
 from service.sessions.build import build_session_store
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
@@ -49,6 +48,7 @@ from tests.redis_server import ADMIN, RedisServer
 from tests.replica import STORE_TIMEOUT, Replica
 from tests.secrets_in_logs import secrets_in
 from tests.sentinel_servers import SentinelServers
+from tests.subscribers import new_subscriber
 from tests.unpipelined_client import UnpipelinedClient
 
 AGENT = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
@@ -112,24 +112,13 @@ def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) ->
     """Create the clients of one process, for the servers of a redis-py client."""
     monitor = StoreMonitor(metrics)
     main, bulk, background = (_new_redis_client(redis, timeout_seconds, monitor) for _ in range(3))
-    subscriber = _new_subscriber(redis, timeout_seconds)
+    subscriber = new_subscriber(lambda: service_connection_factory(redis)(), timeout_seconds)
 
     async def aclose() -> None:
         for part in (subscriber, main, bulk, background):
             await part.aclose()
 
     return RedisClients(main, main, bulk, background, subscriber, monitor, aclose)
-
-
-def _new_subscriber(redis: Redis, timeout_seconds: float) -> Subscriber:
-    """Create a subscriber for a single server."""
-
-    async def locate(_: str) -> None: ...
-
-    async def connect_to(_: object) -> AbstractConnection:
-        return await service_connection_factory(redis)()
-
-    return Subscriber(locate, connect_to, timeout_seconds)
 
 
 def redis_client_for(redis: Redis) -> RedisClient:

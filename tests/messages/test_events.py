@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
@@ -94,7 +95,7 @@ async def test_a_new_listener_receives_the_parts_of_an_unfinished_answer(chat: C
 
 
 async def test_dropped_messages_cause_a_reset(redis: Redis, aiohttp_client: AiohttpClient) -> None:
-    client = await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis))
     chat = await new_chat(client)
     async with chat.listening() as events:
         await chat.sent("a")
@@ -129,7 +130,7 @@ async def test_every_listener_receives_every_message_in_order(chat: Chat) -> Non
 async def test_a_lost_subscription_loses_no_message(chat: Chat, redis: Redis) -> None:
     async with chat.listening() as events:
         for number in range(10):
-            await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await redis.client_kill_filter(_type="pubsub")
             await chat.sent(str(number))
         received = [(await events.until("message")).data["content"] for _ in range(10)]
 
@@ -148,8 +149,6 @@ async def test_two_replicas_deliver_the_same_events(chat: Chat, redis: Redis, ai
 
 
 async def test_a_stopping_replica_asks_to_reconnect(redis: Redis) -> None:
-    from aiohttp.test_utils import TestClient
-
     client: HttpClient = TestClient(ServiceServer(Settings(), redis))
     await client.start_server()
     chat = await new_chat(client)

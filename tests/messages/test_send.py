@@ -115,7 +115,7 @@ async def test_the_agent_and_the_user_may_use_the_same_id(chat: Chat) -> None:
 
 async def test_the_id_of_a_dropped_message_is_forgotten(redis: Redis, aiohttp_client: AiohttpClient) -> None:
 
-    client = await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis))
+    client: HttpClient = await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis))
     chat = await new_chat(client)
     for content in ("a", "b", "c"):
         await chat.sent(content, clientMessageId=content)
@@ -123,7 +123,7 @@ async def test_the_id_of_a_dropped_message_is_forgotten(redis: Redis, aiohttp_cl
     assert await chat.contents() == ["c", "b"]
     assert "Idempotency-Replayed" not in (await chat.send("a", clientMessageId="a")).headers
     [sends] = [key async for key in redis.scan_iter("*:sends")]
-    fields = {field.decode().partition(":")[2] for field in await redis.hkeys(sends)}
+    fields = {str(field).partition(":")[2].rstrip("'") for field in await redis.hkeys(sends)}
     assert fields - {""} == {"c", "a"}
 
 
