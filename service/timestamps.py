@@ -1,11 +1,11 @@
 """Formats timestamps and durations. Internally, both are integer milliseconds; timestamps count from the epoch."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import gmtime, strftime
 
-_EPOCH_YEAR = 1970
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 
 
@@ -21,13 +21,16 @@ def iso_bytes(timestamp_ms: bytes) -> bytes:
 
 
 def parse_timestamp_ms(text: str) -> int:
-    """Return the milliseconds of `1705314600000` or of an ISO 8601 time with a UTC offset. Raises ValueError."""
+    """Return the milliseconds of `1705314600000` or of an ISO 8601 time with a UTC offset, or 0 before 1970.
+
+    Raises ValueError.
+    """
     if text.isascii() and text.isdigit() and len(text) <= 15:
         return int(text)
     parsed = datetime.fromisoformat(text.replace(" ", "+"))  # an unencoded `+` of a query arrives as a space
-    if parsed.tzinfo is None or parsed.year < _EPOCH_YEAR:
-        raise ValueError("must have a UTC offset and be after 1970")
-    return int(parsed.timestamp() * 1000)
+    if parsed.tzinfo is None:
+        raise ValueError("must have a UTC offset")
+    return max((parsed - _EPOCH) // timedelta(milliseconds=1), 0)
 
 
 @lru_cache(maxsize=4096)

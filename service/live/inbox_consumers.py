@@ -84,7 +84,7 @@ class InboxConsumers:
         """Subscribe a consumer to the changes of an inbox. Raises StoreUnavailable."""
         consumer = InboxConsumer(agent_id, self._inboxes, self._metrics)
         consumer.is_draining = self._is_draining
-        channel = self._keys.inbox(agent_id).channel
+        channel = self._keys.inbox_channel(agent_id)
         self._consumers.add(consumer)
         try:
             await self._subscriber.subscribe(channel, consumer)

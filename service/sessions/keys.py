@@ -90,7 +90,6 @@ class SessionKeys(NamedTuple):
     sends: str
     chunks: str
     outbox: str
-    channel: str
 
 
 class SessionAndRecordKeys(NamedTuple):
@@ -105,7 +104,6 @@ class SessionAndRecordKeys(NamedTuple):
     sends: str
     chunks: str
     outbox: str
-    channel: str
     record: str
 
 
@@ -136,11 +134,10 @@ class OutboxKeys(NamedTuple):
 
 
 class InboxKeys(NamedTuple):
-    """The keys of an agent's inbox and its channel, in one slot."""
+    """The keys of an agent's inbox, in one slot."""
 
     inbox: str
     attempts: str
-    channel: str
 
 
 class PolicyKeys(NamedTuple):
@@ -171,10 +168,10 @@ class Keys:
         shard = session_id[:2]
         session = f"{self._session}{shard}}}:{session_id}"
         # Ids added by hand may have other shards.
-        expiry, warning, created, outbox, channel = self._shard_keys.get(shard) or self._keys_of_shard(shard)
+        expiry, warning, created, outbox = self._shard_keys.get(shard) or self._keys_of_shard(shard)
         messages, sends, chunks = f"{session}:messages", f"{session}:sends", f"{session}:chunks"
         tombstone = f"{session}:tombstone"
-        return SessionKeys(session, tombstone, expiry, warning, created, messages, sends, chunks, outbox, channel)
+        return SessionKeys(session, tombstone, expiry, warning, created, messages, sends, chunks, outbox)
 
     def session(self, session_id: str) -> str:
         return f"{self._session}{session_id[:2]}}}:{session_id}"
@@ -207,7 +204,11 @@ class Keys:
 
     def inbox(self, agent_id: str) -> InboxKeys:
         agent = self.agent(agent_id)
-        return InboxKeys(f"{agent}:inbox", f"{agent}:attempts", f"{agent}:live")
+        return InboxKeys(f"{agent}:inbox", f"{agent}:attempts")
+
+    def inbox_channel(self, agent_id: str) -> str:
+        """The channel that announces changes of an inbox."""
+        return f"{self.agent(agent_id)}:live"
 
     def user(self, user_id: str) -> str:
         return f"{self._sessions}user:{{{user_id}}}"
@@ -241,9 +242,8 @@ class Keys:
         bucket = f"{self._sessions}{kind}:{{{subject}}}:guesses"
         return BucketKeys(bucket, bucket)
 
-    def _keys_of_shard(self, shard: str) -> tuple[str, str, str, str, str]:
-        indexes = self.expiry(shard), self.warning(shard), self.created(shard)
-        return *indexes, self.outbox(shard), self.channel(shard)
+    def _keys_of_shard(self, shard: str) -> tuple[str, str, str, str]:
+        return self.expiry(shard), self.warning(shard), self.created(shard), self.outbox(shard)
 
 
 def group_by_shard(session_ids: Iterable[str]) -> list[list[str]]:

@@ -10,7 +10,7 @@ from service.sessions.keys import Keys
 from service.settings import MAX_METADATA_BYTES
 from tests.bad_input.helpers import create_with, invalid_fields, patch_metadata, post_body
 from tests.conftest import AGENT, USER, HttpClient
-from tests.test_walkthrough import get_session, open_session
+from tests.test_walkthrough import SESSIONS, get_session, open_session
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -57,7 +57,7 @@ async def test_metadata_is_returned_unchanged(
     assert session["metadata"] == created["metadata"]
 
 
-@pytest.mark.parametrize("value", [None, [], "text", 1, True])
+@pytest.mark.parametrize("value", [[], "text", 1, True])
 async def test_metadata_must_be_an_object(service: HttpClient, value: object) -> None:
     fields = await invalid_fields(await create_with(service, metadata=value))
 
@@ -144,3 +144,11 @@ async def test_a_member_may_be_named_metadata(service: HttpClient, body: bytes, 
     response = await patch_metadata(service, body, content_type)
 
     assert "metadata" in (await response.json())["metadata"]
+
+
+@pytest.mark.parametrize("member", ["metadata", "timeoutConfig"])
+async def test_null_means_that_a_member_is_absent(service: HttpClient, member: str) -> None:
+    response = await service.post(SESSIONS, json={"agentId": AGENT, "userId": USER, member: None})
+
+    session = await response.json()
+    assert (response.status, session["metadata"], session["timeoutConfig"]["timeoutMinutes"]) == (201, {}, 30)

@@ -51,7 +51,7 @@ async def owners_are_not_text(redis: Redis, session: Session) -> None:
 
 
 async def member_is_not_text(redis: Redis, session: Session) -> None:
-    indexes = KEYS.of(session.id)[2:]
+    indexes = KEYS.of(session.id)[2:5]
     for index in indexes:
         await redis.zadd(index, {b"\xff\xfe": 1})
 

@@ -101,7 +101,7 @@ def arguments_of(script: Script) -> dict[str, Argument]:
 
 
 def test_the_binding_block_is_the_signature() -> None:
-    assert RENEW.keys == ("session", "tombstone", "expiry", "warning", "channel")
+    assert RENEW.keys == ("session", "tombstone", "expiry", "warning")
     assert RENEW.arguments == ("id", "retention_ms", "owner_id")
 
 
@@ -134,12 +134,11 @@ def test_a_command_has_keys_and_arguments_in_order() -> None:
     assert command == (
         "EVALSHA",
         RENEW.sha,
-        5,
+        4,
         f"session:{{ab}}:{AN_ID}",
         f"session:{{ab}}:{AN_ID}:tombstone",
         "sessions:{ab}:expiry",
         "sessions:{ab}:warning",
-        "sessions:{ab}:live",
         AN_ID,
         7,
         "",

@@ -3,7 +3,6 @@
 local keys = {
     inbox    = KEYS[1],   -- deliveries by the time from which they may be delivered
     attempts = KEYS[2],   -- number of deliveries
-    channel  = KEYS[3],   -- announces changes of the inbox
 }
 local args = {
     message     = ARGV[1],   -- '<sessionId> <messageId>'
@@ -22,5 +21,5 @@ if args.is_cancel == 'true' then
 end
 redis.call('ZADD', keys.inbox, 'NX', whole(server_time_ms()), member)
 redis.call('PEXPIRE', keys.inbox, args.lifetime_ms)
-redis.pcall('SPUBLISH', keys.channel, 'inbox')
+redis.pcall('SPUBLISH', keys.inbox:gsub('inbox$', 'live'), 'inbox')
 return {'added'}

@@ -7,7 +7,6 @@ local keys = {
     messages  = KEYS[3],   -- stream of the session's messages
     sends     = KEYS[4],   -- state of the messages
     chunks    = KEYS[5],   -- stream of recent parts of answers
-    channel   = KEYS[6],   -- announces changes of the shard's sessions
 }
 local args = {
     id          = ARGV[1],

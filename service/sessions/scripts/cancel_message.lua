@@ -8,7 +8,6 @@ local keys = {
     sends     = KEYS[4],   -- state of the messages
     chunks    = KEYS[5],   -- stream of recent parts of answers
     outbox    = KEYS[6],   -- the shard's messages that are not in an inbox yet
-    channel   = KEYS[7],   -- announces changes of the shard's sessions
 }
 local args = {
     id                 = ARGV[1],

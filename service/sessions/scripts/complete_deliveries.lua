@@ -3,7 +3,6 @@
 local keys = {
     inbox    = KEYS[1],   -- deliveries by the time from which they may be delivered
     attempts = KEYS[2],   -- number of deliveries
-    channel  = KEYS[3],   -- announces changes of the inbox
 }
 local args = {
     members = ARGV[1],   -- separated by line breaks
@@ -14,5 +13,5 @@ for member in args.members:gmatch('[^\n]+') do
     number = number + redis.call('ZREM', keys.inbox, member)
     redis.call('HDEL', keys.attempts, member)
 end
-if number > 0 then redis.pcall('SPUBLISH', keys.channel, 'inbox') end
+if number > 0 then redis.pcall('SPUBLISH', keys.inbox:gsub('inbox$', 'live'), 'inbox') end
 return {'completed', number}

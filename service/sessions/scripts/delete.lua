@@ -9,8 +9,7 @@ local keys = {
     messages  = KEYS[6],   -- stream of the session's messages
     sends     = KEYS[7],   -- state of the messages
     chunks    = KEYS[8],   -- stream of recent parts of answers
-    channel   = KEYS[9],   -- announces changes of the shard's sessions
-    record    = KEYS[10],   -- idempotency record, deleted if it names this session; nil without one
+    record    = KEYS[9],   -- idempotency record, deleted if it names this session; nil without one
 }
 local args = {
     id       = ARGV[1],

@@ -76,9 +76,13 @@ local function save_expiry(keys, args, session, ...)
     redis.call('ZADD', keys.warning, whole(expires_at_ms - minutes_to_ms(session[warningThresholdMinutes])), args.id)
 end
 
--- Announce a change to replicas that stream the session. They read the change itself. An account without permission for
--- the channel must not fail the change.
-local function announce(keys, args, change) redis.pcall('SPUBLISH', keys.channel, change .. ' ' .. args.id) end
+-- Announce a change to replicas that stream the session. They read the change itself. The channel is no key: while a
+-- Cluster moves the slot, a script with a missing key would have to wait. An account without permission for the channel
+-- must not fail the change.
+local function announce(keys, args, change)
+    local prefix, tag = keys.session:match('^(.*)session:({[^}]*}):')
+    redis.pcall('SPUBLISH', prefix .. 'sessions:' .. tag .. ':live', change .. ' ' .. args.id)
+end
 
 -- Delete a session with its tombstone, messages and index entries.
 local function delete_session(keys, args)

@@ -6,7 +6,6 @@ local keys = {
     tombstone = KEYS[2],   -- outlives the session, for 410
     expiry    = KEYS[3],   -- the shard's ids by expiresAt
     warning   = KEYS[4],   -- the shard's ids by the start of their warning
-    channel   = KEYS[5],   -- announces changes of the shard's sessions
 }
 local args = {
     id           = ARGV[1],

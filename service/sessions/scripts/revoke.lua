@@ -10,7 +10,6 @@ local keys = {
     messages  = KEYS[6],   -- stream of the session's messages
     sends     = KEYS[7],   -- state of the messages
     chunks    = KEYS[8],   -- stream of recent parts of answers
-    channel   = KEYS[9],   -- announces changes of the shard's sessions
 }
 local args = {
     id                 = ARGV[1],

@@ -11,7 +11,6 @@ local keys = {
     messages  = KEYS[5],   -- stream of the session's messages
     sends     = KEYS[6],   -- state of the messages
     outbox    = KEYS[7],   -- the shard's messages that are not in an inbox yet
-    channel   = KEYS[8],   -- announces changes of the shard's sessions
 }
 local args = {
     id                 = ARGV[1],

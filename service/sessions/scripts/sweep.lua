@@ -9,6 +9,7 @@ local keys = {
     created   = KEYS[5],   -- the shard's ids by createdAt
     messages  = KEYS[6],   -- stream of the session's messages
     sends     = KEYS[7],   -- state of the messages
+    chunks    = KEYS[8],   -- stream of recent parts of answers
 }
 local args = {
     id           = ARGV[1],

@@ -4,7 +4,6 @@
 local keys = {
     session   = KEYS[1],   -- session hash
     tombstone = KEYS[2],   -- outlives the session, for 410
-    channel   = KEYS[3],   -- announces changes of the shard's sessions
 }
 local args = {
     id       = ARGV[1],

@@ -8,7 +8,6 @@ local keys = {
     warning   = KEYS[4],   -- the shard's ids by the start of their warning
     messages  = KEYS[5],   -- stream of the session's messages
     sends     = KEYS[6],   -- state of the messages
-    channel   = KEYS[7],   -- announces changes of the shard's sessions
 }
 local args = {
     id                        = ARGV[1],
