@@ -23,6 +23,8 @@ def main() -> None:
     if isinstance(command, arguments.CreateKey):  # without settings: they may be invalid until there is a key
         sys.exit(_create_key(command))
     try:
+        if isinstance(command, arguments.RunDemoAgent):
+            sys.exit(_run_demo_agent(command))
         settings = load_settings()
         if isinstance(command, arguments.Serve):
             sys.exit(_serve(settings, command.workers or settings.session_workers))
@@ -57,6 +59,12 @@ def _create_key(command: arguments.CreateKey) -> int:
         f"API key (shown only once):\n  {key}\nEntry for SESSION_API_KEYS or SESSION_API_KEYS_FILE:\n  {entry}\n"
     )
     return 0
+
+
+def _run_demo_agent(command: arguments.RunDemoAgent) -> int:
+    from service.cli import demo_agent  # here, because serving does not need it
+
+    return demo_agent.run(command)
 
 
 def _run(command: arguments.RedisCommand, settings: Settings) -> int:

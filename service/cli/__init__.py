@@ -1,1 +1,1 @@
-"""Commands of the operator: `inspect`, `revoke`, `hash` and `key`."""
+"""Commands of the operator: `inspect`, `revoke`, `hash` and `key`. Also `demo-agent`, a client."""

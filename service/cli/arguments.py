@@ -1,5 +1,6 @@
 """Parses the command line of `python -m service`."""
 
+import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from service.settings.api_keys import AGENT, SCOPE_NAMES, SCOPES, is_key_name, p
 
 DEFAULT_LIMIT = 20
 DEFAULT_WATCH_SECONDS = 2.0
+DEFAULT_URL = "http://127.0.0.1:3000"
+DEMO_AGENT_ID = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 
 _SETTINGS = "It uses the same environment variables as the service, such as REDIS_URL and SESSION_KEY_PREFIX."
 _DIRECT = (
@@ -61,8 +64,16 @@ class Repair(NamedTuple):
     """Repair the append-only file of the embedded server."""
 
 
+class RunDemoAgent(NamedTuple):
+    """Answer the messages of an agent through the HTTP API."""
+
+    url: str
+    key: str | None
+    agent_id: str
+
+
 RedisCommand = Inspect | Revoke | HashIds
-ParsedCommand = Serve | RedisCommand | CreateKey | Repair
+ParsedCommand = Serve | RedisCommand | CreateKey | Repair | RunDemoAgent
 
 
 def parse(words: Sequence[str]) -> ParsedCommand:
@@ -87,6 +98,8 @@ def parse(words: Sequence[str]) -> ParsedCommand:
             return CreateKey(options.name, options.scopes)
         case "repair":
             return Repair()
+        case "demo-agent":
+            return RunDemoAgent(options.url, options.key, options.agent)
         case _:
             return Serve(options.workers)
 
@@ -104,6 +117,7 @@ def _parser() -> ArgumentParser:
     _add_hash(verbs.add_parser("hash", help="show the hashes of ids in logs", description=_HASH, epilog=_DIRECT))
     _add_key(verbs.add_parser("key", help="create an API key", description=_KEY))
     verbs.add_parser("repair", help="repair the data of the embedded server", description=_REPAIR, epilog=_SETTINGS)
+    _add_demo_agent(verbs.add_parser("demo-agent", help="echo messages to an agent", description=_DEMO_AGENT))
     return parser
 
 
@@ -128,8 +142,11 @@ _KEY = (
     "Create a random API key. Print the key, and its entry for SESSION_API_KEYS, which contains only a hash. "
     "The command uses no settings and stores nothing."
 )
-
-
+_DEMO_AGENT = (
+    "Receive the messages to one agent and answer each with its own text, in parts. The command uses only the HTTP API "
+    "and no settings. It waits while the service is unavailable, and stops with Ctrl-C or SIGTERM. "
+    "Exit code: 0 after it was stopped; 1 if the service rejects it."
+)
 _REPAIR = (
     "Repair a damaged append-only file of the embedded server, for example after a power failure. Changes behind the "
     "damage are lost. The damaged files are copied first. Stop the service before. "
@@ -187,6 +204,16 @@ def _add_key(parser: ArgumentParser) -> None:
     )
 
 
+def _add_demo_agent(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", type=_http_url, default=DEFAULT_URL, help=f"URL of the service (default: {DEFAULT_URL})"
+    )
+    parser.add_argument("--key", help="API key with the scope agent, if authentication is on")
+    parser.add_argument(
+        "--agent", type=_uuid, default=DEMO_AGENT_ID, metavar="UUID", help=f"the agent (default: {DEMO_AGENT_ID})"
+    )
+
+
 def _add_id_and_owner(parser: ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", metavar="ID", type=str.lower, help="id of one session")
     parser.add_argument("--user", type=_uuid, metavar="UUID", help="the sessions of this user")
@@ -219,6 +246,12 @@ def _uuid(word: str) -> str:
         return parse_uuid(word)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def _http_url(word: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#]+/?", word):
+        raise ArgumentTypeError(f"must be a URL without a path, for example {DEFAULT_URL}")
+    return word
 
 
 def _limit(word: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from benchmarks.__main__ import parse_options
+from service.api.openapi import document
 from service.cli.arguments import parse
 from service.settings import Settings
 from tests.docs.markdown import ROOT
@@ -71,6 +72,9 @@ def check(words: Sequence[str]) -> None:
             parse(rest)
         case ["redis-cli", *rest]:
             assert _REDIS_CLI.fullmatch(" ".join(rest)), rest
+        case ["curl", "-N", url]:
+            path = url.replace("$API/sessions/$ID", "/api/messaging/sessions/{sessionId}")
+            assert path in document(Settings())["paths"]
         case ["valkey-server", *options]:
             assert set(options[::2]) <= {"--dir", "--dbfilename", "--appendonly"}
         case ["pip", "install", package]:

@@ -17,6 +17,7 @@ DOCUMENTS = [
     "docs/deployment.md",
     "docs/errors.md",
     "docs/glossary.md",
+    "docs/messages.md",
     "docs/observability.md",
     "docs/operations.md",
     "docs/performance.md",
