@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from service.api import message_responses
-from service.api.app_keys import HISTORY, HUB, SETTINGS
+from service.api.app_keys import HISTORY, HUB, SETTINGS, STORE
 from service.api.message_requests import (
     ChunkBody,
     SendMessageBody,
@@ -85,10 +85,17 @@ async def _send(request: web.Request, new_message: NewMessage) -> SentMessage:
     return await request.app[HISTORY].send(session_id_of(request), new_message, owner_id_of(request))
 
 
+async def _join(request: web.Request) -> Listener:
+    """Add a listener. Raises the errors of a session that the caller has no access to, which must not become a feed."""
+    session_id = session_id_of(request)
+    await request.app[STORE].get(session_id, owner_id_of(request))
+    return await request.app[HUB].join(session_id)
+
+
 async def _send_and_wait(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
     """Send a message and wait for its answer. The message is stored, whether the answer comes in time or not."""
     hub, session_id = request.app[HUB], session_id_of(request)
-    listener = await hub.join(session_id)
+    listener = await _join(request)
     try:
         sent = await _send(request, new_message)
         seconds = request.app[SETTINGS].session_message_wait_seconds
@@ -133,7 +140,7 @@ def _completes(event: LiveEvent, message: Message) -> bool:
 
 async def _send_and_stream(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
     hub, session_id = request.app[HUB], session_id_of(request)
-    listener = await hub.join(session_id)
+    listener = await _join(request)
     try:
         sent = await _send(request, new_message)
         stream = await EventStream.open(request)

@@ -62,6 +62,22 @@ def test_a_creation_is_recorded_with_its_actor_and_owners(audited: Audited, repl
     assert record["timestamp"].endswith("Z")
 
 
+def test_messages_and_cancellations_are_recorded_without_content(audited: Audited) -> None:
+    path = f"{SESSIONS}/{audited.create()}/messages"
+    sent = audited.call("POST", path, {"content": "private", "metadata": {"mood": "private"}})[1]
+    audited.call("POST", f"{path}/{sent['id']}/cancel")
+    audited.call("POST", path, {"content": "private", "authorId": AGENT, "thought": "private"})
+
+    _, *records = audited.records()
+
+    assert [some(record, "action", "author") for record in records] == [
+        {"action": "message.send", "author": "user"},
+        {"action": "message.cancel", "author": None},
+        {"action": "message.send", "author": "agent"},
+    ]
+    assert "private" not in audited.text()
+
+
 def test_a_deletion_is_recorded_once(audited: Audited) -> None:
     session_id = audited.create()
     statuses = [audited.call("DELETE", f"{SESSIONS}/{session_id}")[0] for _ in range(2)]

@@ -137,6 +137,19 @@ async def test_spans_contain_no_ids(client: HttpClient, exporter: InMemorySpanEx
     assert USER not in exported
 
 
+async def test_spans_contain_no_messages(client: HttpClient, exporter: InMemorySpanExporter) -> None:
+    session_id = (await (await client.post(SESSIONS, json=NEW_SESSION)).json())["sessionId"]
+    body = {"content": "private", "metadata": {"mood": "private"}, "clientMessageId": "private"}
+    await client.post(f"{SESSIONS}/{session_id}/messages", json=body)
+    await client.get(f"{SESSIONS}/{session_id}/messages")
+
+    exported = "".join(span.to_json() for span in exporter.get_finished_spans())
+
+    assert "messages" in exported
+    assert "private" not in exported
+    assert session_id not in exported
+
+
 async def test_an_outage_is_an_error_in_both_spans(
     tracing: Tracing, exporter: InMemorySpanExporter, aiohttp_client: AiohttpClient, data_dir: Path
 ) -> None:
