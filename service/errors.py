@@ -335,6 +335,16 @@ class TooManyConnections(ServiceError):
         super().__init__("The service has the maximum number of connections. Nothing was done. Try again.")
 
 
+class TooManyUnreadPages(ServiceError):
+    """Clients have not read too many bytes of earlier pages. Nothing was read."""
+
+    status, code, message = 503, "TOO_MANY_UNREAD_PAGES", "Too many unread pages"
+    headers: Mapping[str, str] = _RETRY_AFTER
+
+    def __init__(self) -> None:
+        super().__init__("Clients have not yet received the pages of earlier requests. Try again.")
+
+
 class IssuerUnavailable(ServiceError):
     """The public keys of the token issuer cannot be fetched, so the token cannot be verified. Nothing was done."""
 

@@ -44,14 +44,14 @@ async def send(request: web.Request) -> web.StreamResponse:
             return await _send_and_stream(request, new_message)
 
 
-@routes.get(MESSAGES, permission=READ_AS_ANY)
+@routes.get(MESSAGES, permission=READ_AS_ANY, returns_page=True)
 async def list_messages(request: web.Request) -> web.StreamResponse:
     session_id = session_id_of(request)
     page = await request.app[HISTORY].page(session_id, page_request_of(request), owner_id_of(request))
     return message_responses.messages_response(session_id, page)
 
 
-@routes.get(SESSION + "/transcript", permission=TRANSCRIPT)
+@routes.get(SESSION + "/transcript", permission=TRANSCRIPT, returns_page=True)
 async def get_transcript(request: web.Request) -> web.StreamResponse:
     session_id = session_id_of(request)
     page = await request.app[HISTORY].transcript(session_id, page_request_of(request), owner_id_of(request))

@@ -1,5 +1,6 @@
 """The middleware around handlers, in one ordered list."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial, wraps
@@ -26,6 +27,7 @@ from service.errors import (
     RouteNotFound,
     ServiceError,
     SessionNotFound,
+    TooManyUnreadPages,
     Unauthorized,
 )
 from service.maintenance.schema_version import SchemaVersion
@@ -36,6 +38,12 @@ from service.settings import MAX_BODY_BYTES, Settings
 
 ApplicationMiddleware = Callable[[Handler], Handler]
 RouteMiddleware = Callable[[Handler, Route], Handler]
+
+MAX_CONCURRENT_PAGES = 8
+"""Number of pages that a process reads from Redis at the same time. Further requests wait."""
+
+MAX_UNSENT_BYTES = 32 * 1024 * 1024
+"""Further pages are rejected while connections that received pages have more unsent bytes than this."""
 
 _EXPECTATION_FAILED = OtherHTTPError(417, "Expectation Failed")
 _DISCONNECTED = MalformedRequest("The client disconnected before it received 100 Continue.")
@@ -93,6 +101,7 @@ def build_middleware(
             authenticate(authenticator, addresses, audit),
             limit_callers(rate_limiter),
             provide_actor(audit, addresses),
+            limit_pages(PageLimiter()),
         ),
     )
 
@@ -281,6 +290,46 @@ def provide_actor(audit: AuditLog | None, addresses: ClientAddresses) -> RouteMi
         async def handle(request: web.Request) -> web.StreamResponse:
             CURRENT_ACTOR.set(partial(_actor_of, request, addresses))
             return await handler(request)
+
+        return handle
+
+    return wrap
+
+
+class PageLimiter:
+    """Limits the pages that are being read, and the bytes of pages that clients have not read."""
+
+    def __init__(self) -> None:
+        self._reading = asyncio.Semaphore(MAX_CONCURRENT_PAGES)
+        self._transports: set[asyncio.Transport] = set()
+        """The transports that may have unsent pages."""
+
+    async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Call a handler that returns a page. Raises TooManyUnreadPages."""
+        async with self._reading:
+            if self._unsent_bytes() > MAX_UNSENT_BYTES:
+                raise TooManyUnreadPages
+            response = await handler(request)
+        if request.transport is not None:
+            self._transports.add(request.transport)  # the response is written before another task runs
+        return response
+
+    def _unsent_bytes(self) -> int:
+        unsent = {transport: transport.get_write_buffer_size() for transport in self._transports}
+        self._transports = {transport for transport, size in unsent.items() if size}
+        return sum(unsent.values())
+
+
+def limit_pages(limiter: PageLimiter) -> RouteMiddleware:
+    """Limit the memory of pages that are being read, and of pages that clients have not read."""
+
+    def wrap(handler: Handler, route: Route) -> Handler:
+        if not route.returns_page:
+            return handler
+
+        @wraps(handler)
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await limiter.respond(request, handler)
 
         return handle
 

@@ -24,6 +24,8 @@ class Route(NamedTuple):
     serves_sessions: bool = False
     """Whether the route uses stored sessions. It then requires a supported schema version and is rate limited."""
     is_audited: bool = False
+    returns_page: bool = False
+    """Whether the response can be large. The process then limits concurrent and unread responses."""
 
     @property
     def names_session(self) -> bool:
@@ -37,8 +39,10 @@ class RouteTable(list[Route]):
         super().__init__()
         self._serve_sessions = serve_sessions
 
-    def get(self, path: str, *, permission: Permission | None) -> Callable[[Handler], Handler]:
-        return self._route("GET", path, permission)
+    def get(
+        self, path: str, *, permission: Permission | None, returns_page: bool = False
+    ) -> Callable[[Handler], Handler]:
+        return self._route("GET", path, permission, returns_page=returns_page)
 
     def post(self, path: str, *, permission: Permission, is_audited: bool = False) -> Callable[[Handler], Handler]:
         return self._route("POST", path, permission, is_audited)
@@ -53,10 +57,15 @@ class RouteTable(list[Route]):
         return self._route("DELETE", path, permission, is_audited)
 
     def _route(
-        self, method: str, path: str, permission: Permission | None, is_audited: bool = False
+        self,
+        method: str,
+        path: str,
+        permission: Permission | None,
+        is_audited: bool = False,
+        returns_page: bool = False,
     ) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
-            self.append(Route(method, path, handler, permission, self._serve_sessions, is_audited))
+            self.append(Route(method, path, handler, permission, self._serve_sessions, is_audited, returns_page))
             return handler
 
         return add

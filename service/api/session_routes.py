@@ -54,7 +54,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     return response_bodies.created_response(created, f"{SESSIONS}/{created.session.id}")
 
 
-@routes.get(SESSIONS, permission=LIST)
+@routes.get(SESSIONS, permission=LIST, returns_page=True)
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     user_id = _user_id_of(request)
     cursors = _cursors_of(request)

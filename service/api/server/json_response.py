@@ -45,7 +45,9 @@ class JsonResponse(web.StreamResponse):
         if self._is_last or not request.keep_alive or request.version != HttpVersion11 or request.method == "HEAD":
             return await self._slow_response().prepare(request)
         writer = request.writer
-        await writer.write_eof(self.to_bytes())
+        data = self.to_bytes()
+        self.body = b""  # a client that reads slowly must not occupy the memory of two copies
+        await writer.write_eof(data)
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
