@@ -105,7 +105,7 @@ class ServiceServer(TestServer):
         super().__init__(create_app(settings, clients, access_log, tracing=tracing))
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **options)
+        return Runner(self.app, **{**options, "handler_cancellation": False})  # as in a process of the service
 
 
 def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:

@@ -30,7 +30,11 @@ routes = RouteTable(serve_sessions=True)
 async def receive(request: web.Request) -> web.StreamResponse:
     """Return leased deliveries after at most `wait` seconds, or stream them as events."""
     agent_id, limit, wait_seconds = _agent_of(request), _limit_of(request), _wait_of(request)
-    async with request.app[INBOX_CONSUMERS].consumer_of(agent_id) as consumer:
+
+    def is_connected() -> bool:
+        return request.transport is not None and not request.transport.is_closing()
+
+    async with request.app[INBOX_CONSUMERS].consumer_of(agent_id, is_connected) as consumer:
         if _EVENT_STREAM in request.headers.get("Accept", ""):
             return await _stream(request, agent_id, consumer, limit)
         return message_responses.deliveries_response(await consumer.lease(limit, wait_seconds))

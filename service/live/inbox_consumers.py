@@ -1,7 +1,7 @@
 """Wait for deliveries in the inboxes of agents."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from service.messages.inbox import Delivery, Inboxes
@@ -15,10 +15,11 @@ POLL_SECONDS = 5
 
 
 class InboxConsumer:
-    """One consumer of an agent's inbox."""
+    """One consumer of an agent's inbox. It leases nothing for a client that has disconnected."""
 
-    def __init__(self, agent_id: str, inboxes: Inboxes, metrics: Metrics) -> None:
+    def __init__(self, agent_id: str, is_connected: Callable[[], bool], inboxes: Inboxes, metrics: Metrics) -> None:
         self._agent_id = agent_id
+        self._is_connected = is_connected
         self._inboxes = inboxes
         self._metrics = metrics
         self._changed = asyncio.Event()
@@ -38,7 +39,7 @@ class InboxConsumer:
         """Lease up to `limit` deliveries, and wait while there are none. Raises StoreUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
-        while True:
+        while self._is_connected():
             self._changed.clear()
             deliveries, next_in_seconds = await self._inboxes.lease(self._agent_id, limit)
             remaining = deadline - loop.time()
@@ -51,6 +52,7 @@ class InboxConsumer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
+        return []
 
     async def wait_for_change(self, seconds: float) -> None:
         """Wait until the inbox changes, for at most `seconds`."""
@@ -80,9 +82,9 @@ class InboxConsumers:
         self._is_draining = False
 
     @asynccontextmanager
-    async def consumer_of(self, agent_id: str) -> AsyncIterator[InboxConsumer]:
+    async def consumer_of(self, agent_id: str, is_connected: Callable[[], bool]) -> AsyncIterator[InboxConsumer]:
         """Subscribe a consumer to the changes of an inbox. Raises StoreUnavailable."""
-        consumer = InboxConsumer(agent_id, self._inboxes, self._metrics)
+        consumer = InboxConsumer(agent_id, is_connected, self._inboxes, self._metrics)
         consumer.is_draining = self._is_draining
         channel = self._keys.inbox_channel(agent_id)
         self._consumers.add(consumer)

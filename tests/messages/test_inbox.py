@@ -52,6 +52,18 @@ async def test_a_leased_message_is_not_delivered_to_another_consumer(chat: Chat)
     assert await chat.deliveries(wait=0) == []
 
 
+async def test_nothing_is_leased_to_a_consumer_that_has_disconnected(chat: Chat) -> None:
+    waiting = asyncio.create_task(chat.deliveries(wait=30))
+    await asyncio.wait([waiting], timeout=0.3)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+    await chat.sent("Hello")
+
+    [delivery] = await chat.deliveries()
+    assert delivery["attempt"] == 1
+
+
 async def test_each_message_is_leased_to_one_of_ten_consumers(chat: Chat) -> None:
     sent = await asyncio.gather(*(chat.sent(str(number)) for number in range(30)))
 
