@@ -68,7 +68,7 @@ def check(words: Sequence[str]) -> None:
             check(command)
         case ["kubectl", *rest]:
             _check_kubectl(rest)
-        case ["python", "-m", "service", *rest]:
+        case ["python" | ".venv/bin/python", "-m", "service", *rest]:
             parse(rest)
         case ["redis-cli", *rest]:
             assert _REDIS_CLI.fullmatch(" ".join(rest)), rest
