@@ -18,6 +18,10 @@ from service.timestamps import ms_from_time_reply
 CHECK_INTERVAL_SECONDS = 30
 OLDEST_REDIS = (7, 0)
 MAX_CLOCK_DIFFERENCE_SECONDS = 5
+STREAM_NODE_MAX_BYTES = 1024
+"""Redis allocates this much at once for the messages of a session. By default it allocates 4096 bytes."""
+
+_STREAM_NODE = "stream-node-max-bytes"
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class StartupChecks:
         self._were_servers_checked = False
         self._checked_servers: set[str] = set()
         self._were_large_hashes_found = False
+        self._were_large_streams_found = False
 
     async def run(self) -> None:
         """Run the checks that have not succeeded yet, and always check that the schema version still exists.
@@ -51,6 +56,9 @@ class StartupChecks:
         if not self._were_large_hashes_found:
             with suppress(StoreUnavailable, ScriptError):  # the next run checks another shard
                 await self._check_hash_encoding()
+        if not self._were_large_streams_found:
+            with suppress(StoreUnavailable, ScriptError):
+                await self._check_stream_nodes()
         failures.raise_if_any()
 
     async def _write_version(self) -> None:
@@ -64,14 +72,32 @@ class StartupChecks:
 
     async def _check_hash_encoding(self) -> None:
         """Warn if Redis does not store the hashes of sessions as listpacks: they are several times larger then."""
-        shard = random.choice(SHARDS)
-        (session_ids,) = await self._redis.query(("ZRANGE", self._keys.expiry(shard), -1, -1))
-        for session_id in session_ids:
-            session = self._keys.session(session_id.decode(errors="replace"))
-            (encoding,) = await self._redis.query(("OBJECT", "ENCODING", session))
+        for session_id in await self._sample():
+            (encoding,) = await self._redis.query(("OBJECT", "ENCODING", self._keys.session(session_id)))
             if encoding == b"hashtable":
                 self._were_large_hashes_found = True
                 _log.warning("sessions use more memory in Redis than necessary: set hash-max-listpack-value to 10240")
+
+    async def _check_stream_nodes(self) -> None:
+        """Warn if Redis allocates more memory for the messages of a session than most sessions use."""
+        for session_id in await self._sample():
+            (number,) = await self._redis.query(("XLEN", self._keys.of(session_id).messages))
+            if number and await self._has_large_stream_nodes():
+                self._were_large_streams_found = True
+                _log.warning(
+                    "messages use more memory in Redis than necessary: set stream-node-max-bytes to %d",
+                    STREAM_NODE_MAX_BYTES,
+                )
+
+    async def _has_large_stream_nodes(self) -> bool:
+        replies = await self._redis.broadcast(("CONFIG", "GET", _STREAM_NODE))
+        settings = [_settings_from(reply) for (reply,) in replies.values()]
+        return any(int(found.get(_STREAM_NODE, 0)) > STREAM_NODE_MAX_BYTES for found in settings)
+
+    async def _sample(self) -> list[str]:
+        """Return a session of a random shard, or none."""
+        (session_ids,) = await self._redis.query(("ZRANGE", self._keys.expiry(random.choice(SHARDS)), -1, -1))
+        return [session_id.decode(errors="replace") for session_id in session_ids]
 
 
 async def check_servers(redis: RedisClient, checked: set[str]) -> None:
@@ -189,10 +215,12 @@ def _clock_fault(ahead_seconds: float) -> list[str]:
 
 def _save_points(reply: Reply) -> str | None:
     """The setting `save`, or None if the account may not read it."""
-    if isinstance(reply, Exception):
-        return None
-    found = {_text(name): _text(value) for name, value in reply.items()}
-    return found.get("save")
+    return _settings_from(reply).get("save")
+
+
+def _settings_from(reply: Reply) -> dict[str, str]:
+    """Return the settings of a reply to CONFIG GET: none if the account may not read them."""
+    return {} if isinstance(reply, Exception) else {_text(name): _text(value) for name, value in reply.items()}
 
 
 def _text(value: bytes | str) -> str:

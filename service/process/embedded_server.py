@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from service.errors import StartupError
+from service.maintenance.startup_checks import STREAM_NODE_MAX_BYTES
 from service.process.runtime import DIE_WITH_PARENT
 from service.settings import MAX_METADATA_BYTES, Settings
 
@@ -203,6 +204,7 @@ def _command(binary: Path, data_dir: Path, socket: Path) -> list[str]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "hash-max-listpack-value": str(MAX_METADATA_BYTES),  # keeps hashes compact with metadata above 64 bytes
+        "stream-node-max-bytes": str(STREAM_NODE_MAX_BYTES),  # by default, ten short messages occupy 4 KiB
         "loglevel": "notice",
     }
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]

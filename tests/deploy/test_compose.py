@@ -14,6 +14,7 @@ from service.api.response_bodies import error_response
 from service.api.security_headers import SECURITY_HEADERS
 from service.auth.authenticator import require_authentication
 from service.errors import ServiceError, StartupError
+from service.maintenance.startup_checks import STREAM_NODE_MAX_BYTES
 from service.settings import MAX_METADATA_BYTES, Settings
 from tests.conftest import AGENT, USER, HttpClient
 from tests.test_walkthrough import SESSIONS
@@ -168,6 +169,7 @@ def test_valkey_persists_data_and_does_not_evict() -> None:
 
     assert (options["appendonly"], options["maxmemory-policy"]) == ("yes", "noeviction")
     assert options["hash-max-listpack-value"] == str(MAX_METADATA_BYTES)
+    assert options["stream-node-max-bytes"] == str(STREAM_NODE_MAX_BYTES)
 
 
 @FOR_EACH_REDIS_SERVER

@@ -162,6 +162,7 @@ def test_the_first_server_is_the_primary_and_others_replicate_it(primary: Contai
         ("save", ""),
         ("maxmemory-policy", "noeviction"),
         ("hash-max-listpack-value", "10240"),
+        ("stream-node-max-bytes", "1024"),
         ("protected-mode", "no"),
         ("min-replicas-to-write", "1"),
         ("min-replicas-max-lag", "10"),

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
-from service.maintenance.startup_checks import StartupChecks
+from service.maintenance.startup_checks import STREAM_NODE_MAX_BYTES, StartupChecks
 from service.observability.metrics import Metrics
 from service.redis_client.client import RedisClient
 from service.redis_client.factory import client_factory
@@ -115,6 +115,32 @@ async def test_small_hashes_are_not_logged(
 
     messages = messages_of("service.maintenance.startup_checks", caplog)
     assert not any("hash-max-listpack-value" in message for message in messages)
+
+
+@pytest.fixture
+async def session_with_message(store: SessionStore, real_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with a stream of messages, in the only shard that is checked."""
+    session = await create_session(store)
+    messages = Keys("").of(session.id).messages
+    await real_redis.xadd(messages, {"content": "Hello"})
+    await real_redis.expire(messages, 60)
+    monkeypatch.setattr("service.maintenance.startup_checks.SHARDS", (session.id[:2],))
+
+
+@pytest.mark.usefixtures("session_with_message")
+@pytest.mark.parametrize(("node_bytes", "warnings"), [(4096, 1), (STREAM_NODE_MAX_BYTES, 0)])
+async def test_large_nodes_of_streams_are_logged_once(
+    checks: StartupChecks, real_redis: Redis, caplog: pytest.LogCaptureFixture, node_bytes: int, warnings: int
+) -> None:
+    caplog.set_level(logging.WARNING)
+    await set_config(real_redis, "stream-node-max-bytes", node_bytes)
+
+    await checks.run()
+    await checks.run()
+
+    await set_config(real_redis, "stream-node-max-bytes", 4096)
+    messages = messages_of("service.maintenance.startup_checks", caplog)
+    assert sum("stream-node-max-bytes" in message for message in messages) == warnings
 
 
 async def test_the_server_is_checked_once_as_soon_as_it_responds(
