@@ -84,10 +84,7 @@ class StartupChecks:
             (number,) = await self._redis.query(("XLEN", self._keys.of(session_id).messages))
             if number and await self._has_large_stream_nodes():
                 self._were_large_streams_found = True
-                _log.warning(
-                    "messages use more memory in Redis than necessary: set stream-node-max-bytes to %d",
-                    STREAM_NODE_MAX_BYTES,
-                )
+                _log.warning("messages use more memory in Redis than necessary: set stream-node-max-bytes to 1024")
 
     async def _has_large_stream_nodes(self) -> bool:
         replies = await self._redis.broadcast(("CONFIG", "GET", _STREAM_NODE))
