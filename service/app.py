@@ -87,8 +87,8 @@ def create_app(
     app[MIDDLEWARE] = middleware
     app[HEALTH] = health
     app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
-    inboxes = Inboxes(clients.main, keys, settings)
-    dispatcher = Dispatcher(clients.main, keys, inboxes)
+    inboxes = Inboxes(clients.main, keys, events, settings)
+    dispatcher = Dispatcher(clients.main, keys, inboxes, events)
     app[INBOXES] = inboxes
     app[HISTORY] = MessageHistory(clients.main, keys, events, dispatcher, metrics, event_log.secret, settings)
     app[HUB] = Hub(clients.subscriber, keys, app[STORE], app[HISTORY], metrics)
@@ -104,7 +104,8 @@ def create_app(
         app.cleanup_ctx.append(_running_authenticator(authenticator))
     app.cleanup_ctx.append(_closing(maintenance.lost_sessions.aclose))
     app.cleanup_ctx.append(_closing(dispatcher.aclose))
-    background_dispatcher = Dispatcher(clients.background, keys, Inboxes(clients.background, keys, settings))
+    background_inboxes = Inboxes(clients.background, keys, events, settings)
+    background_dispatcher = Dispatcher(clients.background, keys, background_inboxes, events)
     app.cleanup_ctx.append(_running(maintenance, background_dispatcher, settings))
     app.on_shutdown.append(_end_streams)
 

@@ -56,14 +56,15 @@ async def extend(request: web.Request) -> web.StreamResponse:
 
 async def _stream(request: web.Request, agent_id: str, consumer: InboxConsumer, limit: int) -> web.StreamResponse:
     """Stream deliveries, of which at most `limit` are leased to this consumer at the same time."""
+    pause_seconds = min(COMMENT_SECONDS, request.app[SETTINGS].session_inbox_lease_seconds)
     stream = await EventStream.open(request)
     try:
         leased: set[str] = set()
         while not consumer.is_draining:
-            leased = await request.app[INBOXES].uncompleted(agent_id, sorted(leased))
+            leased = await request.app[INBOXES].leased(agent_id, sorted(leased))
             free = limit - len(leased)
             if free == 0:
-                await consumer.wait_for_change(COMMENT_SECONDS)
+                await consumer.wait_for_change(pause_seconds)
                 await stream.send_comment()
                 continue
             deliveries = await consumer.lease(free, COMMENT_SECONDS)

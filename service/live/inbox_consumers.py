@@ -56,10 +56,10 @@ class InboxConsumer:
 
     async def wait_for_change(self, seconds: float) -> None:
         """Wait until the inbox changes, for at most `seconds`."""
-        self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+        self._changed.clear()
 
     def _measure(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:

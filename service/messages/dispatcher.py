@@ -11,10 +11,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from service.errors import StoreUnavailable
-from service.messages.inbox import Inboxes, delivery_member
+from service.identifiers import parse_uuid
+from service.messages.inbox import Inboxes, delivery_member, parse_delivery
 from service.redis_client.client import PartialFailure, RedisClient, replies_or_none
-from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
+from service.sessions.events import SessionEvents
 from service.sessions.keys import SHARDS, Keys, OutboxKeys
 
 DISPATCH_DELAY_MS = 3000
@@ -29,9 +31,10 @@ _log = logging.getLogger(__name__)
 class Dispatcher:
     """Dispatches the messages of this replica at once, and periodically those that another replica left."""
 
-    def __init__(self, client: RedisClient, keys: Keys, inboxes: Inboxes) -> None:
+    def __init__(self, client: RedisClient, keys: Keys, inboxes: Inboxes, events: SessionEvents) -> None:
         self._client = client
         self._keys = keys
+        self._events = events
         self._inboxes = inboxes
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,15 +89,27 @@ class Dispatcher:
     async def _dispatch_batch(self, shard: str, entries: list[bytes], failures: PartialFailure) -> None:
         async def dispatch(entry: bytes) -> None:
             with failures:
-                try:
+                if _is_readable(entry):
                     await self._dispatch(shard, entry.decode())
-                except (ScriptError, ValueError):  # an entry that was added by hand
-                    _log.error("an entry of an outbox cannot be dispatched: %r", entry)
+                else:
+                    self._events.record_unreadable(repr(entry))
+                    await self._client.execute(("ZREM", self._keys.outbox(shard), entry))
 
         for start in range(0, len(entries), _CONCURRENT_ENTRIES):
             await asyncio.gather(*map(dispatch, entries[start : start + _CONCURRENT_ENTRIES]))
 
     async def _dispatch(self, shard: str, entry: str) -> None:
-        agent_id, session_id, message_id, *cancel = entry.split(" ")
-        await self._inboxes.add(agent_id, session_id, message_id, is_cancel=bool(cancel))
+        agent_id, _, delivery = entry.partition(" ")
+        session_id, message_id, is_cancel = parse_delivery(delivery)
+        await self._inboxes.add(agent_id, session_id, message_id, is_cancel=is_cancel)
         await self._client.execute(("ZREM", self._keys.outbox(shard), entry))
+
+
+def _is_readable(entry: bytes) -> bool:
+    """Whether the service could have added the entry to an outbox."""
+    try:
+        agent_id, _, delivery = entry.decode().partition(" ")
+        parse_delivery(delivery)
+        return parse_uuid(agent_id) == agent_id
+    except ValueError:
+        return False

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.messages.message import Message, message_from
-from service.redis_client.client import RedisClient
+from service.messages.message import Message, is_user_message_id, message_from
+from service.redis_client.client import RedisClient, Reply, query_readable
 from service.redis_client.errors import UnexpectedReply
 from service.sessions import scripts
+from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
-from service.sessions.session import Session, session_from
+from service.sessions.session import Session, is_issued_id, session_from
 from service.settings import Settings
 
 _CANCEL = "cancel"
@@ -41,9 +42,10 @@ class LeasedDeliveries(NamedTuple):
 class Inboxes:
     """The inboxes of all agents. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys, settings: Settings) -> None:
+    def __init__(self, client: RedisClient, keys: Keys, events: SessionEvents, settings: Settings) -> None:
         self._client = client
         self._keys = keys
+        self._events = events
         self._lifetime_ms = settings.message_lifetime_ms
         self._lease_ms = round(settings.session_inbox_lease_seconds * 1000)
 
@@ -58,13 +60,15 @@ class Inboxes:
         await self._client.execute(command)
 
     async def lease(self, agent_id: str, limit: int) -> LeasedDeliveries:
-        """Lease the oldest deliveries to the caller. Removes deliveries whose message was answered or is gone."""
+        """Lease the oldest deliveries to the caller.
+
+        Removes deliveries whose message was answered or cancelled or is gone, and unreadable ones.
+        """
         command = scripts.LEASE_DELIVERIES.command(self._keys.inbox(agent_id), limit=limit, lease_ms=self._lease_ms)
         (reply,) = await self._client.execute(command)
         match reply:
             case [b"leased", next_in_ms, leased]:
-                members = [member.decode() for member in leased[::2]]
-                deliveries = await self._read(agent_id, members, leased[1::2])
+                deliveries = await self._read(agent_id, leased[::2], leased[1::2])
                 return LeasedDeliveries(deliveries, None if next_in_ms < 0 else next_in_ms / 1000)
             case _:
                 raise UnexpectedReply(repr(reply))
@@ -83,41 +87,62 @@ class Inboxes:
         ((_, number),) = await self._client.execute(command)
         return int(number)
 
-    async def uncompleted(self, agent_id: str, delivery_ids: Sequence[str]) -> set[str]:
-        """Return the deliveries that are still in the inbox."""
+    async def leased(self, agent_id: str, delivery_ids: Sequence[str]) -> set[str]:
+        """Return the deliveries that are not completed and whose lease has not ended."""
         if not delivery_ids:
             return set()
-        (scores,) = await self._client.query(("ZMSCORE", self._keys.inbox(agent_id).inbox, *delivery_ids))
-        return {delivery_id for delivery_id, score in zip(delivery_ids, scores, strict=True) if score is not None}
+        command = scripts.LEASED_DELIVERIES.command(self._keys.inbox(agent_id), members="\n".join(delivery_ids))
+        ((_, leased),) = await self._client.query(command)
+        return {delivery_id.decode() for delivery_id in leased}
 
-    async def _read(self, agent_id: str, members: Sequence[str], attempts: Sequence[int]) -> list[Delivery]:
-        parsed = [_parse(member) for member in members]
-        commands = [
-            scripts.READ_DELIVERY.command(self._keys.of(session_id), message_id=message_id)
-            for session_id, message_id, _ in parsed
+    async def _read(self, agent_id: str, members: Sequence[bytes], attempts: Sequence[int]) -> list[Delivery]:
+        readable = [
+            (member, attempt) for member, attempt in zip(members, attempts, strict=True) if _is_readable(member)
         ]
-        replies = await self._client.query(*commands)
+        commands = [
+            scripts.READ_DELIVERY.command(
+                self._keys.of(session_id), message_id=message_id, is_cancel="true" if is_cancel else "false"
+            )
+            for session_id, message_id, is_cancel in (parse_delivery(member.decode()) for member, _ in readable)
+        ]
+        replies = await query_readable(self._client, commands)
         deliveries, done = [], []
-        for member, (session_id, message_id, is_cancel), attempt, reply in zip(
-            members, parsed, attempts, replies, strict=True
-        ):
-            match reply:
-                case [b"done"]:
-                    done.append(member)
-                case _ if is_cancel:
-                    deliveries.append(Delivery(member, attempt, session_id, message_id, None, None))
-                case [b"live", now_ms, values, entry]:
-                    session = session_from(session_id, values, now_ms)
-                    deliveries.append(
-                        Delivery(member, attempt, session_id, message_id, message_from(entry), session, now_ms)
-                    )
-                case [b"ended", entry]:
-                    deliveries.append(Delivery(member, attempt, session_id, message_id, message_from(entry), None))
-                case _:
-                    raise UnexpectedReply(repr(reply))
-        if done:
-            await self.complete(agent_id, done)
+        unreadable = [member for member in members if not _is_readable(member)]
+        for (member, attempt), reply in zip(readable, replies, strict=True):
+            try:
+                delivery = _delivery_from(member.decode(), attempt, reply)
+            except (AssertionError, KeyError, ValueError):  # the message or its session was changed by hand
+                unreadable.append(member)
+                continue
+            if delivery is None:
+                done.append(member)
+            else:
+                deliveries.append(delivery)
+        for member in unreadable:
+            self._events.record_unreadable(repr(member))
+        if removed := [*done, *unreadable]:
+            keys = self._keys.inbox(agent_id)
+            await self._client.execute(("ZREM", keys.inbox, *removed), ("HDEL", keys.attempts, *removed))
         return deliveries
+
+
+def _delivery_from(member: str, attempt: int, reply: Reply) -> Delivery | None:
+    """Return None if there is nothing to deliver. Raises ValueError for an unreadable message."""
+    session_id, message_id, is_cancel = parse_delivery(member)
+    match reply:
+        case None:
+            raise ValueError("the message cannot be read")
+        case [b"done"]:
+            return None
+        case _ if is_cancel:
+            return Delivery(member, attempt, session_id, message_id, None, None)
+        case [b"live", now_ms, values, entry]:
+            session = session_from(session_id, values, now_ms)
+            return Delivery(member, attempt, session_id, message_id, message_from(entry), session, now_ms)
+        case [b"ended", entry]:
+            return Delivery(member, attempt, session_id, message_id, message_from(entry), None)
+        case _:
+            raise UnexpectedReply(repr(reply[0]))
 
 
 def delivery_member(session_id: str, message_id: str) -> str:
@@ -125,6 +150,17 @@ def delivery_member(session_id: str, message_id: str) -> str:
     return f"{session_id} {message_id}"
 
 
-def _parse(member: str) -> tuple[str, str, bool]:
-    session_id, message_id, *cancel = member.split(" ")
-    return session_id, message_id, cancel == [_CANCEL]
+def parse_delivery(delivery_id: str) -> tuple[str, str, bool]:
+    """Return the session id, the message id, and whether it is a cancellation. Raises ValueError for another text."""
+    session_id, message_id, *cancel = delivery_id.split(" ")
+    if not is_issued_id(session_id) or not is_user_message_id(message_id) or cancel not in ([], [_CANCEL]):
+        raise ValueError("no id of a delivery")
+    return session_id, message_id, bool(cancel)
+
+
+def _is_readable(member: bytes) -> bool:
+    try:
+        parse_delivery(member.decode())
+    except ValueError:
+        return False
+    return True

@@ -161,6 +161,15 @@ async def test_a_stream_has_at_most_max_uncompleted_deliveries(chat: Chat) -> No
     assert second.data["message"]["content"] == "b"
 
 
+async def test_a_stream_delivers_again_after_a_lease(short_leases: Chat) -> None:
+    await short_leases.sent()
+    async with short_leases.client.get(INBOX, params={"max": 1}, headers={"Accept": "text/event-stream"}) as response:
+        events = EventReader(response)
+        attempts = [(await events.next()).data["attempt"] for _ in range(2)]
+
+    assert attempts == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("max", "0"), ("max", "101"), ("max", "x"), ("wait", "61"), ("wait", "-1"), ("wait", "soon")]
 )

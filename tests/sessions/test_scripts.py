@@ -29,6 +29,7 @@ from service.sessions.scripts import (
     HEARTBEAT,
     LEASE_DELIVERIES,
     LEASE_OUTBOX,
+    LEASED_DELIVERIES,
     LIST,
     MARK_LOST,
     PUT_POLICY,
@@ -46,7 +47,7 @@ from service.sessions.scripts import (
     UPDATE_TIMEOUT,
 )
 
-SHARED_FILES = {"clock.lua", "prelude.lua", "messages.lua", "owner_index.lua"}
+SHARED_FILES = {"clock.lua", "prelude.lua", "messages.lua", "wrong_type.lua", "owner_index.lua"}
 AN_ID = "ab90c3cc-0d44-4b50-8888-8dd25736052a"
 ALL_SCRIPTS = [
     script
@@ -177,6 +178,7 @@ def test_only_scripts_that_take_a_session_include_the_prelude() -> None:
         ADD_TO_INBOX,
         LEASE_DELIVERIES,
         EXTEND_DELIVERIES,
+        LEASED_DELIVERIES,
         COMPLETE_DELIVERIES,
     }
 

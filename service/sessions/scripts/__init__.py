@@ -11,6 +11,7 @@ from service.redis_client.scripts import Script, ScriptCatalog
 _FIELD_NAMES = re.compile(r"redis\.call\('HMGET', keys\.session,([^)]*)\)")
 _TAKES_SESSION = re.compile(r"^\s*session\s*= KEYS\[", re.MULTILINE)
 _TAKES_MESSAGES = re.compile(r"\b(?:find_user_message|new_message_id)\(")
+_DELETES_WRONG_TYPE = re.compile(r"\bdelete_wrong_type\(")
 _ADDS_TO_OWNER_INDEX = re.compile(r"\badd_to_owner_index\(")
 
 
@@ -20,6 +21,8 @@ def load(name: str) -> Script:
     shared = ["clock"]
     if _TAKES_SESSION.search(own):
         shared.append("prelude")
+    if _DELETES_WRONG_TYPE.search(own):
+        shared.append("wrong_type")
     if _TAKES_MESSAGES.search(own):
         shared.append("messages")
     if _ADDS_TO_OWNER_INDEX.search(own):
@@ -65,6 +68,7 @@ LEASE_OUTBOX = load("lease_outbox")
 ADD_TO_INBOX = load("add_to_inbox")
 LEASE_DELIVERIES = load("lease_deliveries")
 EXTEND_DELIVERIES = load("extend_deliveries")
+LEASED_DELIVERIES = load("leased_deliveries")
 COMPLETE_DELIVERIES = load("complete_deliveries")
 
 SCRIPTS = ScriptCatalog(
@@ -98,6 +102,7 @@ SCRIPTS = ScriptCatalog(
         ADD_TO_INBOX,
         LEASE_DELIVERIES,
         EXTEND_DELIVERIES,
+        LEASED_DELIVERIES,
         COMPLETE_DELIVERIES,
     ),
     no_write_statuses=(

@@ -10,6 +10,8 @@ local args = {
     lifetime_ms = ARGV[3],
 }
 
+delete_wrong_type(keys.inbox, 'ZSCORE', '')
+delete_wrong_type(keys.attempts, 'HEXISTS', '')
 local member = args.message
 if args.is_cancel == 'true' then
     local is_waiting = redis.call('ZSCORE', keys.inbox, args.message)

@@ -31,6 +31,7 @@ if cancelled_at then return {'repeated'} end
 redis.call('HSET', keys.sends, 'cancelled:' .. args.message_id, whole(now_ms))
 redis.call('XADD', keys.chunks, 'MAXLEN', '~', args.max_chunks, '*', 'messageId', args.message_id, 'cancelled', 'true')
 redis.call('PEXPIRE', keys.chunks, args.lifetime_ms)
+delete_wrong_type(keys.outbox, 'ZSCORE', '')
 redis.call('ZADD', keys.outbox, whole(now_ms + args.dispatch_delay_ms),
     session[agentId] .. ' ' .. args.id .. ' ' .. args.message_id .. ' cancel')
 redis.call('PEXPIRE', keys.outbox, args.outbox_lifetime_ms)

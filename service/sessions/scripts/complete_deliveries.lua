@@ -8,6 +8,8 @@ local args = {
     members = ARGV[1],   -- separated by line breaks
 }
 
+delete_wrong_type(keys.inbox, 'ZSCORE', '')
+delete_wrong_type(keys.attempts, 'HEXISTS', '')
 local number = 0
 for member in args.members:gmatch('[^\n]+') do
     number = number + redis.call('ZREM', keys.inbox, member)

@@ -8,6 +8,7 @@ local args = {
     members  = ARGV[2],   -- separated by line breaks
 }
 
+delete_wrong_type(keys.inbox, 'ZSCORE', '')
 local number = 0
 local lease_until = whole(server_time_ms() + args.lease_ms)
 for member in args.members:gmatch('[^\n]+') do

@@ -9,13 +9,20 @@ local args = {
     lease_ms = ARGV[2],
 }
 
+delete_wrong_type(keys.inbox, 'ZSCORE', '')
+delete_wrong_type(keys.attempts, 'HEXISTS', '')
 local now_ms = server_time_ms()
 local leased = {}
 local members = redis.call('ZRANGE', keys.inbox, '-inf', whole(now_ms), 'BYSCORE', 'LIMIT', 0, args.limit)
 for _, member in ipairs(members) do
     redis.call('ZADD', keys.inbox, whole(now_ms + args.lease_ms), member)
     leased[#leased + 1] = member
-    leased[#leased + 1] = redis.call('HINCRBY', keys.attempts, member, 1)
+    local attempt = redis.pcall('HINCRBY', keys.attempts, member, 1)
+    if type(attempt) == 'table' then   -- no number, after a manual change
+        redis.call('HSET', keys.attempts, member, 1)
+        attempt = 1
+    end
+    leased[#leased + 1] = attempt
 end
 if #members > 0 then redis.call('PEXPIREAT', keys.attempts, redis.call('PEXPIRETIME', keys.inbox)) end
 local next_entry = redis.call('ZRANGE', keys.inbox, 0, 0, 'WITHSCORES')

@@ -112,6 +112,7 @@ redis.call('PEXPIREAT', keys.sends, expire_at)
 
 local was_renewed = 0
 if not is_agent then
+    delete_wrong_type(keys.outbox, 'ZSCORE', '')
     redis.call('ZADD', keys.outbox, whole(now_ms + args.dispatch_delay_ms),
         session[agentId] .. ' ' .. args.id .. ' ' .. message_id)
     redis.call('PEXPIRE', keys.outbox, args.outbox_lifetime_ms)
