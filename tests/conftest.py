@@ -3,7 +3,7 @@
 import fnmatch
 import os
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,9 @@ from service.settings import Settings
 from service.settings.redis_url import Kind
 from service.shared_secret import SharedSecret
 from tests.cluster_servers import ClusterServers
+from tests.collection import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.collection import pytest_ignore_collect as pytest_ignore_collect
+from tests.collection import pytest_itemcollected as pytest_itemcollected
 from tests.redis_server import ADMIN, RedisServer
 from tests.replica import STORE_TIMEOUT, Replica
 from tests.secrets_in_logs import secrets_in
@@ -175,40 +178,10 @@ async def create_session(
 
 StartReplica = Callable[..., Replica]
 
-_SLOW_TESTS = (
-    "tests/process/",
-    "tests/deploy/",
-    "tests/docs/",
-    "tests/faults/",
-    "tests/outages/",
-    "tests/rate_limit/test_replicas",
-    "tests/redis_client/",
-    "tests/fuzz/",
-    "tests/test_schemathesis",
-)
-
 
 def pytest_configure() -> None:
     """Give services in the test process a store timeout that no call exceeds on a busy machine."""
     os.environ.update(STORE_TIMEOUT)
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put the operation into the id of a schemathesis test: pytest 9.2 leaves it out, and xdist runs equal ids once."""
-    if not item.nodeid.endswith(item.name):
-        assert item.parent is not None
-        item._id = item.parent.id.child(item.name)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest folders first, so that all processes end together.
-
-    Fails if two tests share an id, because xdist runs only one of them.
-    """
-    items.sort(key=lambda item: not item.nodeid.startswith(_SLOW_TESTS))
-    repeated = [node_id for node_id, count in Counter(item.nodeid for item in items).items() if count > 1]
-    if repeated:
-        raise pytest.UsageError(f"tests share an id: {', '.join(repeated)}")
 
 
 @pytest.hookimpl(wrapper=True)
