@@ -53,12 +53,14 @@ def _is_long(seconds: Any) -> bool:
 def is_relevant(
     context: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response
 ) -> bool:
-    """Exclude rejections of requests that JSON Schema cannot describe as invalid.
+    """Exclude 414, which any request can return, and rejections that JSON Schema cannot describe.
 
     - A maximum duration below the timeout, and an integer beyond 64 bits in metadata.
     - A cursor that the service did not return, and a bulk revocation without a user or an agent.
     - A message of another author, or one that the user must not send, and a leap second.
     """
+    if response.status_code == 414:
+        return False
     if not isinstance(failure, RejectedPositiveData):
         return True
     if case.headers.get("If-Match") == "0":  # schemathesis converts the ETag "0" to a number
