@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-long fuzz check bench format clean
+.PHONY: run test test-long fuzz check bench format clean api-client
 
 run: $(VENV)/installed      ## serve on http://127.0.0.1:3000; starts an embedded Valkey unless REDIS_URL is set
 	@exec $(BIN)/python -m service
@@ -33,6 +33,16 @@ check: $(VENV)/installed    ## lint, format, types, and known vulnerabilities, i
 
 bench: $(VENV)/installed    ## measure the service, relative to bare aiohttp and other servers; about 15 minutes (BENCH=--short for less)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+API_CLIENT := node_modules/@elizaos/api-client
+
+api-client: $(API_CLIENT)   ## install the published client of ElizaOS, which some tests run with Node.js
+
+$(API_CLIENT):
+	@mkdir -p $@.new
+	npm pack --silent --pack-destination $@.new @elizaos/api-client@1.7.2
+	tar -xzf $@.new/*.tgz -C $@.new --strip-components 1
+	@rm $@.new/*.tgz && mv $@.new $@
 
 format: $(VENV)/installed   ## format the code
 	$(BIN)/ruff check --fix .
