@@ -153,7 +153,7 @@ class SampleClient:
     def heartbeat(self, session_id: str) -> Any:
         return self._call("POST", f"/{session_id}/heartbeat")
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
         response = requests.request(method, self._url + path, json=body, timeout=40)
         response.raise_for_status()
         return response.json()
@@ -200,5 +200,6 @@ async def test_the_python_class_raises_an_error_with_the_time_of_the_end(
     with pytest.raises(requests.HTTPError) as error:
         await asyncio.to_thread(sample.send, chat.session_id, "a")
 
-    assert error.value.response.status_code == 410
-    assert error.value.response.json()["details"]["expiresAt"]
+    response: Any = error.value.response
+    assert response.status_code == 410
+    assert response.json()["details"]["expiresAt"]
