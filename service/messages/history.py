@@ -1,6 +1,6 @@
 """The message history: send, read, answer in parts, and cancel. One script per verb, as for sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -33,7 +33,8 @@ from service.redis_client.client import RedisClient, Reply
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.keys import Keys
-from service.sessions.session import LOST, Session, error_for_reply, is_issued_id, session_from
+from service.sessions.session import LOST, Session, error_for_reply, is_issued_id
+from service.sessions.store import readable_reply, readable_session
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 
@@ -113,16 +114,16 @@ class MessageHistory:
             dispatch_delay_ms=DISPATCH_DELAY_MS,
             outbox_lifetime_ms=self._lifetime_ms,
         )
-        (reply,) = await self._client.execute(command)
+        reply = await self._reply(session_id, self._client.execute(command))
         match reply:
             case [b"sent", now_ms, values, message_id, created_at, is_agent, was_renewed]:
-                session = session_from(session_id, values, now_ms)
+                session = readable_session(session_id, values, now_ms, self._events)
                 message = _message_from_request(new, session, message_id, created_at, is_agent)
                 self._sent(session, message, bool(was_renewed))
                 self._after_sending(session, message)
                 return SentMessage(message, session, bool(was_renewed), is_replay=False)
             case [b"repeated", now_ms, values, message_id, created_at, is_agent]:
-                session = session_from(session_id, values, now_ms)
+                session = readable_session(session_id, values, now_ms, self._events)
                 message = _message_from_request(new, session, message_id, created_at, is_agent)
                 return SentMessage(message, session, was_renewed=False, is_replay=True)
             case [b"key_reused"]:
@@ -172,7 +173,7 @@ class MessageHistory:
             max_chunks=MAX_CHUNKS,
             lifetime_ms=CHUNK_LIFETIME_MS,
         )
-        (reply,) = await self._client.execute(command)
+        reply = await self._reply(session_id, self._client.execute(command))
         match reply:
             case [b"appended" | b"repeated", is_cancelled]:
                 return bool(is_cancelled)
@@ -199,7 +200,7 @@ class MessageHistory:
             dispatch_delay_ms=DISPATCH_DELAY_MS,
             outbox_lifetime_ms=self._lifetime_ms,
         )
-        (reply,) = await self._client.execute(command)
+        reply = await self._reply(session_id, self._client.execute(command))
         match reply:
             case [b"cancelled", agent_id]:
                 self._events.message_cancelled(session_id)
@@ -270,7 +271,7 @@ class MessageHistory:
             max_bytes=MAX_PAGE_BYTES,
             is_transcript="true" if is_transcript else "false",
         )
-        (reply,) = await self._client.query(command)
+        reply = await self._reply(session_id, self._client.query(command))
         match reply:
             case [b"page", has_more, entries]:
                 messages = list(map(message_from, entries))
@@ -307,6 +308,9 @@ class MessageHistory:
         parts = (new.content, *[part.decode() for part in (new.attachments, new.metadata, new.actions)])
         text = orjson.dumps([*parts, new.thought, new.in_reply_to]).decode()
         return self._shared_secret.digest(text, purpose=_FINGERPRINT)
+
+    async def _reply(self, session_id: str, replies: Awaitable[Sequence[Reply]]) -> Reply:
+        return await readable_reply(session_id, replies, self._client, self._keys, self._events)
 
     def _error(self, session_id: str, reply: Sequence[Reply]) -> Exception:
         if reply == LOST:

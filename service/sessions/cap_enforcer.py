@@ -16,6 +16,7 @@ from service.redis_client.errors import CommandRejected, ScriptError, UnderRepli
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
 from service.sessions.idempotency import AlreadyCreated
+from service.sessions.index_scan import decode_id
 from service.sessions.keyed_lock import KeyedLock
 from service.sessions.keys import Keys
 from service.sessions.occupancy import RECHECK_MS, CappedOwner, CountedSession, Occupancy, owners_of
@@ -238,7 +239,7 @@ class CapEnforcer:
             case [b"added"]:
                 return None
             case [b"full", number, size, unverified, found]:
-                ids, texts = [*map(_decode, unverified)], [*map(_decode, found)]
+                ids, texts = [*map(decode_id, unverified)], [*map(decode_id, found)]
                 if not self._caps.evicts:
                     return Full(owners[number], size, ids, texts, [], inf)
                 bounds_ms = [float(bound) for bound in texts[1::2]]
@@ -256,7 +257,9 @@ class CapEnforcer:
         (ids,) = await self._client.query(("ZRANGE", self._keys.user(user_id), 0, _MAX_OWN_IDS - 1))
         activity = self._keys.capped_index(full.owner.owner_index).activity
         (bounds,) = await self._client.query(("ZMSCORE", activity, *ids)) if ids else [()]
-        own = sorted((float(bound), _decode(id_)) for id_, bound in zip(ids, bounds, strict=True) if bound is not None)
+        own = sorted(
+            (float(bound), decode_id(id_)) for id_, bound in zip(ids, bounds, strict=True) if bound is not None
+        )
         own = own if len(own) >= full.excess else []
         selected = own[: max(number, full.needed)]
         return full._replace(
@@ -264,8 +267,3 @@ class CapEnforcer:
             bounds_ms=[bound_ms for bound_ms, _ in selected],
             last_bound_ms=inf if len(selected) == len(own) else selected[-1][0],
         )
-
-
-def _decode(member: bytes) -> str:
-    """Decode a member of an index. No session has an id that is not text."""
-    return member.decode(errors="replace")

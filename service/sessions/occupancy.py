@@ -4,7 +4,7 @@ An owner index also holds ids under creation, and ended sessions until they are 
 the index holds the expiry that was last read. Ids count as live until then without being read again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from service.redis_client.client import PartialFailure, RedisClient, Reply, read
 from service.redis_client.errors import UnexpectedReply
 from service.redis_client.scripts import Command
 from service.sessions import scripts
+from service.sessions.index_scan import Entry
 from service.sessions.keys import REVOCATION_MARKER_MS, Keys
 from service.sessions.owner_index import remove_from_owner_indexes
 from service.sessions.session import NewSession
@@ -84,12 +85,13 @@ class Occupancy:
         self._keys = keys
         self._creation_ms = creation_ms
 
-    async def verify(self, owner: CappedOwner, session_ids: Iterable[str]) -> Verified:
+    async def verify(self, owner: CappedOwner, session_ids: Collection[str]) -> Verified:
         """Read sessions of an owner index, and remove ids without one. Raises StoreUnavailable and ScriptError."""
-        live, not_live, foreign = await self._read(owner, list(session_ids))
+        unreadable = [session_id for session_id in session_ids if not Entry("", session_id).is_readable]
+        live, not_live, foreign = await self._read(owner, [id_ for id_ in session_ids if id_ not in unreadable])
         ended, missing, is_created = await self._check_status(not_live)
         failed, is_in_creation = await self._check_creation(owner, missing)
-        to_remove = [*foreign, *ended, *failed]
+        to_remove = [*unreadable, *foreign, *ended, *failed]
         await self.remove(owner, to_remove)
         return Verified(live, len(to_remove), is_created or is_in_creation)
 
@@ -116,7 +118,7 @@ class Occupancy:
         """Return the owner's live sessions, ids that are not live, and ids of other owners."""
         live, not_live, foreign = list[CountedSession](), list[str](), list[str]()
         keys = [self._keys.session(session_id) for session_id in session_ids]
-        found = await readable_hashes(self._client, keys, _FIELDS)
+        found = await readable_hashes(self._client, keys, _FIELDS) if keys else []
         for session_id, read in zip(session_ids, found, strict=True):
             (agent_id, user_id, last_activity, expires_at), now_ms = read or _UNREADABLE
             if not (expires_at or b"").isdigit() or int(expires_at or b"") <= now_ms:

@@ -11,6 +11,7 @@ from service.redis_client.client import PartialFailure, RedisClient, replies_or_
 from service.redis_client.scripts import Command
 from service.sessions import scripts
 from service.sessions.events import SessionEvents
+from service.sessions.index_scan import encode_id
 from service.sessions.keys import Keys, OwnerIndexKeys
 from service.sessions.session import Session
 
@@ -72,7 +73,7 @@ async def remove_from_owner_indexes(
         for owner_index, session_ids in ids_by_index.items()
         for key in keys.keys_with_ids(owner_index)
     ]
-    commands = [("ZREM", key, *session_ids) for key, session_ids in removals]
+    commands: list[Command] = [("ZREM", key, *map(encode_id, session_ids)) for key, session_ids in removals]
     replies = await replies_or_none(client.execute, commands, failures)
     failed = [session_ids for (_, session_ids), reply in zip(removals, replies, strict=True) if reply is None]
     return {session_id for session_ids in failed for session_id in session_ids}

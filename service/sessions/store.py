@@ -1,11 +1,10 @@
 """The session store: one method per verb. Each reads the time and changes the session in one round trip to Redis."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Awaitable, Sequence
 
 from service.errors import Contention, PreconditionFailed, SessionNotFound
-from service.redis_client.client import RedisClient, Reply
-from service.redis_client.errors import UnderReplicated
+from service.redis_client.client import Fields, Read, RedisClient, Reply, readable_hashes
+from service.redis_client.errors import ScriptError, UnderReplicated
 from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
 from service.sessions.creation import SessionCreation
@@ -25,7 +24,7 @@ from service.sessions.session import (
     decode_owner,
     error_for_reply,
     is_issued_id,
-    session_from,
+    readable_session_from,
 )
 from service.settings import Settings
 from service.settings.sessions import TimeoutConfig
@@ -80,13 +79,16 @@ class SessionStore:
     async def get(self, session_id: str, owner_id: str | None = None) -> Session:
         """Return the session. This is not an activity."""
         _require_issued(session_id)
-        values, now_ms = await self._client.read_hash(self._keys.session(session_id), scripts.FIELDS)
+        read = await _read_if_hash(self._client, self._keys.session(session_id), scripts.FIELDS)
+        if read is None:
+            raise _unreadable(session_id, self._events)
+        values, now_ms = read
         if values[_EXPIRES_AT] is not None:
-            session = session_from(session_id, cast(Sequence[bytes], values), now_ms)
+            session = readable_session(session_id, values, now_ms, self._events)
             if session.time_remaining_ms > 0 and (owner_id is None or session.is_owned_by(owner_id)):
                 return session
         command = scripts.STATUS.command(self._keys.of(session_id), owner_id=owner_id or "")
-        (reply,) = await self._client.query(command)
+        reply = await self._reply(session_id, self._client.query(command))
         return self._session(session_id, reply)
 
     async def heartbeat(self, session_id: str, owner_id: str | None = None) -> Session:
@@ -173,10 +175,10 @@ class SessionStore:
             command = scripts.UPDATE_METADATA.command(
                 keys, id=session.id, revision=session.stored.revision, metadata=metadata
             )
-            (reply,) = await self._client.execute(command)
+            reply = await self._reply(session.id, self._client.execute(command))
             match reply:
                 case [b"changed", now_ms, values]:
-                    session = session_from(session.id, values, now_ms)
+                    session = readable_session(session.id, values, now_ms, self._events)
                 case _:
                     session = self._session(session.id, reply)
                     self._events.changed(session.id, "metadata")
@@ -186,20 +188,72 @@ class SessionStore:
     async def _run(self, script: Script, session_id: str, owner_id: str | None, **arguments: Argument) -> Session:
         _require_issued(session_id)
         command = script.command(self._keys.of(session_id), id=session_id, owner_id=owner_id or "", **arguments)
-        (reply,) = await self._client.execute(command)
+        reply = await self._reply(session_id, self._client.execute(command))
         return self._session(session_id, reply)
+
+    async def _reply(self, session_id: str, replies: Awaitable[Sequence[Reply]]) -> Reply:
+        return await readable_reply(session_id, replies, self._client, self._keys, self._events)
 
     def _session(self, session_id: str, reply: Sequence[Reply]) -> Session:
         match reply:
             case [b"live", now_ms, values]:
-                return session_from(session_id, values, now_ms)
+                return readable_session(session_id, values, now_ms, self._events)
             case _:
                 raise self._error(session_id, reply)
 
     def _error(self, session_id: str, reply: Sequence[Reply]) -> Exception:
+        if reply[:1] == [b"unreadable"]:
+            return _unreadable(session_id, self._events)
         if reply == LOST:
             self._events.lost_session_requested(session_id)
-        return error_for_reply(session_id, reply)
+        try:
+            return error_for_reply(session_id, reply)
+        except ValueError:  # a time in the reply is no number
+            return _unreadable(session_id, self._events)
+
+
+async def readable_reply(
+    session_id: str, replies: Awaitable[Sequence[Reply]], client: RedisClient, keys: Keys, events: SessionEvents
+) -> Reply:
+    """Return the reply of a script. Raises SessionNotFound if the script failed because of an unreadable record."""
+    try:
+        (reply,) = await replies
+    except ScriptError:
+        session = await _read_if_hash(client, keys.session(session_id), scripts.FIELDS)
+        tombstone = await _read_if_hash(client, keys.of(session_id).tombstone, (b"expiresAt",))
+        if _is_readable(session_id, session) and _has_expiry(tombstone):
+            raise
+        raise _unreadable(session_id, events) from None
+    return reply
+
+
+def readable_session(session_id: str, values: Sequence[bytes | None], now_ms: int, events: SessionEvents) -> Session:
+    """Build a session from field values. Raises SessionNotFound if one is missing or unreadable."""
+    session = readable_session_from(session_id, values, now_ms)
+    if session is None:
+        raise _unreadable(session_id, events)
+    return session
+
+
+def _unreadable(session_id: str, events: SessionEvents) -> SessionNotFound:
+    """Return the error for a session with an unreadable record, for example after a manual change, and log it once."""
+    events.record_unreadable(session_id)
+    return SessionNotFound(session_id)
+
+
+async def _read_if_hash(client: RedisClient, key: str, fields: Fields) -> Read | None:
+    return (await readable_hashes(client, [key], fields))[0]
+
+
+def _is_readable(session_id: str, read: Read | None) -> bool:
+    if read is None:
+        return False
+    values, now_ms = read
+    return values[_EXPIRES_AT] is None or readable_session_from(session_id, values, now_ms) is not None
+
+
+def _has_expiry(tombstone: Read | None) -> bool:
+    return tombstone is not None and (tombstone[0][0] or b"0").isdigit()
 
 
 def _require_issued(session_id: str) -> None:

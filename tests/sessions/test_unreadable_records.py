@@ -86,6 +86,58 @@ async def test_an_unreadable_record_is_logged_once_by_its_hash(
     assert damaged not in caplog.text
 
 
+CALLS: dict[str, tuple[str, str, Any]] = {
+    "get": ("GET", "", None),
+    "heartbeat": ("POST", "/heartbeat", None),
+    "renew": ("POST", "/renew", None),
+    "metadata": ("PATCH", "/metadata", {"note": "new"}),
+    "send": ("POST", "/messages", {"content": "Hello"}),
+    "events": ("GET", "/events", None),
+}
+
+
+@damaged_in_each_way
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_other_calls_do_not_find_the_session(
+    client: HttpClient,
+    real_redis: Redis,
+    damage: Damage,
+    call: tuple[str, str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damaged = await open_session(client)
+    await damage(real_redis, damaged)
+    method, path, body = call
+
+    responses = [await client.request(method, f"{SESSIONS}/{damaged}{path}", json=body) for _ in range(2)]
+
+    assert [response.status for response in responses] == [404, 404]
+    assert [record.getMessage() for record in caplog.records].count(UNREADABLE) == 1
+
+
+@damaged_in_each_way
+async def test_reading_messages_and_replacing_timeouts_is_possible_or_not_found(
+    client: HttpClient, real_redis: Redis, damage: Damage
+) -> None:
+    damaged = await open_session(client)
+    await damage(real_redis, damaged)
+
+    assert (await client.get(f"{SESSIONS}/{damaged}/messages")).status in (200, 404)
+    assert (await client.patch(f"{SESSIONS}/{damaged}/timeout", json={"timeoutMinutes": 60})).status in (200, 404)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_a_session_with_an_unreadable_tombstone_is_not_found_after_its_end(
+    client: HttpClient, real_redis: Redis, call: tuple[str, str, Any]
+) -> None:
+    damaged = await open_session(client)
+    await real_redis.delete(KEYS.session(damaged))
+    await real_redis.hset(KEYS.tombstone(damaged), "expiresAt", "abc")
+    method, path, body = call
+
+    assert (await client.request(method, f"{SESSIONS}/{damaged}{path}", json=body)).status == 404
+
+
 @damaged_in_each_way
 async def test_deleting_a_session_removes_its_record(client: HttpClient, real_redis: Redis, damage: Damage) -> None:
     damaged = await open_session(client)
@@ -183,3 +235,16 @@ async def test_creations_under_a_cap_ignore_unreadable_sessions(
     response = await client.post(SESSIONS, json={"agentId": AGENT, "userId": USER})
 
     assert response.status in (201, 409)
+
+
+@pytest.mark.parametrize("policy", ["deny", "evict"])
+async def test_entries_that_are_not_text_do_not_count_toward_a_cap(
+    aiohttp_client: AiohttpClient, real_redis: Redis, policy: Any
+) -> None:
+    settings = Settings(session_max_per_user=1, session_cap_policy=policy)
+    client: HttpClient = await aiohttp_client(ServiceServer(settings, real_redis))
+    await real_redis.zadd(KEYS.user(USER), {b"\xff\xfe": 1})
+    await real_redis.expire(KEYS.user(USER), 60)
+
+    assert await open_session(client)
+    assert await real_redis.zcard(KEYS.user(USER)) == 1

@@ -58,6 +58,8 @@ if args.in_reply_to ~= '' then
     is_first_answer = redis.call('HEXISTS', keys.sends, 'answer:' .. args.in_reply_to) == 0
 end
 
+local expire_at = whole(latest_possible_expiry(session) + args.retention_ms)
+assert(tonumber(expire_at) > now_ms, 'the session is unreadable')   -- else the messages would not expire
 local length = redis.call('XLEN', keys.messages)
 local excess = length + 1 - args.max_messages
 local dropped = excess > 0 and redis.call('XRANGE', keys.messages, '-', '+', 'COUNT', excess) or {}
@@ -106,7 +108,6 @@ if is_first_answer then
     redis.call('HSET', keys.sends, 'answer:' .. args.in_reply_to, message_id)
     redis.call('HDEL', keys.sends, 'chunks:' .. args.in_reply_to)
 end
-local expire_at = whole(latest_possible_expiry(session) + args.retention_ms)
 redis.call('PEXPIREAT', keys.messages, expire_at)
 redis.call('PEXPIREAT', keys.sends, expire_at)
 
