@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 
 from service.errors import Contention, PreconditionFailed, SessionNotFound
-from service.redis_client.client import Fields, Read, RedisClient, Reply, readable_hashes
+from service.redis_client.client import Fields, Read, RedisClient, Reply
 from service.redis_client.errors import ScriptError, UnderReplicated
 from service.redis_client.scripts import Argument, Script
 from service.sessions import scripts
@@ -242,7 +242,10 @@ def _unreadable(session_id: str, events: SessionEvents) -> SessionNotFound:
 
 
 async def _read_if_hash(client: RedisClient, key: str, fields: Fields) -> Read | None:
-    return (await readable_hashes(client, [key], fields))[0]
+    try:
+        return await client.read_hash(key, fields)
+    except ScriptError:
+        return None
 
 
 def _is_readable(session_id: str, read: Read | None) -> bool:
