@@ -12,7 +12,7 @@ from service.api.server.event_stream import COMMENT_SECONDS, ClientDisconnected,
 from service.api.session_routes import SESSION
 from service.auth.scopes import READ_AS_ANY
 from service.errors import ServiceError, SessionExpired
-from service.live.events import Draining, LiveEvent, SessionChanged, SessionEnded
+from service.live.events import Draining, HistoryGap, LiveEvent, SessionChanged, SessionEnded
 from service.live.hub import Listener, ListenerDropped
 from service.messages.history import PageRequest
 from service.messages.message import Cancellation, Chunk, Message
@@ -63,7 +63,7 @@ async def _replay(stream: EventStream, request: web.Request, session_id: str, af
     """Send the messages after a time, and return the time of the last one."""
     history = request.app[HISTORY]
     if await history.has_gap(session_id, after):
-        await stream.send(message_responses.frame("reset", orjson.dumps({"after": after})))
+        await stream.send(_frame_of(HistoryGap(after)))
     has_more = True
     while has_more:
         page = await history.transcript(session_id, PageRequest(_REPLAY_PAGE, after=after, is_ascending=True))
@@ -100,6 +100,8 @@ def _frame_of(event: LiveEvent) -> bytes:
             return message_responses.chunk_frame(event)
         case Cancellation():
             return message_responses.cancelled_frame(event)
+        case HistoryGap():
+            return message_responses.frame("reset", orjson.dumps({"after": event.after_ms}))
         case SessionChanged():
             return message_responses.session_frame(event.change, event.session)
         case _:

@@ -15,6 +15,12 @@ class SessionChanged(NamedTuple):
     session: Session
 
 
+class HistoryGap(NamedTuple):
+    """Messages after this time may have been dropped from the history before they were read."""
+
+    after_ms: int
+
+
 class SessionEnded(NamedTuple):
     """The last event of a stream. `error` is SessionExpired or SessionNotFound."""
 
@@ -25,4 +31,4 @@ class Draining(NamedTuple):
     """The last event of a stream whose replica is stopping."""
 
 
-LiveEvent = Message | Chunk | Cancellation | SessionChanged | SessionEnded | Draining
+LiveEvent = Message | Chunk | Cancellation | HistoryGap | SessionChanged | SessionEnded | Draining

@@ -10,8 +10,8 @@ from collections import deque
 from contextlib import suppress
 
 from service.errors import SessionExpired, SessionNotFound, StoreUnavailable
-from service.live.events import Draining, LiveEvent, SessionChanged, SessionEnded
-from service.messages.history import MessageHistory
+from service.live.events import Draining, HistoryGap, LiveEvent, SessionChanged, SessionEnded
+from service.messages.history import MAX_CHUNKS, MessageHistory
 from service.messages.message import Cancellation, Chunk
 from service.observability.metrics import Metrics
 from service.redis_client.subscriber import Subscriber
@@ -37,6 +37,7 @@ class Listener:
 
     def __init__(self) -> None:
         self._events: deque[LiveEvent] = deque()
+        self._max_events = MAX_QUEUED_EVENTS
         self._is_dropped = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -56,10 +57,11 @@ class Listener:
         """Receive the parts of unfinished answers first, and no event from before."""
         self._events.clear()
         self._events.extend(chunks)
+        self._max_events = MAX_QUEUED_EVENTS + len(chunks)
 
     def put(self, event: LiveEvent) -> bool:
         """Add an event. Return False if the listener is dropped instead."""
-        if len(self._events) >= MAX_QUEUED_EVENTS:
+        if len(self._events) >= self._max_events:
             self._is_dropped = True
             self._events.clear()
         else:
@@ -149,8 +151,8 @@ class Feed:
         self._starting: asyncio.Task[None] | None = None
         self._after_ms = 0
         self._after_chunk = ""
-        self._open_answers: dict[str, list[Chunk]] = {}
-        """Parts of answers that are not complete, by the id of the user's message."""
+        self._open_chunks: deque[Chunk] = deque(maxlen=MAX_CHUNKS)
+        """The latest parts of answers that are not complete."""
         self._session: Session | None = None
         self._has_new_messages = False
         self._has_changed = False
@@ -159,7 +161,7 @@ class Feed:
 
     @property
     def open_chunks(self) -> list[Chunk]:
-        return [chunk for chunks in self._open_answers.values() for chunk in chunks]
+        return list(self._open_chunks)
 
     async def start(self) -> None:
         """Subscribe, and begin at the end of the history. Concurrent calls share one start."""
@@ -181,7 +183,7 @@ class Feed:
             self._has_changed = True
         else:
             self._has_new_messages = True
-        if self._reading is None:
+        if self._reading is None and self._session is not None:  # else the start reads the changes
             self._reading = asyncio.create_task(self._read_until_unchanged())
 
     def publish(self, event: LiveEvent) -> None:
@@ -195,8 +197,7 @@ class Feed:
         history = self._hub.history
         self._after_ms = await history.last_created_at(self.session_id)
         chunks, self._after_chunk = await history.open_chunks(self.session_id)
-        for chunk in chunks:
-            self._open_answers.setdefault(chunk.message_id, []).append(chunk)
+        self._open_chunks.extend(chunks)
         self._session = await self._hub.store.get(self.session_id)
         self._schedule_check(self._session)
         self.changed("message")
@@ -226,26 +227,36 @@ class Feed:
         if self._has_new_messages:
             self._has_new_messages = False
             await self._read_messages()
-        if self._has_changed:
+        if self._has_changed and not self._has_new_messages:  # an end comes after all messages
             self._has_changed = False
             await self._read_session()
 
     async def _read_messages(self) -> None:
-        messages, parts = await self._hub.history.read_new(self.session_id, self._after_ms, self._after_chunk)
+        messages, parts, may_have_gap = await self._hub.history.read_new(
+            self.session_id, self._after_ms, self._after_chunk
+        )
+        if may_have_gap:
+            self.publish(HistoryGap(self._after_ms))
         for position, part in parts:
             self._after_chunk = position
             match part:
                 case Chunk():
-                    self._open_answers.setdefault(part.message_id, []).append(part)
+                    self._open_chunks.append(part)
                 case Cancellation():
-                    self._open_answers.pop(part.message_id, None)
+                    self._close_answer(part.message_id)
             self.publish(part)
         for message in messages:
-            self._open_answers.pop(message.in_reply_to, None)
+            self._close_answer(message.in_reply_to)
             self.publish(message)
         if messages:
             self._after_ms = messages[-1].created_at_ms
             self._has_new_messages = True  # there may be more than one page
+
+    def _close_answer(self, message_id: str) -> None:
+        if any(chunk.message_id == message_id for chunk in self._open_chunks):
+            open_chunks = [chunk for chunk in self._open_chunks if chunk.message_id != message_id]
+            self._open_chunks.clear()
+            self._open_chunks.extend(open_chunks)
 
     async def _read_session(self) -> None:
         earlier, session = self._session, await self._hub.store.get(self.session_id)

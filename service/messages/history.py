@@ -56,6 +56,16 @@ class PageRequest(NamedTuple):
     is_ascending: bool = False
 
 
+class NewEvents(NamedTuple):
+    """Messages and parts of answers after a position, oldest first."""
+
+    messages: list[Message]
+    parts: list[tuple[str, Chunk | Cancellation]]
+    """With the position of each part."""
+    may_have_gap: bool
+    """Whether messages after the position may have been dropped."""
+
+
 class MessageHistory:
     """The messages of sessions. Every method raises StoreUnavailable, SessionNotFound and SessionExpired.
 
@@ -245,16 +255,20 @@ class MessageHistory:
             return False
         return message_from(oldest[0]).created_at_ms > after_ms
 
-    async def read_new(
-        self, session_id: str, after_ms: int, after_chunk: str
-    ) -> tuple[list[Message], list[tuple[str, Chunk | Cancellation]]]:
-        """Return messages and parts of answers after a position, oldest first. Checks no owner."""
+    async def read_new(self, session_id: str, after_ms: int, after_chunk: str) -> NewEvents:
+        """Read messages and parts of answers after a position, oldest first. Checks no owner."""
         keys = self._keys.of(session_id)
         entries, parts = await self._client.query(
-            ("XRANGE", keys.messages, f"({after_ms}-0", "+", "COUNT", 100),
+            ("XRANGE", keys.messages, f"{after_ms}-0", "+", "COUNT", 101),
             ("XRANGE", keys.chunks, f"({after_chunk}" if after_chunk else "-", "+"),
         )
-        return list(map(message_from, entries)), [(part[0].decode(), live_event_from(part)) for part in parts]
+        messages = list(map(message_from, entries))
+        has_last = bool(messages) and messages[0].created_at_ms == after_ms
+        return NewEvents(
+            messages[1:] if has_last else messages,
+            [(part[0].decode(), live_event_from(part)) for part in parts],
+            may_have_gap=bool(messages and after_ms and not has_last),
+        )
 
     async def _read(
         self, session_id: str, request: PageRequest, owner_id: str | None, *, is_transcript: bool
