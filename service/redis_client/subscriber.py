@@ -172,13 +172,24 @@ class _Link:
         self.task.cancel()
 
     async def _run(self) -> None:
+        try:
+            error = await self._communicate()
+        except asyncio.CancelledError:
+            if self._error is None:
+                raise
+            error = self._error
+        self._subscriber.lost(self._location, self._channels, error)
+
+    async def _communicate(self) -> Exception:
+        """Return the error that ended the connection, after a pause."""
         error: Exception = ConnectionResetError("Redis closed the connection")
         parts: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 connection = self._connection = await self._connect_to(self._location)
                 connection.client_name = None  # would require the permission for CLIENT SETNAME
-                await connection.connect()  # type: ignore[no-untyped-call]
+                # not connect(), which queries a Sentinel with a command that accounts need no permission for
+                await connection.connect_check_health(check_health=False, retry_socket_connect=False)
             parts = [asyncio.create_task(self._send(connection)), asyncio.create_task(self._receive(connection))]
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
@@ -186,10 +197,6 @@ class _Link:
         except (RedisError, OSError, TimeoutError) as failure:
             error = failure
             await asyncio.sleep(random.uniform(0.1, 0.5))
-        except asyncio.CancelledError:
-            if self._error is None:
-                raise
-            error = self._error
         except Exception as failure:
             _log.exception("a subscription failed and is repeated")
             error = failure
@@ -200,7 +207,7 @@ class _Link:
             await asyncio.gather(*parts, return_exceptions=True)
             if self._connection is not None:
                 await self._connection.disconnect(nowait=True)
-        self._subscriber.lost(self._location, self._channels, error)
+        return error
 
     async def _send(self, connection: AbstractConnection) -> None:
         while True:
