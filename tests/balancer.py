@@ -7,12 +7,13 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tests.redis_server import free_port
@@ -34,13 +35,18 @@ class Response(NamedTuple):
 
 
 class Balancer:
-    """One HAProxy process in front of `addresses` (`host:port`); its files are written to `folder`."""
+    """One HAProxy process in front of `addresses` (`host:port`); its files are written to `folder`.
 
-    def __init__(self, folder: Path, addresses: Sequence[str]) -> None:
+    `replacements` are parts of the configuration and what replaces them.
+    """
+
+    def __init__(
+        self, folder: Path, addresses: Sequence[str], replacements: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._port = free_port()
         self._folder = folder
         shutil.copytree(DEPLOY / "errors", folder / "errors")
-        (folder / "haproxy.cfg").write_text(_configuration(self._port, addresses))
+        (folder / "haproxy.cfg").write_text(_configuration(self._port, addresses, replacements))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,10 +141,13 @@ def send_request(
     return Response(response.status, json.loads(response.read() or b"{}"), response.headers)
 
 
-def _configuration(port: int, addresses: Sequence[str]) -> str:
+def _configuration(port: int, addresses: Sequence[str], replacements: Mapping[str, str]) -> str:
     """Replace the port and the DNS lookup of replicas in deploy/haproxy.cfg."""
     servers = "\n".join(f"    server replica{number} {address}" for number, address in enumerate(addresses, 1))
     text, ports = re.subn(r"bind :3000", f"bind 127.0.0.1:{port}", (DEPLOY / "haproxy.cfg").read_text())
     text, templates = re.subn(r"^ *server-template .*$", servers, text, flags=re.MULTILINE)
-    assert (ports, templates) == (1, 2)
+    assert (ports, templates) == (1, 3)
+    for old, new in replacements.items():
+        assert old in text
+        text = text.replace(old, new)
     return text
