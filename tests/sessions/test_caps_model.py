@@ -79,7 +79,7 @@ class CappedSessions(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._redis = redis_py_client(url, 10)
-        self._redis_client = self._run(_pipeline_to(self._redis))
+        self._redis_client = self._run(pipeline_to(self._redis))
         caps = {"session_max_per_user": PER_USER, "session_max_per_agent": PER_AGENT}
         self._denying = new_session_store(self._redis_client, Settings(**caps))  # type: ignore[arg-type]
         self._evicting = new_session_store(self._redis_client, Settings(**caps, session_cap_policy="evict"))  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ async def _awaited(call: Awaitable[_T]) -> _T:
     return await call
 
 
-async def _pipeline_to(redis: Redis) -> Pipeline:
+async def pipeline_to(redis: Redis) -> Pipeline:
     return Pipeline(Connector(service_connection_factory(redis), SCRIPTS), 10, StoreMonitor(Metrics()), SCRIPTS)
 
 
