@@ -87,10 +87,12 @@ def create_app(
     app[MIDDLEWARE] = middleware
     app[HEALTH] = health
     app[STORE] = build_session_store(settings, clients.main, events, event_log.secret)
-    inboxes = Inboxes(clients.main, keys, events, settings)
-    dispatcher = Dispatcher(clients.main, keys, inboxes, events)
+    inboxes = Inboxes(clients.no_wait, keys, events, settings)  # a lost lease only delivers a message again
+    dispatcher = Dispatcher(clients.main, keys, Inboxes(clients.main, keys, events, settings), events)
     app[INBOXES] = inboxes
-    app[HISTORY] = MessageHistory(clients.main, keys, events, dispatcher, metrics, event_log.secret, settings)
+    app[HISTORY] = MessageHistory(
+        clients.main, clients.no_wait, keys, events, dispatcher, metrics, event_log.secret, settings
+    )
     app[HUB] = Hub(clients.subscriber, keys, app[STORE], app[HISTORY], metrics)
     app[INBOX_CONSUMERS] = InboxConsumers(clients.subscriber, keys, inboxes, metrics)
     app[LISTING] = SessionListing(clients.bulk, keys, counts, maintenance.index_removal.queue_missing)

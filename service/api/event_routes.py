@@ -8,12 +8,12 @@ from service.api.app_keys import ACCESS_LOG, HISTORY, HUB, STORE
 from service.api.message_requests import time_of
 from service.api.path_parameters import owner_id_of, session_id_of
 from service.api.routes import RouteTable
-from service.api.server.event_stream import COMMENT_SECONDS, ClientDisconnected, EventStream
+from service.api.server.event_stream import COMMENT_SECONDS, EventStream, stream_response
 from service.api.session_routes import SESSION
 from service.auth.scopes import READ_AS_ANY
 from service.errors import ServiceError, SessionExpired
 from service.live.events import Draining, HistoryGap, LiveEvent, SessionChanged, SessionEnded
-from service.live.hub import Listener, ListenerDropped
+from service.live.hub import Listener
 from service.messages.history import PageRequest
 from service.messages.message import Cancellation, Chunk, Message
 
@@ -34,19 +34,16 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     listener = await hub.join(session_id)
     try:
         session = await store.get(session_id, owner_id)
-        stream = await EventStream.open(request)
-        try:
+
+        async def write_events(stream: EventStream) -> None:
             await stream.send(message_responses.session_frame("session", session))
             last = after or 0
             if after is not None:
                 request.app[ACCESS_LOG].metrics.listeners_resumed.inc()
                 last = await _replay(stream, request, session_id, after)
             await _follow(stream, session_id, listener, last)
-        except ClientDisconnected:
-            pass
-        except ListenerDropped:
-            stream.disconnect()
-        return stream.response
+
+        return await stream_response(request, write_events)
     finally:
         hub.leave(session_id, listener)
 

@@ -11,7 +11,7 @@ from service.api.message_requests import DeliveriesBody
 from service.api.path_parameters import agent_id_of
 from service.api.request_bodies import read_body
 from service.api.routes import RouteTable
-from service.api.server.event_stream import COMMENT_SECONDS, ClientDisconnected, EventStream
+from service.api.server.event_stream import COMMENT_SECONDS, EventStream, stream_response
 from service.auth.scopes import ANSWER
 from service.errors import Forbidden, InvalidRequest
 from service.live.inbox_consumers import InboxConsumer
@@ -21,6 +21,7 @@ DEFAULT_DELIVERIES, MAX_DELIVERIES = 10, 100
 MAX_WAIT_SECONDS = 60
 
 _EVENT_STREAM = "text/event-stream"
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,3}")
 _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 
 routes = RouteTable(serve_sessions=True)
@@ -57,11 +58,11 @@ async def extend(request: web.Request) -> web.StreamResponse:
 async def _stream(request: web.Request, agent_id: str, consumer: InboxConsumer, limit: int) -> web.StreamResponse:
     """Stream deliveries, of which at most `limit` are leased to this consumer at the same time."""
     pause_seconds = min(COMMENT_SECONDS, request.app[SETTINGS].session_inbox_lease_seconds)
-    stream = await EventStream.open(request)
-    try:
+
+    async def write_events(stream: EventStream) -> None:
         leased: set[str] = set()
         while not consumer.is_draining:
-            leased = await request.app[INBOXES].leased(agent_id, sorted(leased))
+            leased = await request.app[INBOXES].find_leased(agent_id, sorted(leased))
             free = limit - len(leased)
             if free == 0:
                 await consumer.wait_for_change(pause_seconds)
@@ -75,9 +76,8 @@ async def _stream(request: web.Request, agent_id: str, consumer: InboxConsumer, 
                 document = message_responses.delivery_document(delivery)
                 await stream.send(message_responses.frame("delivery", orjson.dumps(document)))
         await stream.send_reconnect()
-    except ClientDisconnected:
-        pass
-    return stream.response
+
+    return await stream_response(request, write_events)
 
 
 def _agent_of(request: web.Request) -> str:
@@ -91,7 +91,7 @@ def _agent_of(request: web.Request) -> str:
 
 def _limit_of(request: web.Request) -> int:
     value = request.query.get("max", str(DEFAULT_DELIVERIES))
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value[:6]) <= MAX_DELIVERIES:
+    if not _WHOLE_NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_DELIVERIES:
         raise InvalidRequest({"max": f"must be a whole number between 1 and {MAX_DELIVERIES}"})
     return int(value)
 

@@ -202,8 +202,8 @@ def new_message_from(request: web.Request, body: SendMessageBody) -> NewMessage:
         body.in_reply_to,
         body.client_message_id or ("" if key is None else key.key),
     )
-    if message.role == "user":
-        _require_no_answer(body)
+    if message.role == "user" and message.members_of_answers:
+        raise InvalidRequest(dict.fromkeys(message.members_of_answers, "is allowed for messages of the agent only"))
     return message
 
 
@@ -270,17 +270,10 @@ def _time(name: str, value: str, errors: dict[str, str]) -> int | None:
 
 
 def _role_of(request: web.Request, author_id: str) -> Role:
-    """Return who sends the message: the caller's scopes decide. Callers that may be both choose by `authorId`."""
+    """Return the role of the author: the caller's scopes decide. Callers that may be both choose by `authorId`."""
     caller = request.get(CALLER)
     if caller is None:
         return "either" if author_id else "user"
     if not caller.is_agent:
         return "user"
     return "either" if author_id and "write" in caller.scopes else "agent"
-
-
-def _require_no_answer(body: SendMessageBody) -> None:
-    given = {"inReplyTo": body.in_reply_to, "thought": body.thought, "actions": body.actions}
-    errors = {name: "is allowed for messages of the agent only" for name, value in given.items() if value}
-    if errors:
-        raise InvalidRequest(errors)

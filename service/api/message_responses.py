@@ -212,7 +212,8 @@ def _extras(message: Message) -> dict[str, Any]:
 def _metadata(message: Message, extras: dict[str, Any]) -> Any:
     if not extras:
         return orjson.Fragment(message.metadata or b"{}")
-    return {**orjson.loads(message.metadata or b"{}"), **extras}
+    merged = {**orjson.loads(message.metadata or b"{}"), **extras}
+    return orjson.Fragment(orjson.dumps(merged))  # nested in a document, it could exceed the depth that orjson supports
 
 
 def _session(session: Session | None) -> Any:

@@ -17,7 +17,7 @@ from service.api.message_requests import (
 from service.api.path_parameters import message_id_of, owner_id_of, session_id_of
 from service.api.request_bodies import read_body
 from service.api.routes import RouteTable
-from service.api.server.event_stream import COMMENT_SECONDS, ClientDisconnected, EventStream
+from service.api.server.event_stream import COMMENT_SECONDS, EventStream, stream_response
 from service.api.session_routes import SESSION
 from service.auth.scopes import ANSWER, READ_AS_ANY, TRANSCRIPT, WRITE, WRITE_AS_ANY
 from service.live.events import Draining, LiveEvent, SessionEnded
@@ -27,6 +27,8 @@ from service.messages.message import Cancellation, Chunk, Message, NewMessage, S
 MESSAGES = SESSION + "/messages"
 MESSAGE = MESSAGES + "/{message_id}"
 SUBMIT = "/api/messaging/submit"
+DISCONNECT_CHECK_SECONDS = 1
+"""How often a request that waits for an answer checks whether its client is still connected."""
 
 routes = RouteTable(serve_sessions=True)
 
@@ -110,6 +112,8 @@ async def _send_and_wait(request: web.Request, new_message: NewMessage) -> web.S
 
 async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request, seconds: float) -> LiveEvent | None:
     """Return the answer or the cancellation, or an event after which neither comes, or None after a timeout."""
+    if sent.message.is_agent:
+        return None
     if sent.is_replay:
         earlier = await request.app[HISTORY].answer_to(sent.session.id, sent.message.id)
         if earlier is not None:
@@ -118,10 +122,13 @@ async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request
     deadline = loop.time() + seconds
     while (remaining := deadline - loop.time()) > 0:
         try:
-            event = await listener.next(remaining)
+            event = await listener.next(min(remaining, DISCONNECT_CHECK_SECONDS))
         except ListenerDropped:
             return None
-        if event is None or isinstance(event, SessionEnded | Draining) or _completes(event, sent.message):
+        if event is None:
+            if request.transport is None:
+                return None
+        elif isinstance(event, SessionEnded | Draining) or _completes(event, sent.message):
             return event
     return None
 
@@ -143,15 +150,19 @@ async def _send_and_stream(request: web.Request, new_message: NewMessage) -> web
     listener = await _join(request)
     try:
         sent = await _send(request, new_message)
-        stream = await EventStream.open(request)
-        try:
+
+        async def write_events(stream: EventStream) -> None:
             await stream.send(message_responses.user_message_frame(sent))
             await _stream_answer(stream, sent, listener, request)
-        except ClientDisconnected:
-            pass
-        except ListenerDropped:
-            stream.disconnect()
-        return stream.response
+
+        return await stream_response(
+            request,
+            write_events,
+            failure=message_responses.error_frame(
+                "The answer cannot be read now. The message is stored.", "UNAVAILABLE"
+            ),
+            extra_headers={"Idempotency-Replayed": "true"} if sent.is_replay else {},
+        )
     finally:
         hub.leave(session_id, listener)
 
@@ -161,12 +172,15 @@ async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Liste
     message = sent.message
     if sent.is_replay:
         earlier = await request.app[HISTORY].answer_to(sent.session.id, message.id)
-        if earlier is not None:
+        if isinstance(earlier, Message):
             await stream.send(message_responses.done_frame(answer=earlier))
             return
+        if earlier is not None:
+            await stream.send(message_responses.done_frame(is_cancelled=True))
+            return
     loop = asyncio.get_running_loop()
-    patience = request.app[SETTINGS].session_message_wait_seconds
-    deadline = loop.time() + patience
+    wait_seconds = request.app[SETTINGS].session_message_wait_seconds
+    deadline = loop.time() + wait_seconds
     while True:
         remaining = deadline - loop.time()
         event = await listener.next(min(max(remaining, 0), COMMENT_SECONDS))
@@ -177,7 +191,7 @@ async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Liste
             case None:
                 await stream.send_comment()
             case Chunk() if event.message_id == message.id:
-                deadline = loop.time() + patience
+                deadline = loop.time() + wait_seconds
                 await stream.send(message_responses.chunk_frame(event))
             case Message() if _completes(event, message):
                 await stream.send(message_responses.done_frame(answer=event))

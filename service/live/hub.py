@@ -120,7 +120,7 @@ class Hub:
     def drain(self) -> None:
         """End all streams, so that clients connect to another replica."""
         self._is_draining = True
-        for feed in self._feeds.values():
+        for feed in list(self._feeds.values()):  # a dropped listener may end its feed
             feed.publish(Draining())
 
     async def subscribe(self, feed: "Feed") -> None:
@@ -177,9 +177,9 @@ class Feed:
         if self._timer is not None:
             self._timer.cancel()
 
-    def changed(self, what: str) -> None:
+    def changed(self, change: str) -> None:
         """Read new messages and parts of answers, or the session, soon."""
-        if what == "session":
+        if change == "session":
             self._has_changed = True
         else:
             self._has_new_messages = True
@@ -288,10 +288,10 @@ class _ShardChannel:
         self.feeds: dict[str, Feed] = {}
 
     def on_message(self, message: str) -> None:
-        what, _, session_id = message.partition(" ")
+        change, _, session_id = message.partition(" ")
         feed = self.feeds.get(session_id)
         if feed is not None:
-            feed.changed(what)
+            feed.changed(change)
 
     def on_gap(self) -> None:
         for feed in list(self.feeds.values()):

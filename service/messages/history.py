@@ -43,7 +43,6 @@ MAX_CHUNKS = 2000
 """The most parts of answers that a session keeps for listeners that reconnect."""
 CHUNK_LIFETIME_MS = 60_000
 
-_ANSWER_PAGE = 100
 _FINGERPRINT = b"message"
 
 
@@ -75,6 +74,7 @@ class MessageHistory:
     def __init__(
         self,
         client: RedisClient,
+        no_wait: RedisClient,
         keys: Keys,
         events: SessionEvents,
         dispatcher: Dispatcher,
@@ -83,6 +83,7 @@ class MessageHistory:
         settings: Settings,
     ) -> None:
         self._client = client
+        self._no_wait = no_wait
         self._keys = keys
         self._events = events
         self._dispatcher = dispatcher
@@ -141,7 +142,7 @@ class MessageHistory:
             case [b"other_author"]:
                 raise InvalidRequest({"authorId": "must be the user or the agent of the session"})
             case [b"not_agent"]:
-                raise InvalidRequest({"inReplyTo": "is allowed for messages of the agent only"})
+                raise InvalidRequest(dict.fromkeys(new.members_of_answers, "is allowed for messages of the agent only"))
             case [b"unknown_message"]:
                 raise MessageNotFound(session_id, new.in_reply_to)
             case _:
@@ -156,14 +157,17 @@ class MessageHistory:
         """Read messages of a session, also after its end until the messages expire."""
         return await self._read(session_id, request, owner_id, is_transcript=True)
 
-    async def answer_to(self, session_id: str, message_id: str) -> Message | None:
-        """Return the first answer to a user's message, if there is one. Checks no owner."""
+    async def answer_to(self, session_id: str, message_id: str) -> Message | Cancellation | None:
+        """Return the first answer to a user's message, or its cancellation, if there is one. Checks no owner."""
         keys = self._keys.of(session_id)
-        ((answer_id,),) = await self._client.query(("HMGET", keys.sends, f"answer:{message_id}"))
-        if answer_id is None:
-            return None
-        page = await self.transcript(session_id, PageRequest(_ANSWER_PAGE, sent_at_of(message_id), is_ascending=True))
-        return next((message for message in page.messages if message.id == answer_id.decode()), None)
+        ((answer, cancelled_at),) = await self._client.query(
+            ("HMGET", keys.sends, f"answer:{message_id}", f"cancelled:{message_id}")
+        )
+        if answer is None:
+            return None if cancelled_at is None else Cancellation(message_id)
+        entry_id = answer.partition(b" ")[2] + b"-0"
+        (entries,) = await self._client.query(("XRANGE", keys.messages, entry_id, entry_id))
+        return message_from(entries[0]) if entries else None
 
     async def append_chunk(self, session_id: str, chunk: Chunk, owner_id: str | None = None) -> bool:
         """Send a part of an answer to listeners. Return whether the message was cancelled.
@@ -183,7 +187,7 @@ class MessageHistory:
             max_chunks=MAX_CHUNKS,
             lifetime_ms=CHUNK_LIFETIME_MS,
         )
-        reply = await self._reply(session_id, self._client.execute(command))
+        reply = await self._reply(session_id, self._no_wait.execute(command))
         match reply:
             case [b"appended" | b"repeated", is_cancelled]:
                 return bool(is_cancelled)
@@ -279,7 +283,7 @@ class MessageHistory:
             self._keys.of(session_id),
             owner_id=owner_id or "",
             first="-" if request.after is None else f"({request.after}-0",
-            last="+" if request.before is None else f"({request.before}-0",
+            last="+" if request.before is None else f"({max(request.before, 1)}-0",  # Redis rejects (0-0
             direction="forward" if is_forward else "backward",
             limit=request.limit,
             max_bytes=MAX_PAGE_BYTES,

@@ -87,7 +87,7 @@ class Inboxes:
         ((_, number),) = await self._client.execute(command)
         return int(number)
 
-    async def leased(self, agent_id: str, delivery_ids: Sequence[str]) -> set[str]:
+    async def find_leased(self, agent_id: str, delivery_ids: Sequence[str]) -> set[str]:
         """Return the deliveries that are not completed and whose lease has not ended."""
         if not delivery_ids:
             return set()

@@ -16,7 +16,7 @@ class NewMessage(NamedTuple):
 
     content: str
     role: Role = "user"
-    """Who sends the message. `either`: the user or the agent of the session, by the `author_id`."""
+    """The role of the author. `either`: the user or the agent of the session, by the `author_id`."""
     author_id: str = ""
     """Must be the id of the session's user or agent. Empty: the one of the role."""
     attachments: bytes = b""
@@ -27,6 +27,12 @@ class NewMessage(NamedTuple):
     """The id of the user's message that an agent answers."""
     client_message_id: str = ""
     """Chosen by the client: a repeated request with the same id sends nothing."""
+
+    @property
+    def members_of_answers(self) -> list[str]:
+        """The names of given members that only messages of the agent may have."""
+        members = {"inReplyTo": self.in_reply_to, "thought": self.thought, "actions": self.actions}
+        return [name for name, value in members.items() if value]
 
 
 class Message(NamedTuple):

@@ -132,6 +132,8 @@ class Subscriber:
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))
                 pause = min(2 * pause, _MAX_PAUSE_SECONDS)
                 continue
+            if channel not in self._listeners:
+                return
             link = self._links.get(location)
             if link is None:
                 link = self._links[location] = _Link(self, location, self._connect_to, self._timeout_seconds)
@@ -155,7 +157,8 @@ class _Link:
         """Replies to SUNSUBSCRIBE that have not arrived. Others mean that the slot moved."""
         self._commands: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
         self._error: Exception | None = None
-        self.task = asyncio.create_task(self._run())
+        self.task = asyncio.create_task(self._communicate())
+        self.task.add_done_callback(self._end)
 
     def add(self, channel: str) -> None:
         self._channels.add(channel)
@@ -168,16 +171,13 @@ class _Link:
             self._commands.put_nowait(("SUNSUBSCRIBE", channel))
 
     def fail(self, error: Exception) -> None:
-        self._error = error
-        self.task.cancel()
+        if self._error is None:  # a second cancellation would interrupt the cleanup
+            self._error = error
+            self.task.cancel()
 
-    async def _run(self) -> None:
-        try:
-            error = await self._communicate()
-        except asyncio.CancelledError:
-            if self._error is None:
-                raise
-            error = self._error
+    def _end(self, task: asyncio.Task[Exception]) -> None:
+        """Also called if the task was cancelled before it began."""
+        error = self._error or ConnectionAbortedError("the service is stopping") if task.cancelled() else task.result()
         self._subscriber.lost(self._location, self._channels, error)
 
     async def _communicate(self) -> Exception:

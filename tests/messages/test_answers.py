@@ -199,3 +199,39 @@ async def test_a_submitted_message_is_an_answer(chat: Chat, client: HttpClient) 
     assert (response.status, submitted["success"], submitted["data"]["id"]) == (201, True, answer["id"])
     assert answer["metadata"] == {"agent_id": AGENT, "thought": "hm", "actions": ["REPLY"]}
     assert answer["inReplyTo"] == sent["id"]
+
+
+async def test_a_repeated_request_finds_an_answer_behind_many_messages(impatient: Chat) -> None:
+    sent = await impatient.sent(clientMessageId="1")
+    for number in range(105):
+        await impatient.sent(str(number))
+    await impatient.answer(sent["id"], "late")
+
+    repeated = await impatient.sent(transport="http", clientMessageId="1")
+
+    assert repeated["agentResponse"]["text"] == "late"
+
+
+async def test_a_repeated_request_of_a_cancelled_message_ends_at_once(chat: Chat) -> None:
+    sent = await chat.sent(clientMessageId="1")
+    await chat.cancel(sent["id"])
+
+    repeated = await chat.sent(transport="http", clientMessageId="1")
+
+    assert not {"agentResponse", "pending"} & repeated.keys()
+
+
+async def test_a_repeated_stream_is_marked_as_one(chat: Chat) -> None:
+    sent = await chat.sent("Hello", clientMessageId="1")
+    await chat.answer(sent["id"])
+
+    response = await chat.send("Hello", clientMessageId="1", transport="sse")
+
+    assert response.headers["Idempotency-Replayed"] == "true"
+    assert [event.name for event in await EventReader(response).rest()] == ["user_message", "done"]
+
+
+async def test_the_agent_does_not_wait_for_itself(chat: Chat) -> None:
+    sent = await chat.sent("Welcome", authorId=AGENT, transport="http")
+
+    assert sent["pending"] is True

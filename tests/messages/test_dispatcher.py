@@ -48,7 +48,7 @@ class Process:
         events = SessionEvents(Metrics(), EventLog(SECRET))
         self.inboxes = Inboxes(client, KEYS, events, settings)
         self.dispatcher = Dispatcher(client, KEYS, self.inboxes, events)
-        self.history = MessageHistory(client, KEYS, events, self.dispatcher, Metrics(), SECRET, settings)
+        self.history = MessageHistory(client, client, KEYS, events, self.dispatcher, Metrics(), SECRET, settings)
 
     async def send(self, session: Session) -> str:
         """Send a message, wait until its dispatch ends, and return its id."""

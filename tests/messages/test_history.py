@@ -131,3 +131,8 @@ async def test_a_session_that_never_existed_has_no_transcript(chat: Chat, client
 
     assert (await client.get(f"{other.path}/transcript")).status == 404
     assert (await client.get(f"{chat.path}/transcript")).status == 200
+
+
+@pytest.mark.parametrize("query", [{"before": "0"}, {"before": "1969-01-01T00:00:00Z"}, {"before": "0", "after": "0"}])
+async def test_no_message_is_before_1970(numbered: Chat, query: dict[str, str]) -> None:
+    assert await numbered.page(**query) == {"messages": [], "hasMore": False}

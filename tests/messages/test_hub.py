@@ -49,7 +49,7 @@ def settings() -> Settings:
 def history(redis_client: RedisClient, settings: Settings) -> MessageHistory:
     events = new_session_events(Metrics())
     dispatcher = Dispatcher(redis_client, KEYS, Inboxes(redis_client, KEYS, events, settings), events)
-    return MessageHistory(redis_client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
+    return MessageHistory(redis_client, redis_client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
 
 
 @pytest.fixture

@@ -241,3 +241,25 @@ async def test_an_unknown_message_cannot_be_cancelled(chat: Chat) -> None:
 async def short_leases(redis: Redis, aiohttp_client: AiohttpClient) -> Chat:
     settings = Settings(session_inbox_lease_seconds=0.1)
     return await new_chat(await aiohttp_client(ServiceServer(settings, redis)))
+
+
+# Invalid and extreme input
+
+
+@pytest.mark.parametrize("value", ["000100999", "0" * 40, "1" * 5000])
+async def test_a_long_number_does_not_exceed_the_bound(client: HttpClient, value: str) -> None:
+    assert (await client.get(INBOX, params={"max": value})).status in (400, 414)
+
+
+async def test_deeply_nested_metadata_blocks_no_other_message(chat: Chat) -> None:
+    nested: dict[str, object] = {}
+    for _ in range(252):
+        nested = {"a": nested}
+    sent = await chat.sent("deep", metadata=nested, attachments=[{"type": "file", "url": "https://files.example/a"}])
+    await chat.sent("flat")
+
+    deliveries = await chat.deliveries(max=10)
+    deliveries += await chat.deliveries(wait=1) if len(deliveries) < 2 else []
+
+    assert {delivery["message"]["content"] for delivery in deliveries} == {"deep", "flat"}
+    assert sent["id"] in {delivery["messageId"] for delivery in deliveries}

@@ -28,7 +28,7 @@ HALF_HOUR_MS = 30 * 60_000
 def new_history(client: RedisClient, settings: Settings) -> MessageHistory:
     events = new_session_events(Metrics())
     dispatcher = Dispatcher(client, KEYS, Inboxes(client, KEYS, events, settings), events)
-    return MessageHistory(client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
+    return MessageHistory(client, client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
 
 
 @pytest.fixture

@@ -213,3 +213,20 @@ async def test_deleting_a_session_deletes_its_messages(chat: Chat, redis: Redis)
     await chat.client.delete(chat.path)
 
     assert [key async for key in redis.scan_iter(f"session:*{chat.session_id}*")] == []
+
+
+async def test_the_state_of_dropped_messages_does_not_accumulate(redis: Redis, aiohttp_client: AiohttpClient) -> None:
+    chat = await new_chat(await aiohttp_client(ServiceServer(Settings(session_max_messages=1), redis)))
+    for _ in range(5):
+        sent = await chat.sent()
+        await chat.answer(sent["id"])
+
+    [sends] = [key async for key in redis.scan_iter("*:sends")]
+    assert set(await redis.hkeys(sends)) == {b"agentId", b"userId"}
+
+
+@pytest.mark.parametrize("members", [{"thought": "hm"}, {"actions": ["REPLY"]}])
+async def test_only_the_agent_has_thoughts_and_actions(chat: Chat, members: dict[str, Any]) -> None:
+    response = await chat.send("Hello", authorId=USER, **members)
+
+    assert (response.status, list((await response.json())["details"]["fields"])) == (400, list(members))

@@ -39,7 +39,7 @@ async def test_messages_and_answers_reach_everybody(
     events = new_session_events(Metrics())
     inboxes = Inboxes(redis_client, KEYS, events, settings)
     dispatcher = Dispatcher(redis_client, KEYS, inboxes, events)
-    history = MessageHistory(redis_client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
+    history = MessageHistory(redis_client, redis_client, KEYS, events, dispatcher, Metrics(), SECRET, settings)
     hub = Hub(redis_client_factory.subscriber, KEYS, store, history, Metrics())
     session_ids = [(await create_session(store)).id for _ in range(SESSIONS)]
     listeners = {session_id: await hub.join(session_id) for session_id in session_ids}

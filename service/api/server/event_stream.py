@@ -1,17 +1,24 @@
 """A response of server-sent events."""
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Self
 
 from aiohttp import ClientConnectionResetError, web
 
 from service.api.app_keys import RATE_LIMIT_STATUS
+from service.errors import ServiceError
+from service.live.hub import ListenerDropped
 from service.observability.log import REQUEST_ID
 
 COMMENT_SECONDS = 15
 """Proxies close connections that are idle for longer, usually a minute."""
 RETRY_MS = 2000
 """How long a client waits before it reconnects."""
+
+_log = logging.getLogger(__name__)
 
 _COMMENT = b": keep-alive\n\n"
 _RECONNECT = b'event: reconnect\ndata: {"type":"reconnect"}\n\n'
@@ -29,7 +36,7 @@ class EventStream:
         self._request = request
 
     @classmethod
-    async def open(cls, request: web.Request) -> Self:
+    async def open(cls, request: web.Request, extra_headers: Mapping[str, str]) -> Self:
         """Send the head of the response."""
         headers = {
             "Content-Type": "text/event-stream",
@@ -37,6 +44,7 @@ class EventStream:
             "Connection": "keep-alive",
             "X-Accel-Buffering": "no",
             "X-Request-ID": REQUEST_ID.get(""),
+            **extra_headers,
         }
         status = request.get(RATE_LIMIT_STATUS)
         response = web.StreamResponse(headers=headers if status is None else headers | status.headers())
@@ -58,10 +66,36 @@ class EventStream:
         await self.send(_COMMENT)
 
     async def send_reconnect(self) -> None:
-        """Ask the client to connect again: this replica is stopping."""
+        """Send `reconnect`: the stream ends, and the client continues on another connection."""
         await self.send(_RECONNECT)
 
     def disconnect(self) -> None:
         """Close the connection of a client that is too slow. It resumes after the last event that it received."""
         if self._request.transport is not None:
             self._request.transport.abort()
+
+
+async def stream_response(
+    request: web.Request,
+    write_events: Callable[[EventStream], Awaitable[None]],
+    *,
+    failure: bytes = _RECONNECT,
+    extra_headers: Mapping[str, str] = MappingProxyType({}),
+) -> web.StreamResponse:
+    """Open a stream and write events. After an error, the last event is `failure`: the response has begun already."""
+    stream = await EventStream.open(request, extra_headers)
+    try:
+        try:
+            await write_events(stream)
+        except ServiceError:
+            await stream.send(failure)
+        except ListenerDropped:
+            stream.disconnect()
+        except Exception as error:
+            if isinstance(error, ClientDisconnected):
+                raise
+            _log.exception("an event stream failed")
+            await stream.send(failure)
+    except ClientDisconnected:
+        pass
+    return stream.response

@@ -118,7 +118,6 @@ SCRIPTS = ScriptCatalog(
         b"other_owner",
         b"active",
         b"full",
-        b"repeated",
         b"key_reused",
         b"other_author",
         b"not_agent",

@@ -33,7 +33,9 @@ local function hash_owner(keys, user_id) return redis.sha1hex(keys.tombstone .. 
 local function read_live_session(keys, now_ms, owner_id)
     local function has_other_owner(user_id, owner_hash, agent_id)
         if (owner_id or '') == '' then return false end
-        if owner_id:sub(1, 6) == 'agent:' then return owner_id ~= 'agent:' .. (agent_id or '') end
+        if owner_id:sub(1, 6) == 'agent:' then   -- a swept tombstone does not contain the agent, but the messages do
+            return owner_id ~= 'agent:' .. tostring(agent_id or redis.pcall('HGET', keys.session .. ':sends', 'agentId'))
+        end
         if user_id or not owner_hash then return user_id ~= owner_id end
         return owner_hash ~= hash_owner(keys, owner_id)
     end

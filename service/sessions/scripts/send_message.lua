@@ -1,7 +1,7 @@
 -- Append a message to a live session. A user's message is an activity, and is put into the outbox for the agent.
 -- returns {"sent", now_ms, session, message_id, created_at_ms, is_agent, was_renewed}
 --       | {"repeated", now_ms, session, message_id, created_at_ms, is_agent} | {"key_reused"} | {"other_author"}
---       | {"not_agent"} (only an agent may answer a message) | {"unknown_message"} (that it answers)
+--       | {"not_agent"} (only an agent may answer a message or add thoughts and actions) | {"unknown_message"} (that it answers)
 --       | {"expired", expires_at_ms, reason} | {"missing"} | {"lost"}
 local keys = {
     session   = KEYS[1],   -- session hash
@@ -47,13 +47,15 @@ if args.key ~= '' then
     if earlier then
         local message_id, created_at, fingerprint = earlier:match('^(%S+) (%d+) (%S+)$')
         if fingerprint ~= args.fingerprint then return {'key_reused'} end
+        -- A write, so that the reply waits until Redis replicas have the first message, if the settings require it.
+        redis.call('PEXPIREAT', keys.sends, whole(latest_possible_expiry(session) + args.retention_ms))
         return {'repeated', now_ms, session, message_id, created_at, is_agent and 1 or 0}
     end
 end
 
 local is_first_answer = false
+if not is_agent and args.in_reply_to .. args.thought .. args.actions ~= '' then return {'not_agent'} end
 if args.in_reply_to ~= '' then
-    if not is_agent then return {'not_agent'} end
     if not find_user_message(keys, args.in_reply_to) then return {'unknown_message'} end
     is_first_answer = redis.call('HEXISTS', keys.sends, 'answer:' .. args.in_reply_to) == 0
 end
@@ -97,6 +99,7 @@ if appended.err then return appended end
 for _, entry in ipairs(dropped) do
     local prefix = field_of(entry, 'isAgent') == 'true' and 'agent:' or 'user:'
     local id, key = field_of(entry, 'id'), field_of(entry, 'clientMessageId')
+    if id == args.in_reply_to then is_first_answer = false end
     redis.call('HDEL', keys.sends, 'answer:' .. id, 'chunks:' .. id, 'cancelled:' .. id, prefix .. (key or ''))
 end
 if length == 0 then redis.call('HSET', keys.sends, 'agentId', session[agentId], 'userId', session[userId]) end
@@ -105,7 +108,7 @@ if args.key ~= '' then
         message_id .. ' ' .. whole(created_at_ms) .. ' ' .. args.fingerprint)
 end
 if is_first_answer then
-    redis.call('HSET', keys.sends, 'answer:' .. args.in_reply_to, message_id)
+    redis.call('HSET', keys.sends, 'answer:' .. args.in_reply_to, message_id .. ' ' .. whole(created_at_ms))
     redis.call('HDEL', keys.sends, 'chunks:' .. args.in_reply_to)
 end
 redis.call('PEXPIREAT', keys.messages, expire_at)
