@@ -83,7 +83,9 @@ class Messages(RuleBasedStateMachine):
         options = Settings(session_max_messages=MAX_MESSAGES)
         events = new_session_events(Metrics())
         self._dispatcher = Dispatcher(self._client, KEYS, Inboxes(self._client, KEYS, events, options), events)
-        self._history = MessageHistory(self._client, KEYS, events, self._dispatcher, Metrics(), SECRET, options)
+        self._history = MessageHistory(
+            self._client, self._client, KEYS, events, self._dispatcher, Metrics(), SECRET, options
+        )
         self._run(self._redis.flushall())
         self._session_id = self._run(create_session(new_session_store(self._client, options))).id
         self._model = Model()
