@@ -57,7 +57,9 @@ class ForkedProcess:
         return self._code
 
     def _has_exited(self, timeout: float) -> bool:
-        return bool(select.select([self._results], [], [], timeout)[0])
+        poll = select.poll()  # unlike select(), for any number of open files
+        poll.register(self._results, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
 
 
 @cache

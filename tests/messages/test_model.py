@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Asked:
+class Question:
     """A message of the user, and the state of its answer."""
 
     message: Message
@@ -50,10 +50,10 @@ class Asked:
 
 @dataclass
 class Model:
-    """The messages of a session. `asked` also contains dropped ones."""
+    """The messages of a session. `questions` also contains dropped ones."""
 
     messages: list[Message] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     idle_minutes: int = 0
 
     @property
@@ -65,8 +65,8 @@ class Model:
         found = [each for each in self.messages if key and (each.client_message_id, each.is_agent) == (key, is_agent)]
         return found[0] if found else None
 
-    def has(self, asked: Asked) -> bool:
-        return asked.message in self.messages
+    def has(self, question: Question) -> bool:
+        return question.message in self.messages
 
     def add(self, message: Message) -> None:
         self.messages = [*self.messages, message][-MAX_MESSAGES:]
@@ -100,45 +100,45 @@ class Messages(RuleBasedStateMachine):
     def send(self, content: str, key: str) -> None:
         new = NewMessage(content, client_message_id=key)
         if (message := self._send(new)) is not None:
-            self._model.asked.append(Asked(message))
+            self._model.questions.append(Question(message))
             self._model.idle_minutes = 0
 
-    @precondition(lambda self: self._model.asked)
+    @precondition(lambda self: self._model.questions)
     @rule(content=contents, key=keys, index=any_index)
     def answer(self, content: str, key: str, index: int) -> None:
-        asked = self._any(index)
-        is_first = not asked.is_answered
+        question = self._any(index)
+        is_first = not question.is_answered
         message = self._send(
-            NewMessage(content, role="agent", client_message_id=key, in_reply_to=asked.message.id), asked
+            NewMessage(content, role="agent", client_message_id=key, in_reply_to=question.message.id), question
         )
         if message is not None:
-            assert (message.id == answer_id_of(asked.message.id)) is is_first
-            asked.is_answered = True
+            assert (message.id == answer_id_of(question.message.id)) is is_first
+            question.is_answered = True
 
-    @precondition(lambda self: self._model.asked)
+    @precondition(lambda self: self._model.questions)
     @rule(index=any_index, offset=st.sampled_from([-1, 0, 0, 0, 1]))
     def append_chunk(self, index: int, offset: int) -> None:
-        asked = self._any(index)
-        position = max(asked.next_chunk + offset, 0)
-        result = self._attempt(self._history.append_chunk(self._session_id, Chunk(asked.message.id, position, "x")))
-        if (error := self._error_for(asked)) is not None:
+        question = self._any(index)
+        position = max(question.next_chunk + offset, 0)
+        result = self._attempt(self._history.append_chunk(self._session_id, Chunk(question.message.id, position, "x")))
+        if (error := self._error_for(question)) is not None:
             assert result == error
-        elif asked.is_answered:
+        elif question.is_answered:
             assert result == "MESSAGE_ALREADY_ANSWERED"
-        elif position > asked.next_chunk:
+        elif position > question.next_chunk:
             assert result == "CHUNK_OUT_OF_ORDER"
         else:
-            assert result is asked.is_cancelled
-            asked.next_chunk = max(asked.next_chunk, position + 1)
+            assert result is question.is_cancelled
+            question.next_chunk = max(question.next_chunk, position + 1)
 
-    @precondition(lambda self: self._model.asked)
+    @precondition(lambda self: self._model.questions)
     @rule(index=any_index)
     def cancel(self, index: int) -> None:
-        asked = self._any(index)
-        result = self._attempt(self._history.cancel(self._session_id, asked.message.id))
-        assert result == self._error_for(asked)
-        if result is None and not asked.is_answered:
-            asked.is_cancelled = True
+        question = self._any(index)
+        result = self._attempt(self._history.cancel(self._session_id, question.message.id))
+        assert result == self._error_for(question)
+        if result is None and not question.is_answered:
+            question.is_cancelled = True
 
     @rule()
     def grow_older(self) -> None:
@@ -170,7 +170,7 @@ class Messages(RuleBasedStateMachine):
         times = [message.created_at_ms for message in page.messages]
         assert times == sorted(set(times))
 
-    def _send(self, new: NewMessage, asked: Asked | None = None) -> Message | None:
+    def _send(self, new: NewMessage, question: Question | None = None) -> Message | None:
         """Send a message, check the result, and return the message if it was added."""
         is_agent = new.role == "agent"
         result = self._attempt(self._history.send(self._session_id, new))
@@ -185,7 +185,7 @@ class Messages(RuleBasedStateMachine):
                 assert not isinstance(result, str)
                 assert (result.message, result.is_replay) == (earlier, True)
             return None
-        if asked is not None and not self._model.has(asked):
+        if question is not None and not self._model.has(question):
             assert result == "MESSAGE_NOT_FOUND"
             return None
         assert not isinstance(result, str)
@@ -200,13 +200,13 @@ class Messages(RuleBasedStateMachine):
         else:
             assert result == (expected, has_more)
 
-    def _error_for(self, asked: Asked) -> str | None:
+    def _error_for(self, question: Question) -> str | None:
         if self._model.is_expired:
             return "SESSION_EXPIRED"
-        return None if self._model.has(asked) else "MESSAGE_NOT_FOUND"
+        return None if self._model.has(question) else "MESSAGE_NOT_FOUND"
 
-    def _any(self, index: int) -> Asked:
-        return self._model.asked[index % len(self._model.asked)]
+    def _any(self, index: int) -> Question:
+        return self._model.questions[index % len(self._model.questions)]
 
     def _attempt(self, call: Awaitable[_T]) -> _T | str:
         """Return the result, or the code of the error."""
