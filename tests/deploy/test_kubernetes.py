@@ -27,7 +27,10 @@ PROBES = {name: CONTAINER[f"{name}Probe"] for name in ("startup", "liveness", "r
 
 def settings() -> Settings:
     environment = {**ENVIRONMENT, "REDIS_URL": MANIFESTS["Secret"]["stringData"]["REDIS_URL"]}
-    return Settings(**{name.lower(): value for name, value in environment.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.model_fields:
+            patch.delenv(name.upper(), raising=False)
+        return Settings(**{name.lower(): value for name, value in environment.items()})
 
 
 def test_there_is_one_manifest_of_each_kind() -> None:
