@@ -24,9 +24,10 @@ from service.maintenance.schema_version import UnknownSchemaVersion
 from service.observability.audit import Actor, AuditLog, open_audit_log
 from service.observability.event_log import EventLog
 from service.observability.metrics import Metrics
-from service.redis_client.errors import ScriptError, UnexpectedReply
+from service.redis_client.errors import ScriptError
 from service.sessions.listing import SessionFilter
 from service.sessions.revocation import OwnerFilter
+from service.sessions.store import UnreadableSession
 from service.settings import Settings
 from service.shared_secret import SharedSecret
 from service.timestamps import format_duration
@@ -181,7 +182,7 @@ class _CommandRun:
         if command.session_id is not None:
             try:
                 session = self._await(self._backend.store.get(command.session_id))
-            except (ScriptError, UnexpectedReply, ValueError):
+            except UnreadableSession:
                 return "This revokes an unreadable session."
             owners = _owners(OwnerFilter(session.agent_id, session.user_id))
             return f"This revokes a session of {owners}, which expires in {format_duration(session.time_remaining_ms)}."

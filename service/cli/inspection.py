@@ -6,14 +6,13 @@ from typing import Literal, NamedTuple
 from service.errors import AgentPolicyNotFound, SessionExpired, SessionNotFound
 from service.maintenance.startup_checks import server_infos, server_name
 from service.redis_client.client import RedisClient, query_readable
-from service.redis_client.errors import ScriptError, UnexpectedReply
 from service.redis_client.scripts import Command
 from service.sessions.counts import SessionCounts, ShardCount
 from service.sessions.keys import Keys
 from service.sessions.listing import SessionFilter, SessionListing
 from service.sessions.policies import Policies, Policy
 from service.sessions.session import Session, is_issued_id, is_readable
-from service.sessions.store import SessionStore
+from service.sessions.store import SessionStore, UnreadableSession
 from service.settings.redis_url import redis_cli, summed_over_shards
 from service.shared_secret import SharedSecret
 from service.timestamps import format_duration, ms_from_time_reply
@@ -195,10 +194,10 @@ class Inspection:
     async def _outcome(self, session_id: str) -> Outcome:
         try:
             session = await self._store.get(session_id)
+        except UnreadableSession:
+            return "unreadable"
         except (SessionExpired, SessionNotFound) as error:
             return error
-        except (ScriptError, UnexpectedReply, ValueError):
-            return "unreadable"
         return session if is_readable(session) else "unreadable"
 
     async def _owner_entries(self, session_id: str, fields: Mapping[str, str]) -> list[IndexEntry]:

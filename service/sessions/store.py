@@ -235,10 +235,14 @@ def readable_session(session_id: str, values: Sequence[bytes | None], now_ms: in
     return session
 
 
-def _unreadable(session_id: str, events: SessionEvents) -> SessionNotFound:
+class UnreadableSession(SessionNotFound):
+    """The record of the session is damaged, for example after a manual change. Clients do not find the session."""
+
+
+def _unreadable(session_id: str, events: SessionEvents) -> UnreadableSession:
     """Return the error for a session with an unreadable record, for example after a manual change, and log it once."""
     events.record_unreadable(session_id)
-    return SessionNotFound(session_id)
+    return UnreadableSession(session_id)
 
 
 async def _read_if_hash(client: RedisClient, key: str, fields: Fields) -> Read | None:
