@@ -92,6 +92,9 @@ _SERVERS: dict[Kind, str] = {
 class ServiceServer(TestServer):
     """Serve the application in the test process, with the service's own runner."""
 
+    cancels_handlers = False
+    """Whether a disconnect cancels the handler. A process of the service does so only at the end of a drain."""
+
     def __init__(
         self,
         settings: Settings,
@@ -108,7 +111,7 @@ class ServiceServer(TestServer):
         super().__init__(create_app(settings, clients, access_log, tracing=tracing))
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **{**options, "handler_cancellation": False})  # as in a process of the service
+        return Runner(self.app, **{**options, "handler_cancellation": self.cancels_handlers})
 
 
 def redis_clients_for(redis: Redis, timeout_seconds: float, metrics: Metrics) -> RedisClients:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from service.errors import StartupError
@@ -14,14 +14,14 @@ from service.settings.http import HttpSettings
 from service.settings.messages import MessageSettings
 from service.settings.observability import ObservabilitySettings
 from service.settings.rate_limits import RateLimitSettings
-from service.settings.redis_url import parse_redis_url
+from service.settings.redis_url import parse_redis_url, with_password
 from service.settings.sessions import SessionSettings
 
 MAX_METADATA_BYTES = 10 * 1024
 MAX_BODY_BYTES = 64 * 1024
 MAX_WORKERS = 64
 
-_SECRETS = {"REDIS_URL", "SESSION_API_KEYS", "SESSION_JWT_SECRET", "SESSION_JWT_JWKS_URL"}
+_SECRETS = {"REDIS_URL", "REDIS_PASSWORD", "SESSION_API_KEYS", "SESSION_JWT_SECRET", "SESSION_JWT_JWKS_URL"}
 """Variables that may contain secrets. Errors do not repeat their values."""
 
 
@@ -37,6 +37,7 @@ class Settings(SessionSettings, MessageSettings, AuthSettings, RateLimitSettings
     session_drain_pause_seconds: float = Field(0, ge=0, le=600, allow_inf_nan=False)
     session_drain_timeout_seconds: float = Field(10, ge=0, le=600, allow_inf_nan=False)
 
+    redis_password: SecretStr | None = None  # before redis_url, whose validator uses it
     redis_url: SecretStr | None = None
     session_data_dir: Path = Field(default_factory=lambda: _state_home() / "session-service")
     session_key_prefix: str = ""
@@ -52,13 +53,16 @@ class Settings(SessionSettings, MessageSettings, AuthSettings, RateLimitSettings
 
     @field_validator("redis_url")
     @classmethod
-    def _validate_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+    def _validate_redis_url(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if url is None:
             return None
         if not url.get_secret_value():
             raise ValueError("must not be empty. Unset it to use the embedded server")
         parse_redis_url(url.get_secret_value())
-        return url
+        password = info.data.get("redis_password")
+        if password is None:
+            return url
+        return SecretStr(with_password(url.get_secret_value(), password.get_secret_value()))
 
     @field_validator("session_key_prefix")
     @classmethod

@@ -3,7 +3,7 @@
 import re
 import shlex
 from typing import Literal, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from redis.asyncio.connection import parse_url
 
@@ -64,6 +64,16 @@ def parse_redis_url(url: str) -> RedisUrl:
             return _parse_sentinels(plain_scheme, _split(rest))
         case "cluster":
             return _parse_cluster(plain_scheme, _split(rest))
+
+
+def with_password(url: str, password: str) -> str:
+    """Add a password to a URL that has none. A password in the URL has precedence."""
+    scheme, _, rest = url.partition("://")
+    netloc = re.split(r"[/?]", rest, maxsplit=1)[0]
+    user, _, hosts = netloc.rpartition("@")
+    if ":" in user:
+        return url
+    return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{rest[len(netloc) :]}"
 
 
 def _split(rest: str) -> _Parts:

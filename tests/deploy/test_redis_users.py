@@ -16,7 +16,7 @@ from tests.redis_server import Login, RedisServer, free_port
 from tests.sentinel_servers import Sentinel, SentinelServers
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-SERVICE = Login("session-service", "a-password")
+SERVICE = Login("session-service", "p@ss/w%rd#?:1")
 
 NO_PERMISSION = r"(?i)no permissions"
 
@@ -88,7 +88,9 @@ def test_the_account_may_run_role(server: RedisServer) -> None:
 
 
 def test_the_service_works_with_this_account(server: RedisServer, start_replica: StartReplica) -> None:
-    replica = start_replica(REDIS_URL=f"redis://{SERVICE}127.0.0.1:{server.port}")
+    replica = start_replica(
+        REDIS_URL=f"redis://{SERVICE.user}@127.0.0.1:{server.port}", REDIS_PASSWORD=SERVICE.password
+    )
 
     status, session = replica.call("POST", "/api/messaging/sessions", {"agentId": AGENT, "userId": USER})
 

@@ -269,3 +269,24 @@ def test_failed_lookups_can_have_their_own_rate(load: Load, failed_lookups: str,
     settings = load(SESSION_RATE_PER_ADDRESS="100/minute", SESSION_GUESSES_PER_ADDRESS=failed_lookups)
 
     assert settings.failed_lookups_per_address == rate
+
+
+@pytest.mark.parametrize(
+    ("url", "complete"),
+    [
+        ("redis://example:6379/1", "redis://:p%40ss%2F%25@example:6379/1"),
+        ("redis://user@example", "redis://user:p%40ss%2F%25@example"),
+        ("redis://user:own@example/0?a=b", "redis://user:own@example/0?a=b"),
+        ("redis+cluster://user@a:1,b:2", "redis+cluster://user:p%40ss%2F%25@a:1,b:2"),
+        (
+            "redis+sentinel://a:1,b:2/main/0?ssl_ca_certs=x",
+            "redis+sentinel://:p%40ss%2F%25@a:1,b:2/main/0?ssl_ca_certs=x",
+        ),
+        ("unix:///run/valkey.sock?db=1", "unix://:p%40ss%2F%25@/run/valkey.sock?db=1"),
+    ],
+)
+def test_the_redis_password_completes_the_url(load: Load, url: str, complete: str) -> None:
+    loaded = load(REDIS_URL=url, REDIS_PASSWORD="p@ss/%").redis_url
+
+    assert loaded is not None
+    assert loaded.get_secret_value() == complete
