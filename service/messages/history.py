@@ -20,6 +20,7 @@ from service.messages.message import (
     Message,
     MessagePage,
     NewMessage,
+    Role,
     SentMessage,
     answer_id_of,
     is_user_message_id,
@@ -43,6 +44,11 @@ MAX_CHUNKS = 2000
 """The most parts of answers that a session keeps for listeners that reconnect."""
 CHUNK_LIFETIME_MS = 60_000
 
+_OTHER_AUTHOR: dict[Role, str] = {
+    "user": "must be the user of the session; sending for the agent requires the scope agent",
+    "agent": "must be the agent of the session",
+    "either": "must be the user or the agent of the session",
+}
 _FINGERPRINT = b"message"
 
 
@@ -140,7 +146,7 @@ class MessageHistory:
             case [b"key_reused"]:
                 raise ClientMessageIdReused
             case [b"other_author"]:
-                raise InvalidRequest({"authorId": "must be the user or the agent of the session"})
+                raise InvalidRequest({"authorId": _OTHER_AUTHOR[new.role]})
             case [b"not_agent"]:
                 raise InvalidRequest(dict.fromkeys(new.members_of_answers, "is allowed for messages of the agent only"))
             case [b"unknown_message"]:
@@ -239,10 +245,10 @@ class MessageHistory:
             return [], ""
         events = list(map(live_event_from, entries))
         message_ids = list({event.message_id for event in events})
-        (answers,) = await self._client.query(
-            ("HMGET", keys.sends, *[f"answer:{message_id}" for message_id in message_ids])
-        )
-        closed = {message_id for message_id, answer in zip(message_ids, answers, strict=True) if answer is not None}
+        (next_indexes,) = await self._client.query(
+            ("HMGET", keys.sends, *[f"chunks:{message_id}" for message_id in message_ids])
+        )  # absent after the answer, and after the message was dropped
+        closed = {message_id for message_id, index in zip(message_ids, next_indexes, strict=True) if index is None}
         closed |= {event.message_id for event in events if isinstance(event, Cancellation)}
         chunks = [event for event in events if isinstance(event, Chunk) and event.message_id not in closed]
         return chunks, entries[-1][0].decode()

@@ -93,12 +93,10 @@ def test_the_agent_answers_messages(replica: Replica) -> None:
 
 
 @pytest.mark.usefixtures("readme_agent")
-def test_the_agent_completes_a_delivery_that_it_cannot_answer(replica: Replica, redis_server: RedisServer) -> None:
-    sent = send(replica, content="x" * 4000, transport="websocket")
+def test_the_agent_answers_the_longest_message(replica: Replica) -> None:
+    sent = send(replica, content="x" * 4000, transport="http")
 
-    replica.wait_for_line("/inbox/ack")
-
-    assert sent["id"] not in str(redis_server.command("ZRANGE", f"sessions:agent:{{{AGENT}}}:inbox", 0, -1))
+    assert sent["agentResponse"]["text"].startswith("You wrote: xxx")
 
 
 def test_the_settings_agree_with_the_configuration_page() -> None:

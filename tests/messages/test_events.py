@@ -94,6 +94,23 @@ async def test_a_new_listener_receives_the_parts_of_an_unfinished_answer(chat: C
     assert [chunk.data["chunk"] for chunk in chunks] == ["for b", "for b"]
 
 
+async def test_the_parts_of_an_answer_to_a_dropped_message_are_not_sent_again(
+    redis: Redis, aiohttp_client: AiohttpClient
+) -> None:
+    chat = await new_chat(await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis)))
+    for content in ("a", "b", "c"):
+        sent = await chat.sent(content)
+        await chat.chunk(sent["id"], 0, f"for {content}")
+        await chat.answer(sent["id"], f"answer to {content}")
+    open_message = await chat.sent("d")
+    await chat.chunk(open_message["id"], 0, "for d")
+
+    async with chat.listening() as events:
+        chunk = await events.until("chunk")
+
+    assert chunk.data["chunk"] == "for d"
+
+
 async def test_dropped_messages_cause_a_reset(redis: Redis, aiohttp_client: AiohttpClient) -> None:
     client: HttpClient = await aiohttp_client(ServiceServer(Settings(session_max_messages=2), redis))
     chat = await new_chat(client)
