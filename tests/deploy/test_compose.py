@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -197,7 +198,7 @@ def test_the_service_uses_its_own_redis_account() -> None:
     url = settings_of(DEFAULT["service"]).redis_url
     assert url is not None
 
-    assert url.get_secret_value().startswith("redis://session-service:${REDIS_PASSWORD:-session-service}@")
+    assert unquote(url.get_secret_value()).startswith("redis://session-service:${REDIS_PASSWORD:-session-service}@")
     assert DEFAULT["redis"]["environment"]["REDIS_PASSWORD"] == "${REDIS_PASSWORD:-session-service}"
 
 
