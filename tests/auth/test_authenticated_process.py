@@ -20,7 +20,6 @@ from tests.replica import COMMAND, Replica
 from tests.test_walkthrough import SESSIONS
 
 ROOT = Path(__file__).parent.parent.parent
-BROKEN_ID = "4716d2ea-673d-47d0-b1bd-33202db7411b"
 UNKNOWN_KEY = "ssk_an-unknown-key-that-must-not-appear-anywhere"
 
 
@@ -85,7 +84,6 @@ def test_verification_of_tokens_is_not_imported_without_tokens() -> None:
 async def test_logs_metrics_and_responses_contain_no_keys_and_tokens(
     redis_server: RedisServer, real_redis: Redis, start_replica: StartReplica
 ) -> None:
-    await real_redis.set(Keys("").session(BROKEN_ID), "no hash", ex=60)
     forged = new_token(USER) + "x"
     replica = start_replica(
         REDIS_URL=redis_server.url,
@@ -99,12 +97,15 @@ async def test_logs_metrics_and_responses_contain_no_keys_and_tokens(
     credentials = [key_headers("read"), {"X-API-KEY": UNKNOWN_KEY}, {"Authorization": f"Bearer {forged}"}]
 
     responses = [request(replica, "GET", "/metrics", headers) for headers in credentials]
-    responses += [request(replica, "GET", f"{SESSIONS}/{BROKEN_ID}", key_headers("read"))]
+    _, created = request(replica, "POST", SESSIONS, key_headers("write"), {"agentId": AGENT, "userId": USER})
+    session_id = json.loads(created[created.index("{") :])["sessionId"]
+    await real_redis.set(Keys("").expiry(session_id[:2]), "not an index", ex=60)
+    responses += [request(replica, "POST", f"{SESSIONS}/{session_id}/renew", key_headers("write"))]
     metrics = request(replica, "GET", "/metrics", key_headers("admin"))
     replica.stop()
 
     output = "".join([replica.output, metrics[1], *(text for _, text in responses)])
-    assert [status for status, _ in responses] == [403, 401, 401, 404]
+    assert [status for status, _ in responses] == [403, 401, 401, 500]
     assert output.count('"event":"request"') >= 4
     assert "Traceback" in output
     secrets = [UNKNOWN_KEY, forged, *(key.key for key in KEYS.values()), *(key.entry[-64:] for key in KEYS.values())]
