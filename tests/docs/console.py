@@ -73,7 +73,7 @@ def check(words: Sequence[str]) -> None:
         case ["redis-cli", *rest]:
             assert _REDIS_CLI.fullmatch(" ".join(rest)), rest
         case ["curl", "-N", url]:
-            path = url.replace("$API/sessions/$ID", "/api/messaging/sessions/{sessionId}")
+            path = url.partition("?")[0].replace("$API/sessions/$ID", "/api/messaging/sessions/{sessionId}")
             assert path in document(Settings())["paths"]
         case ["valkey-server", *options]:
             assert set(options[::2]) <= {"--dir", "--dbfilename", "--appendonly"}
