@@ -19,7 +19,8 @@ ANY_HOST = "*"
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
-    f"Authorization, Content-Type, Idempotency-Key, If-Match, {API_KEY_HEADER}, X-Request-ID, traceparent, tracestate"
+    f"Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, {API_KEY_HEADER}, X-Request-ID, "
+    "traceparent, tracestate"
 )
 _EXPOSED_HEADERS = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 _MAX_AGE_SECONDS = "600"

@@ -31,8 +31,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     session_id, owner_id, after = session_id_of(request), owner_id_of(request), _resume_after(request)
     store, hub = request.app[STORE], request.app[HUB]
     await store.get(session_id, owner_id)  # foreign and ended sessions must not become feeds
-    listener = await hub.join(session_id)
-    try:
+    async with hub.listening(session_id) as listener:
         session = await store.get(session_id, owner_id)
 
         async def write_events(stream: EventStream) -> None:
@@ -44,8 +43,6 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
             await _follow(stream, session_id, listener, last)
 
         return await stream_response(request, write_events)
-    finally:
-        hub.leave(session_id, listener)
 
 
 def _resume_after(request: web.Request) -> int | None:

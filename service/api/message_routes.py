@@ -1,6 +1,8 @@
 """The routes of messages: send, read, answer in parts, and cancel."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -87,39 +89,34 @@ async def _send(request: web.Request, new_message: NewMessage) -> SentMessage:
     return await request.app[HISTORY].send(session_id_of(request), new_message, owner_id_of(request))
 
 
-async def _join(request: web.Request) -> Listener:
+@asynccontextmanager
+async def _listening(request: web.Request) -> AsyncIterator[Listener]:
     """Add a listener. Raises the errors of a session that the caller has no access to, which must not become a feed."""
     session_id = session_id_of(request)
     await request.app[STORE].get(session_id, owner_id_of(request))
-    return await request.app[HUB].join(session_id)
+    async with request.app[HUB].listening(session_id) as listener:
+        yield listener
 
 
 async def _send_and_wait(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
     """Send a message and wait for its answer. The message is stored, whether the answer comes in time or not."""
-    hub, session_id = request.app[HUB], session_id_of(request)
-    listener = await _join(request)
-    try:
+    async with _listening(request) as listener:
         sent = await _send(request, new_message)
-        seconds = request.app[SETTINGS].session_message_wait_seconds
-        answer = await _answer_to(sent, listener, request, seconds)
-    finally:
-        hub.leave(session_id, listener)
+        answer = await _answer_to(sent, listener, request)
     is_pending = not isinstance(answer, Message | Cancellation)
     return message_responses.sent_response(
         sent, answer=answer if isinstance(answer, Message) else None, is_pending=is_pending
     )
 
 
-async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request, seconds: float) -> LiveEvent | None:
+async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request) -> LiveEvent | None:
     """Return the answer or the cancellation, or an event after which neither comes, or None after a timeout."""
     if sent.message.is_agent:
         return None
-    if sent.is_replay:
-        earlier = await request.app[HISTORY].answer_to(sent.session.id, sent.message.id)
-        if earlier is not None:
-            return earlier
+    if (earlier := await _earlier_answer(sent, request)) is not None:
+        return earlier
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline = loop.time() + request.app[SETTINGS].session_message_wait_seconds
     while (remaining := deadline - loop.time()) > 0:
         try:
             event = await listener.next(min(remaining, DISCONNECT_CHECK_SECONDS))
@@ -131,6 +128,11 @@ async def _answer_to(sent: SentMessage, listener: Listener, request: web.Request
         elif isinstance(event, SessionEnded | Draining) or _completes(event, sent.message):
             return event
     return None
+
+
+async def _earlier_answer(sent: SentMessage, request: web.Request) -> Message | Cancellation | None:
+    """Return the answer to a message that was sent before, or its cancellation."""
+    return await request.app[HISTORY].answer_to(sent.session.id, sent.message.id) if sent.is_replay else None
 
 
 def _completes(event: LiveEvent, message: Message) -> bool:
@@ -146,9 +148,7 @@ def _completes(event: LiveEvent, message: Message) -> bool:
 
 
 async def _send_and_stream(request: web.Request, new_message: NewMessage) -> web.StreamResponse:
-    hub, session_id = request.app[HUB], session_id_of(request)
-    listener = await _join(request)
-    try:
+    async with _listening(request) as listener:
         sent = await _send(request, new_message)
 
         async def write_events(stream: EventStream) -> None:
@@ -163,21 +163,14 @@ async def _send_and_stream(request: web.Request, new_message: NewMessage) -> web
             ),
             extra_headers={"Idempotency-Replayed": "true"} if sent.is_replay else {},
         )
-    finally:
-        hub.leave(session_id, listener)
 
 
 async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Listener, request: web.Request) -> None:
     """Send the parts of the answer and then the answer. The stream ends if the agent is silent for too long."""
     message = sent.message
-    if sent.is_replay:
-        earlier = await request.app[HISTORY].answer_to(sent.session.id, message.id)
-        if isinstance(earlier, Message):
-            await stream.send(message_responses.done_frame(answer=earlier))
-            return
-        if earlier is not None:
-            await stream.send(message_responses.done_frame(is_cancelled=True))
-            return
+    if (earlier := await _earlier_answer(sent, request)) is not None:
+        await stream.send(_done_frame(earlier))
+        return
     loop = asyncio.get_running_loop()
     wait_seconds = request.app[SETTINGS].session_message_wait_seconds
     deadline = loop.time() + wait_seconds
@@ -193,11 +186,8 @@ async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Liste
             case Chunk() if event.message_id == message.id:
                 deadline = loop.time() + wait_seconds
                 await stream.send(message_responses.chunk_frame(event))
-            case Message() if _completes(event, message):
-                await stream.send(message_responses.done_frame(answer=event))
-                return
-            case Cancellation() if _completes(event, message):
-                await stream.send(message_responses.done_frame(is_cancelled=True))
+            case Message() | Cancellation() if _completes(event, message):
+                await stream.send(_done_frame(event))
                 return
             case SessionEnded():
                 await stream.send(message_responses.error_frame("The session has ended.", "SESSION_ENDED"))
@@ -208,3 +198,9 @@ async def _stream_answer(stream: EventStream, sent: SentMessage, listener: Liste
                 return
             case _:
                 pass
+
+
+def _done_frame(event: Message | Cancellation) -> bytes:
+    if isinstance(event, Message):
+        return message_responses.done_frame(answer=event)
+    return message_responses.done_frame(is_cancelled=True)

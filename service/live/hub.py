@@ -7,7 +7,8 @@ listeners miss nothing, even if the subscription is lost.
 import asyncio
 import logging
 from collections import deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from service.errors import SessionExpired, SessionNotFound, StoreUnavailable
 from service.live.events import Draining, HistoryGap, LiveEvent, SessionChanged, SessionEnded
@@ -85,6 +86,15 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._channels: dict[str, _ShardChannel] = {}
         self._is_draining = False
+
+    @asynccontextmanager
+    async def listening(self, session_id: str) -> AsyncIterator[Listener]:
+        """Add a listener for the time of the context. Raises as `join` does."""
+        listener = await self.join(session_id)
+        try:
+            yield listener
+        finally:
+            self.leave(session_id, listener)
 
     async def join(self, session_id: str) -> Listener:
         """Add a listener. It receives every event from now on. Raises StoreUnavailable.

@@ -197,3 +197,16 @@ async def test_the_headers_prevent_buffering(chat: Chat) -> None:
     assert headers["Content-Type"] == "text/event-stream"
     assert (headers["Cache-Control"], headers["X-Accel-Buffering"]) == ("no-cache", "no")
     assert "X-Request-ID" in headers
+
+
+@pytest.mark.parametrize("settings", [Settings(session_cors_origins="https://chat.example")], ids=["origins"])
+async def test_web_pages_of_allowed_origins_may_read_streams(chat: Chat) -> None:
+    origin = {"Origin": "https://chat.example"}
+    async with chat.client.get(f"{chat.path}/events", headers=origin) as response:
+        allowed = response.headers.get("Access-Control-Allow-Origin")
+    preflight = await chat.client.options(
+        f"{chat.path}/events", headers=origin | {"Access-Control-Request-Method": "GET"}
+    )
+
+    assert allowed == "https://chat.example"
+    assert "Last-Event-ID" in preflight.headers["Access-Control-Allow-Headers"]

@@ -1,14 +1,15 @@
 """A response of server-sent events."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Self
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
-from service.api.app_keys import RATE_LIMIT_STATUS
+from service.api.app_keys import RATE_LIMIT_STATUS, SETTINGS
+from service.api.cors import headers_for
 from service.errors import ServiceError
 from service.live.hub import ListenerDropped
 from service.observability.log import REQUEST_ID
@@ -44,21 +45,20 @@ class EventStream:
             "Connection": "keep-alive",
             "X-Accel-Buffering": "no",
             "X-Request-ID": REQUEST_ID.get(""),
+            # Middleware adds headers to the response of a handler, which is too late for a stream.
+            **headers_for(request.headers.get("Origin"), request.app[SETTINGS].cors_origins),
             **extra_headers,
         }
         status = request.get(RATE_LIMIT_STATUS)
         response = web.StreamResponse(headers=headers if status is None else headers | status.headers())
         await response.prepare(request)
-        stream = cls(response, request)
-        await stream.send(b"retry: %d\n\n" % RETRY_MS)
-        return stream
+        await response.write(b"retry: %d\n\n" % RETRY_MS)
+        return cls(response, request)
 
     async def send(self, frame: bytes) -> None:
         try:
             await self.response.write(frame)
-        except (ClientConnectionResetError, ConnectionError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):
-                raise
+        except ConnectionError:
             raise ClientDisconnected from None
 
     async def send_comment(self) -> None:
@@ -84,18 +84,16 @@ async def stream_response(
 ) -> web.StreamResponse:
     """Open a stream and write events. After an error, the last event is `failure`: the response has begun already."""
     stream = await EventStream.open(request, extra_headers)
-    try:
+    with suppress(ClientDisconnected):
         try:
             await write_events(stream)
-        except ServiceError:
-            await stream.send(failure)
+        except ClientDisconnected:
+            raise
         except ListenerDropped:
             stream.disconnect()
-        except Exception as error:
-            if isinstance(error, ClientDisconnected):
-                raise
+        except ServiceError:
+            await stream.send(failure)
+        except Exception:
             _log.exception("an event stream failed")
             await stream.send(failure)
-    except ClientDisconnected:
-        pass
     return stream.response
