@@ -1,16 +1,15 @@
 """`@elizaos/api-client` 1.7.2 receives the results that its types declare."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.node import API_CLIENT, needs_api_client, run_node, url_of
-from tests.conftest import AGENT, USER, HttpClient
-from tests.messages.chat import Chat, new_chat
+from tests.clients.conftest import Call
+from tests.clients.node import API_CLIENT, needs_api_client
+from tests.conftest import AGENT, USER
+from tests.messages.chat import Chat
 from tests.messages.test_answers import answer_next
 
 pytestmark = needs_api_client
@@ -22,22 +21,10 @@ const [url, id] = args;
 const sessions = new SessionsService({{ baseUrl: url }});
 """
 
-Call = Callable[..., Awaitable[Any]]
-
 
 @pytest.fixture
-async def chat(client: HttpClient) -> Chat:
-    return await new_chat(client)
-
-
-@pytest.fixture
-def call(chat: Chat, tmp_path: Path) -> Call:
-    """Runs code that uses `sessions`, the client, and `id`, the id of a session."""
-
-    async def call(code: str) -> Any:
-        return await run_node(tmp_path / "client.mjs", SETUP + code, url_of(chat.client), chat.session_id)
-
-    return call
+def setup() -> str:
+    return SETUP
 
 
 def types_of(document: dict[str, Any]) -> dict[str, type]:

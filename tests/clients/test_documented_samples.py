@@ -1,7 +1,6 @@
 """The calls of the samples in the reference's documentation work, and open no more sessions than necessary."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ import requests
 from redis.asyncio import Redis
 
 from tests.aging import age
-from tests.clients.node import needs_node, run_node, url_of
+from tests.clients.conftest import Call
+from tests.clients.node import needs_node, url_of
 from tests.conftest import AGENT, USER, HttpClient
-from tests.messages.chat import Chat, new_chat
+from tests.messages.chat import Chat
 from tests.messages.test_answers import answer_next
 from tests.test_walkthrough import SESSIONS
 
@@ -23,22 +23,10 @@ const {{ calls, SessionManager, SessionHook, ResilientClient }} =
 const [url, id] = args;
 """
 
-Call = Callable[..., Awaitable[Any]]
-
 
 @pytest.fixture
-async def chat(client: HttpClient) -> Chat:
-    return await new_chat(client)
-
-
-@pytest.fixture
-def call(chat: Chat, tmp_path: Path) -> Call:
-    """Runs code that uses the samples, `url`, and `id`, the id of a session."""
-
-    async def call(code: str) -> Any:
-        return await run_node(tmp_path / "sample.mjs", SETUP + code, url_of(chat.client), chat.session_id)
-
-    return call
+def setup() -> str:
+    return SETUP
 
 
 # Session manager
