@@ -7,6 +7,7 @@ from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 from redis.asyncio import Redis
 
+from service.api import event_routes
 from service.settings import Settings
 from tests.conftest import AGENT, HttpClient, ServiceServer
 from tests.messages.chat import Chat, ServerSentEvent, new_chat
@@ -188,6 +189,17 @@ async def test_an_invalid_cursor_is_rejected(chat: Chat, cursor: str) -> None:
 
 async def test_unknown_sessions_have_no_stream(client: HttpClient) -> None:
     assert (await client.get(f"{SESSIONS}/{AGENT}/events")).status == 404
+
+
+async def test_a_comment_keeps_an_idle_stream_open(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_routes, "COMMENT_SECONDS", 0.05)
+
+    async with chat.client.get(f"{chat.path}/events") as response:
+        async for line in response.content:
+            if line == b": keep-alive\n":
+                break
+
+    assert line == b": keep-alive\n"
 
 
 async def test_the_headers_prevent_buffering(chat: Chat) -> None:
