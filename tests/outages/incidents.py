@@ -149,7 +149,7 @@ def paused(server: RedisServer) -> Iterator[None]:
 def busy(server: RedisServer) -> Iterator[None]:
     """A script that does not end blocks the server: other clients get BUSY."""
     server.command("CONFIG", "SET", "busy-reply-threshold", 1)
-    with redis_py.Redis.from_url(server.admin_url) as client:
+    with redis_py.Redis.from_url(server.admin_url, socket_timeout=None) as client:  # the script runs for long
         looping = threading.Thread(target=_run_until_killed, args=(client,))
         looping.start()
         _wait_until_busy(server)
